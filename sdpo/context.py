@@ -22,7 +22,8 @@ from sdpo.templates import TEMPLATES
 from sdpo.types import Group, Problem
 
 CUT_MARK = "\n[... cut]"
-COUNTED = ("demonstration_cut", "feedback_cut", "special_tokens_neutralised")  # names in `ContextBuilder.counts`
+# Names in `ContextBuilder.counts`
+COUNTED = ("demonstration_cut", "feedback_cut", "feedback_swapped", "special_tokens_neutralised")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ class ContextSettings(Settings):
     feedback: Literal["fallback", "always", "never"] = Field(
         "fallback", description="show environment feedback: only without a demonstration, always, or never"
     )
+    feedback_noise: float = Field(
+        0.0, ge=0, le=1, description="share of failed responses that get the feedback on another question's failure"
+    )
     remove_thinking: bool = Field(True, description="strip <think>…</think> from demonstrations")
 
 
@@ -334,6 +337,10 @@ def _one_update(recipe: Recipe) -> bool:
     return recipe.learner.updates_per_batch == 1
 
 
+def _noisy(recipe: Recipe) -> bool:
+    return recipe.context.feedback_noise > 0
+
+
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said)
@@ -365,6 +372,8 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
         "without a teacher",
     ),
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
+    ("context.feedback_noise", lambda r: _noisy(r) and r.distillation is None, "without a teacher"),
+    ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),

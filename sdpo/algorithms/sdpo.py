@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdpo.algorithms.base import LossPlan, sample_of
+from sdpo.algorithms.feedback_noise import with_feedback_noise
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
@@ -24,6 +25,7 @@ class SDPO:
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.distillation is not None
         self.gradient = recipe.policy_gradient  # None without a mix
+        self.feedback_noise = recipe.context.feedback_noise
         mix = recipe.algorithm.mix
         if mix is None:
             self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
@@ -36,6 +38,8 @@ class SDPO:
             )
 
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
+        groups, swapped = with_feedback_noise(groups, self.feedback_noise, rng)
+        contexts.counts["feedback_swapped"] += swapped
         return [self._group(group, contexts, rng) for group in groups]
 
     def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
