@@ -14,7 +14,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # ---- key=value on make's command line ------------------------------------------------------------------------------
 # make takes every such word for a variable.  Those in upper case that are listed here are its own; all others are
 # overrides of the recipe and go on to the command, each quoted for the shell with its value untouched.
-OWN := RECIPE ALGORITHM PROFILE DRY_RUN ARGS RUN MODEL OUT TESTS BENCH PYTHON TORCH_INDEX UPGRADE CC CXX
+OWN := RECIPE ALGORITHM PROFILE DRY_RUN ARGS RUN MODEL OUT PARTS TESTS BENCH PYTHON TORCH_INDEX UPGRADE CC CXX
 quote := '
 squote = '$(subst $(quote),'\'',$(1))'
 words := $(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))
@@ -37,6 +37,11 @@ eval: model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face fold
 	    $(call squote,$(MODEL)) $(OVERRIDES) $(ARGS)
 export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Face folder: RUN=runs/name OUT=path
 	@$(SDPO) export $(call squote,$(RUN)) $(call squote,$(OUT)) $(ARGS)
+
+##@ The evidence behind the claims
+.PHONY: results
+results: nothing-unknown setup  ## make the studies of docs/results/evidence (hours; resumes): [PARTS="comparison ablations"] [DRY_RUN=1]
+	@$(SDPO) results $(PARTS) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 ##@ The bundled problems and policy
 .PHONY: policy tasks

@@ -70,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")
 
+    results = _command(commands, "results", "make the studies behind the claims, or parts of them, and their page")
+    results.add_argument("parts", nargs="*", metavar="PART", help="e.g. comparison, ablations, worlds/sdpo-world10; "
+                         "settings, list, page (default: every part, in order of importance)")  # fmt: skip
+    results.add_argument("--dry-run", action="store_true", help="print the command of every run, start nothing")
+    results.add_argument("--retry", action="store_true", help="try failed runs again")
+    results.add_argument("--studies", help="a YAML file of studies (default: the bundled one)")
+    results.add_argument("--data", default="docs/results/evidence", help="records and page (default: %(default)s)")
+    results.add_argument("--runs", default="runs/evidence", help="run folders (default: %(default)s)")
+
     pretrain = _command(commands, "pretrain", "make the bundled policy from nothing")
     _overrides(pretrain)
 

@@ -1,0 +1,22 @@
+"""When two runs are one: their settings, without what does not decide about the numbers."""
+
+from __future__ import annotations
+
+from sdpo.errors import UserError
+from sdpo.evidence.record import Record
+from sdpo.recipe import Recipe
+from sdpo.recipe_files import validate
+
+
+def identity(recipe: Recipe) -> Recipe:
+    """The recipe without name, place, checkpoints to keep and tracking."""
+    run = recipe.run.model_copy(update={"directory": "", "keep_checkpoints": 0})
+    return recipe.model_copy(update={"name": "", "run": run, "tracking": type(recipe.tracking)()})
+
+
+def identity_of(record: Record) -> Recipe | None:
+    """The same of a record; options that came later have their defaults.  None: it has options that are gone."""
+    try:
+        return identity(validate(record.settings, record.run, resolved=True))
+    except UserError:
+        return None

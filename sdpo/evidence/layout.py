@@ -1,0 +1,37 @@
+"""Where the evidence lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path("docs/results/evidence")  # in the project: committed
+RUNS = Path("runs/evidence")  # run folders: logs, checkpoints, rollouts; not committed
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`data` holds records, settings, figures and the page; `runs` the folders of the runs."""
+
+    data: Path
+    runs: Path
+
+    @property
+    def records(self) -> Path:
+        return self.data / "runs"
+
+    @property
+    def settings(self) -> Path:
+        return self.data / "settings.yaml"
+
+    @property
+    def page(self) -> Path:
+        return self.data / "README.md"
+
+    def record(self, run: str) -> Path:
+        """The record of a run `<part>/<name>`."""
+        return self.records / f"{run}.json"
+
+    def folder(self, run: str) -> Path:
+        """The run folder of a run `<part>/<name>`."""
+        return self.runs / run.replace("/", "-")
