@@ -11,71 +11,130 @@ from . import failure, modules, wire
 from .modules import PROGRAM_FILE
 from .runner import Program
 
+_RING_S = 0.005  # the judge hears of a series at least this often
+_LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _REHEARSAL = """
 import sys
-def f(n):
-    return [n, str(n)]
+def f(n, xs):
+    best = [n, str(n)]
+    for i, x in enumerate(xs):
+        if x > 1:
+            best.append(x)
+    return best
 for line in sys.stdin:
-    print(f(1), Counter(line))
-print(f(2)[3])
+    n, *xs = map(int, line.split())
+    print(f(n, xs), Counter(xs), sorted(set(xs)))
+print(f(2, [])[3])
 """
 
 
 def rehearse(prelude: dict[str, object]) -> None:
-    """Run a small program and throw the result away: what it touches is loaded, and copied, before it counts."""
-    Program(_REHEARSAL, prelude, repeated=True).run(None, "", 0)
+    """Judge a small program and throw the result away: what that touches is loaded, and copied, before it counts."""
+    (judge, doorbell), (read_reports, reports) = socket.socketpair(), socket.socketpair()
+    inputs = (b"1 2 3\n", b"2 3 4\n")
+    wire.send_job(judge, (_REHEARSAL, {}, None, inputs, 1 << 16, None, 0, 0))
+    _Child(doorbell, reports, prelude).judge()
+    for end in (judge, doorbell, read_reports, reports):
+        end.close()
 
 
-def live(connection: socket.socket, prelude: dict[str, object], base_bytes: int, own_user: bool) -> None:
+def live(
+    connection: socket.socket, reports: socket.socket, prelude: dict[str, object], base_bytes: int, own_user: bool
+) -> None:
     """own_user: no other process shares this user id, so that the kernel's count of its processes is the program's."""
     connection.sendall(wire.READY)
-    job = wire.receive_job(connection)
-    if job is None:
-        return
-    source, files, fn_name, inputs, output_limit, cpu_s, memory_bytes, processes = job
-    _apply_limits(cpu_s * len(inputs), memory_bytes + base_bytes, output_limit)
-    if own_user:
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
-    finder = modules.install(files) if files else None
-    for name, text in files.items():
-        modules.remember_source(f"{name.removesuffix('.py')}.py", text)
-    source = source.removeprefix("\ufeff")  # the byte-order mark that an interpreter skips in a file
-    modules.remember_source(PROGRAM_FILE, source)
-    program = None
-    try:
-        program = Program(source, prelude, finder, repeated=len(inputs) > 1)
-    except BaseException as error:  # compile() raises about anything: SyntaxError, ValueError, MemoryError, …
-        header = {"s": "compile"} | failure.describe(error, {PROGRAM_FILE: source.split("\n")})
-        connection.sendall(wire.pack_report(header, b""))
-        inputs = ()
-    if len(inputs) > 1 and not program.repeatable:
-        # Said before the program has run a single instruction, so that no program can claim otherwise.
-        connection.sendall(wire.pack_report(wire.ALONE, b""))
-        inputs = inputs[:1]
-    for test_input in inputs:
-        if fn_name is None and test_input is not None:  # otherwise the judge has put it there
-            _place_input(test_input)
-        os.lseek(0, 0, os.SEEK_SET)
-        os.ftruncate(1, 0)
-        os.lseek(1, 0, os.SEEK_SET)
-        header, output = program.run(fn_name, test_input, output_limit)
-        connection.sendall(wire.pack_report(header, output))
+    _Child(connection, reports, prelude, base_bytes, own_user).judge()
     connection.recv(1)  # the judge reads the CPU clock of this process before it ends it
 
 
+class _Child:
+    def __init__(
+        self,
+        connection: socket.socket,
+        reports: socket.socket,
+        prelude: dict[str, object],
+        base_bytes: int = 0,
+        own_user: bool = False,
+    ) -> None:
+        self._connection, self._reports, self._prelude = connection, reports, prelude
+        self._base_bytes, self._own_user = base_bytes, own_user
+
+    def judge(self) -> None:
+        """Take one job and report each of its tests."""
+        job = wire.receive_job(self._connection)
+        if job is None:
+            return
+        source, files, fn_name, inputs, output_limit, cpu_s, memory_bytes, processes = job
+        self._apply_limits(cpu_s and cpu_s * len(inputs), memory_bytes, output_limit, processes)
+        finder = modules.install(files) if files else None
+        source = source.removeprefix("\ufeff")  # the byte-order mark that an interpreter skips in a file
+        outbox = _Outbox(self._connection, self._reports)
+        try:
+            program = Program(source, self._prelude, finder, repeated=len(inputs) > 1)
+        except BaseException as error:  # compile() raises about anything: SyntaxError, ValueError, MemoryError, …
+            header = {"s": "compile"} | failure.describe(error, {PROGRAM_FILE: source.split("\n")})
+            outbox.put(wire.Report(header, b""), last=True)
+            return
+        if len(inputs) > 1 and not program.repeatable:
+            # Said before the program has run a single instruction, so that no program can claim otherwise.
+            outbox.put(wire.Report(wire.ALONE, b""), last=True)
+            inputs = inputs[:1]
+        series = len(inputs) > 1
+        for left, test_input in zip(range(len(inputs) - 1, -1, -1), inputs, strict=True):
+            arguments, stdin = (None, test_input) if fn_name is None else (test_input, b"")
+            if not series and stdin:  # None: the judge has put it there
+                _place_input(stdin)
+            os.ftruncate(1, 0)
+            os.lseek(1, 0, os.SEEK_SET)
+            outbox.put(program.run(fn_name, arguments, output_limit, stdin if series else None), last=not left)
+
+    def _apply_limits(self, cpu_s: float | None, memory_bytes: int, output_limit: int, processes: int) -> None:
+        if cpu_s is None:  # a rehearsal: no limit could be raised again
+            wanted = {which: resource.getrlimit(which)[0] for which in _LIMITS}
+        else:
+            # The judge measures CPU time more finely; this one holds even if the judge is stopped or gone.
+            values = (math.ceil(cpu_s) + 1, memory_bytes + self._base_bytes, output_limit + 1, processes)
+            wanted = dict(zip(_LIMITS, values, strict=True))
+            if not self._own_user:
+                del wanted[resource.RLIMIT_NPROC]
+        for which, value in wanted.items():
+            resource.setrlimit(which, (value, value if cpu_s is not None else resource.getrlimit(which)[1]))
+
+
+class _Outbox:
+    """Reports on their way to the judge.
+
+    A report lies in the socket, safe from whatever happens to this process, before the next test begins; but the judge
+    is woken for it only after the first test of a series (most wrong programs fail it), then ever more rarely.
+    """
+
+    def __init__(self, connection: socket.socket, reports: socket.socket) -> None:
+        self._connection, self._reports = connection, reports
+        reports.setblocking(False)
+        self._count, self._next_ring, self._rang = 0, 1, 0.0
+
+    def put(self, report: wire.Report, last: bool) -> None:
+        data = wire.pack_report(report)
+        self._count += 1
+        try:
+            sent = self._reports.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):  # the judge has to make room
+            self._ring(report)
+            self._reports.setblocking(True)
+            self._reports.sendall(memoryview(data)[sent:])
+            self._reports.setblocking(False)
+        if last or self._count >= self._next_ring or report.clock_s - self._rang > _RING_S:
+            self._ring(report)
+
+    def _ring(self, report: wire.Report) -> None:
+        self._next_ring = 4 * self._count
+        self._rang = report.clock_s
+        self._connection.sendall(wire.RING)
+
+
 def _place_input(text: bytes) -> None:
-    os.ftruncate(0, 0)
     written = 0
     while written < len(text):
         written += os.pwrite(0, text[written:], written)
-
-
-def _apply_limits(cpu_s: float, address_space: int, output_limit: int) -> None:
-    # The judge measures CPU time more finely; this one holds even if the judge is stopped or gone.
-    cpu = math.ceil(cpu_s) + 1
-    for which, value in (
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_AS, address_space),
-        (resource.RLIMIT_FSIZE, output_limit + 1),
-    ):
-        resource.setrlimit(which, (value, value))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import as_completed, wait
 from types import TracebackType
 
 from .engine import Engine
@@ -14,6 +15,7 @@ from .types import Job, Judgement, Limits, Stop, TestCase
 from .zygote import Zygote
 
 _POOL_PER_WORKER = 16
+_DESCRIPTORS_PER_CHILD = 5
 PACKAGES = (
     "numpy", "numpy.libs", "scipy", "scipy.libs", "sympy", "mpmath", "networkx", "sortedcontainers", "more_itertools"
 )  # fmt: skip
@@ -26,7 +28,8 @@ class Sandbox:
     isolation: "auto" takes the strongest of "namespaces", "landlock", "seccomp" that this machine offers and refuses to
         start below the last one; a level by name is had or refused (`IsolationUnavailable`); "none" is no protection.
     packages: what programs may import beside the standard library, where it is installed.
-    pool: children kept ready (default: 16 per worker); each costs about 3 MB.
+    pool: children kept ready (default: 16 per worker); each costs about 3 MB and 5 of half the descriptors that this
+        process may open (`ulimit -n`), which bounds their number.
 
     Create it before or after heavy imports, use it from several threads and asyncio loops at once.  Raises
     `SandboxError` where the fork server cannot start.
@@ -42,8 +45,11 @@ class Sandbox:
         if isolation != "auto" and isolation not in LEVELS:
             raise ValueError(f"isolation must be one of {('auto', *LEVELS)}, it is {isolation!r}")
         self.workers = workers or len(os.sched_getaffinity(0))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * _DESCRIPTORS_PER_CHILD)  # the rest is the caller's
         self._engine = Engine(
-            self.workers, pool or _POOL_PER_WORKER * self.workers, lambda: Zygote(isolation, tuple(packages))
+            self.workers,
+            min(pool or _POOL_PER_WORKER * self.workers, max(most, 1)),
+            lambda: Zygote(isolation, tuple(packages)),
         )
         self.report = self._engine.started.result()
 
@@ -106,6 +112,7 @@ class Sandbox:
                 positions = {future: index for index, future in enumerate(futures)}
                 for future in as_completed(positions):
                     progress(positions[future], future.result())
+            wait(futures)  # one wake-up for all of them
             return [future.result() for future in futures]
         except BaseException:
             for future in futures:

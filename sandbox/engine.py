@@ -19,7 +19,9 @@ from .zygote import Child, Exit, Zygote
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
 _HEADER_ALLOWANCE = 1 << 20
 _SEND_TIMEOUT_S = 10.0
-_DAMAGED = {"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}
+_DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
+_FORKS_IN_A_ROW = 8
+_RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _ZYGOTE_RESTARTS = 3  # in a row, without a single child in between
 
 
@@ -36,9 +38,14 @@ class Run:
         self.reader = wire.ReportReader(6 * limit + _HEADER_ALLOWANCE, limit + 1)
         self.begin_test()
 
-    def begin_test(self) -> None:
-        self.cpu_began = self.child.cpu_time_s() or 0.0
-        self.began = time.monotonic()
+    def begin_test(self, ended: wire.Report | None = None) -> None:
+        """ended: the test of a series before this one."""
+        if ended is None:
+            self.cpu_began, self.began = self.child.cpu_time_s() or 0.0, time.monotonic()
+        else:  # the child is ahead of us, and a program that passed the screen cannot have forged its clocks
+            self.cpu_began, self.began = ended.cpu_clock_s, ended.clock_s
+        limits = self.task.job.limits
+        self.next_check = self.began + min(limits.cpu_time_s, limits.wall_s)
 
     def cpu_s(self) -> float:
         """CPU seconds of the test; 0 once the process is gone (its exit status brings the true figure)."""
@@ -47,11 +54,6 @@ class Run:
 
     def output(self) -> bytes:
         return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)
-
-    def next_check(self, now: float) -> float:
-        limits = self.task.job.limits
-        left = min(limits.cpu_time_s - self.cpu_s(), self.began + limits.wall_s - now)
-        return now + max(left, _CHECK_S)
 
 
 class Engine:
@@ -134,6 +136,7 @@ class Engine:
         self._children: dict[int, Child] = {}  # by slot; every child that the server has not reported dead
         self._idle.clear()
         self._runs: dict[int, Run] = {}  # by slot
+        self._retired: list[Child] = []  # stopped, to be killed when there is time
         self._coming = 0  # children asked for and not ready yet
 
     def _register_server(self) -> None:
@@ -141,11 +144,15 @@ class Engine:
         self._refill()
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        checks = [run.next_check(now) for run in self._runs.values()]
-        for key, _ in self._selector.select(min(checks) - now if checks else None):
+        if self._runs:
+            patience = min(run.next_check for run in self._runs.values()) - time.monotonic()
+            events = self._selector.select(max(patience, 0.0))
+        else:
+            events = self._selector.select()
+        for key, _ in events:
             key.data()
-        for run in list(self._runs.values()):
+        now = time.monotonic()
+        for run in [run for run in self._runs.values() if run.next_check <= now]:
             self._check_time(run)
         self._assign()
 
@@ -163,19 +170,26 @@ class Engine:
             if task.next_test == 0 and task.deaths == 0 and not task.future.set_running_or_notify_cancel():
                 continue
             self._start(self._idle.popleft(), task)
+        if not self._waiting:
+            for child in self._retired:
+                child.kill()
+            self._retired.clear()
         self._refill()
 
     def _refill(self) -> None:
         have = len(self._idle) + self._coming
-        # While programs wait, forking ahead would only slow them down; then just enough for the next ones.
+        # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
+        # before they are nearly due, since forks in a row are cheaper.
         busy = bool(self._waiting or self._runs)
-        wanted = min(len(self._waiting), 2 * self._workers) if busy else self._pool
-        if have < wanted:
-            self._coming += wanted - have
-            try:
-                self._server.request(wanted - have, rehearse=not busy)
-            except OSError:
-                pass  # the server is gone; its socket says so in the next turn
+        wanted = min(len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
+        if have >= (min(wanted, 2 * self._workers) if busy else wanted):
+            return
+        self._coming += wanted - have
+        try:
+            for left in range(wanted - have, 0, -_FORKS_IN_A_ROW):
+                self._server.request(min(left, _FORKS_IN_A_ROW), rehearse=not busy)
+        except OSError:
+            pass  # the server is gone; its socket says so in the next turn
 
     def _start(self, child: Child, task: Task) -> None:
         job, limits, tests = task.job, task.job.limits, task.next_tests()
@@ -236,57 +250,60 @@ class Engine:
             else:
                 self._unregister(child)
             return
-        run = self._runs.get(child.slot)
         try:
-            data = child.connection.recv(1 << 20)
+            data = child.connection.recv(1 << 16)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         if not data:  # the program closed it, or the child has ended: its exit status will tell
             self._unregister(child)
-            return
-        if run is None:
-            return
-        try:
-            reports = run.reader.feed(data)
-        except ValueError:
-            reports = [(_DAMAGED, b"")]
-        for header, output in reports:
-            if header == wire.ALONE and not run.heard and len(run.tests) > 1:
-                run.tests = run.tests[:1]
-                run.task.one_by_one()
-            else:
-                self._on_report(run, header, output)
-            run.heard = True
-            if run.child.slot not in self._runs:
-                return
+        elif child.slot in self._runs:
+            self._read_reports(self._runs[child.slot])
 
-    def _on_report(self, run: Run, header: dict, output: bytes) -> None:
+    def _read_reports(self, run: Run) -> None:
+        while run.child.slot in self._runs and (data := run.child.new_reports()):
+            try:
+                reports = run.reader.feed(data)
+            except ValueError:
+                reports = [_DAMAGED]
+            for report in reports:
+                if report.header == wire.ALONE and not run.heard and len(run.tests) > 1:
+                    run.tests = run.tests[:1]
+                    run.task.one_by_one()
+                else:
+                    self._on_report(run, report)
+                run.heard = True
+                if run.child.slot not in self._runs:
+                    return
+
+    def _on_report(self, run: Run, report: wire.Report) -> None:
         task = run.task
-        if header.get("closed") is True:
-            output = run.output()
-        cpu_s, wall_s = run.cpu_s(), time.monotonic() - run.began
-        if len(run.tests) > 1 and isinstance(header.get("c"), float):
-            # The child is ahead of us, working on the next test: its own measure is the right one, and a program that
-            # passed the screen cannot have forged it.
-            cpu_s = min(header["c"], cpu_s)
+        if report.header.get("closed") is True:
+            report = report._replace(output=run.output())
+        if len(run.tests) > 1:
+            cpu_s, wall_s = report.cpu_s, report.clock_s - run.began
+        else:
+            cpu_s, wall_s = run.cpu_s(), time.monotonic() - run.began
         try:
-            result = result_of_report(task, task.next_test, header, output, cpu_s, wall_s)
+            result = result_of_report(task, task.next_test, report, cpu_s, wall_s)
         except Exception:  # whatever a forged report may set off must not reach the other programs
-            result = result_of_report(task, task.next_test, _DAMAGED, b"", cpu_s, wall_s)
+            result = result_of_report(task, task.next_test, _DAMAGED, cpu_s, wall_s)
         taken = task.take(result, run.position)
         run.position += 1
         if task.done or not taken or run.position == len(run.tests):
             self._release(run)
         else:
-            run.begin_test()
+            run.begin_test(report)
 
     def _check_time(self, run: Run) -> None:
+        self._read_reports(run)
         if run.child.slot not in self._runs:
             return
         limits, wall_s, cpu_s = run.task.job.limits, time.monotonic() - run.began, run.cpu_s()
-        if cpu_s < limits.cpu_time_s and wall_s < limits.wall_s:
+        cpu_left_s, wall_left_s = limits.cpu_time_s - cpu_s, limits.wall_s - wall_s
+        if cpu_left_s > 0 and wall_left_s > 0:
+            run.next_check = time.monotonic() + max(min(cpu_left_s, wall_left_s), _CHECK_S)
             return
         run.task.record(time_limit(run.task, run.task.next_test, run.output(), cpu_s, wall_s))
         self._release(run)
@@ -295,8 +312,7 @@ class Engine:
         child = self._children.pop(end.slot)
         run = self._runs.get(end.slot)
         if run is not None:
-            if child.connection.fileno() in self._selector.get_map():
-                self._on_child(child)  # a report may still be in the socket
+            self._read_reports(run)  # one may still be in the socket
             run = self._runs.get(end.slot)
         if run is not None:
             cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
@@ -316,10 +332,16 @@ class Engine:
         child.close()
 
     def _release(self, run: Run) -> None:
-        """The run is over: end its process, whatever it is doing, and go on with the task."""
-        del self._runs[run.child.slot]
-        self._unregister(run.child)
-        run.child.kill()
+        """The run is over: stop its process, whatever it is doing, and go on with the task."""
+        child = run.child
+        del self._runs[child.slot]
+        self._unregister(child)
+        # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
+        if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
+            child.stop()
+            self._retired.append(child)
+        else:
+            child.kill()
         self._continue(run.task)
 
     def _worker_died(self, task: Task, why: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass, field
 
 from . import landlock, linux, namespaces, seccomp
 from .levels import LEVELS
@@ -15,16 +14,16 @@ _WRITABLE_DEVICES = ["/dev/null"]
 _DESCRIPTORS = 64
 
 
-@dataclass
 class Found:
     """What this machine offers; a reason in `missing` for what it does not."""
 
-    level: str
-    missing: dict[str, str] = field(default_factory=dict)
-    landlock_abi: int = 0
-    users: int = 1  # user ids to choose from, one for each child; 1: all keep the own one
-    first_user: int = namespaces.FIRST_USER
-    proc: bool = False
+    def __init__(self, level: str) -> None:
+        self.level = level
+        self.missing: dict[str, str] = {}
+        self.landlock_abi = 0
+        self.users = 1  # user ids to choose from, one for each child; 1: all keep the own one
+        self.first_user = namespaces.FIRST_USER
+        self.proc = False
 
 
 def readable_paths(site_packages: list[str], packages: list[str]) -> list[str]:
@@ -132,6 +131,11 @@ class Hardening:
     def own_users(self) -> bool:
         """Whether every child gets a user id of its own."""
         return self._filter is not None and self._users > 1
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that `apply` needs, and closes."""
+        return [self._ruleset] if self._ruleset >= 0 else []
 
     def apply(self, slot: int) -> None:
         """Give up, in this order, identity, capabilities, files, system calls.  There is no way back."""

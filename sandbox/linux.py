@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(MACHINE, -1)
@@ -27,6 +27,11 @@ def _check(result: int, what: str) -> int:
 def prctl(option: int, argument: int = 0, pointer: object = None) -> None:
     second = ctypes.c_ulong(argument)
     _check(_libc.prctl(option, second, pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)), f"prctl({option})")
+
+
+def set_name(name: str) -> None:
+    """The name of this process in `ps` and `top`; 15 characters."""
+    _check(_libc.prctl(PR_SET_NAME, ctypes.c_char_p(name.encode())), "prctl(PR_SET_NAME)")
 
 
 def syscall(number: int, *arguments: object) -> int:
@@ -54,7 +59,11 @@ def sethostname(name: str) -> None:
     _check(_libc.sethostname(name.encode(), len(name)), "sethostname")
 
 
+_NO_CAPABILITIES = (
+    ctypes.c_long(_SYS_CAPSET), (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+)  # fmt: skip
+
+
 def drop_capabilities() -> None:
     """Give up every capability.  None can come back: exec is refused, and PR_SET_NO_NEW_PRIVS holds."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    syscall(_SYS_CAPSET, header, (ctypes.c_uint32 * 6)())
+    _check(_libc.syscall(*_NO_CAPABILITIES), "capset")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import linecache
 import sys
+from importlib.machinery import ModuleSpec
 
 PROGRAM_FILE = "solution.py"
 
 
-class MemoryModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds and loads modules whose sources were handed in; nothing is written anywhere."""
+class MemoryModules:
+    """Finder and loader (PEP 451) of modules whose sources were handed in; nothing is written anywhere.
+
+    Not derived from `importlib.abc`: that module and what it brings along would cost every child 1 MB.
+    """
 
     def __init__(self, sources: dict[str, str]) -> None:
         self.sources = {name.removesuffix(".py"): source for name, source in sources.items()}
 
     def find_spec(self, name, path=None, target=None):  # noqa: ANN001, ANN201
         if name in self.sources:
-            return importlib.machinery.ModuleSpec(name, self, origin=f"{name}.py")
+            return ModuleSpec(name, self, origin=f"{name}.py")
         return None
 
     def create_module(self, spec):  # noqa: ANN001, ANN201
@@ -30,6 +31,7 @@ class MemoryModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.sources[name], f"{name}.py", "exec"), module.__dict__)
 
     def get_source(self, name: str) -> str | None:
+        """What `linecache` asks for when a traceback is printed."""
         return self.sources.get(name)
 
     def forget(self) -> None:
@@ -38,14 +40,19 @@ class MemoryModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             sys.modules.pop(name, None)
 
 
+class ProgramSource:
+    """`__loader__` of the program itself, so that its own tracebacks show its lines."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def get_source(self, name: str) -> str:
+        return self._source
+
+
 def install(sources: dict[str, str]) -> MemoryModules:
     modules = MemoryModules(sources)
     sys.meta_path.insert(0, modules)
     for name in modules.sources:
         sys.modules.pop(name, None)  # a file takes precedence over a module that happens to be loaded already
     return modules
-
-
-def remember_source(file: str, source: str) -> None:
-    """Let tracebacks (ours and the program's own) show the lines of `source`."""
-    linecache.cache[file] = (len(source), None, source.splitlines(True), file)

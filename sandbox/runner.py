@@ -11,13 +11,13 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 import types
 
 from . import failure, screen, values
-from .modules import PROGRAM_FILE, MemoryModules
+from .modules import PROGRAM_FILE, MemoryModules, ProgramSource
 from .prelude import MAX_INT_DIGITS, RECURSION_LIMIT
+from .wire import Report
 
 
 class Program:
@@ -28,22 +28,28 @@ class Program:
     ) -> None:
         """repeated: find out whether several runs in this process would be independent (`self.repeatable`)."""
         self.modules = modules
+        self._loader = ProgramSource(source)
         self.sources = {PROGRAM_FILE: source.split("\n")}
         if modules is not None:
             self.sources |= {f"{name}.py": text.split("\n") for name, text in modules.sources.items()}
         # Objects that hold file descriptors are flushed by the interpreter's end; only then is a collection worth it.
         self._collect = "open" in source or "io." in source
         self.repeatable = False
+        self._code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
         if repeated:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            self.repeatable = screen.isolated(tree, prelude, own=modules.sources if modules is not None else {})
+            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else {})
             self._collect |= self.repeatable and screen.needs_collection(tree)
-            self._code = compile(tree, PROGRAM_FILE, "exec", dont_inherit=True)
-        else:
-            self._code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
 
-    def run(self, functional_name: str | None, test_input: str, output_limit: int) -> tuple[dict, bytes]:
-        """Report header and the bytes on stdout.  stdin is already in place on descriptor 0."""
+    def run(
+        self, functional_name: str | None, arguments: str | None, output_limit: int, stdin: bytes | None = None
+    ) -> Report:
+        """Run one test.
+
+        arguments: one JSON value per line, for a functional test.
+        stdin: None where it lies on descriptor 0.  A program that passed the screen has no way to the descriptor but
+        `sys.stdin` and `input`; it can read from memory.
+        """
         began = time.process_time()
         header: dict = {}
         # LiveCodeBench imports a functional program: its main guard does not run.
@@ -51,17 +57,18 @@ class Program:
         namespace = module.__dict__
         namespace["__file__"] = PROGRAM_FILE
         namespace["__builtins__"] = builtins
+        namespace["__loader__"] = self._loader
         sys.modules["__main__"] = sys.modules[module.__name__] = module
         sys.setrecursionlimit(RECURSION_LIMIT)
         sys.set_int_max_str_digits(MAX_INT_DIGITS)
-        _open_streams()
+        _open_streams(stdin)
         if self.modules is not None:
             self.modules.forget()
         try:
             if functional_name is None:
                 _as_script(self._code, namespace)
             else:
-                value = _call(self._code, namespace, functional_name, test_input)
+                value = _call(self._code, namespace, functional_name, arguments)
                 text = values.encode(value)
                 if len(text) > output_limit + 1000:
                     header = {"s": "long value"}
@@ -72,12 +79,13 @@ class Program:
         problem = _end_of_script(namespace, self._collect)
         if problem is not None and not header.get("s"):
             header = {"s": "exception"} | failure.describe(problem, self.sources)
-        header["c"] = time.process_time() - began
-        header["p"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            return header, os.pread(1, output_limit + 1, 0)
+            output = os.pread(1, min(os.fstat(1).st_size, output_limit + 1), 0)
         except OSError:
-            return header | {"closed": True}, b""  # by the program; the judge has a descriptor of its own
+            header["closed"], output = True, b""  # by the program; the judge has a descriptor of its own
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ended = time.process_time()
+        return Report(header, output, peak, ended - began, ended, time.monotonic())
 
 
 def _as_script(code: types.CodeType, namespace: dict) -> None:
@@ -87,7 +95,7 @@ def _as_script(code: types.CodeType, namespace: dict) -> None:
         pass  # whatever its argument: LiveCodeBench judges what was printed
 
 
-def _call(code: types.CodeType, namespace: dict, name: str, test_input: str) -> object:
+def _call(code: types.CodeType, namespace: dict, name: str, lines: str) -> object:
     try:
         exec(code, namespace)
         solution = namespace.get("Solution")
@@ -95,16 +103,26 @@ def _call(code: types.CodeType, namespace: dict, name: str, test_input: str) -> 
         function = namespace.get(name) if owner is None else getattr(owner, name)
         if function is None:
             raise NameError(f"name '{name}' is not defined")
-        arguments = [json.loads(line) for line in test_input.strip().split("\n") if line.strip()]
+        arguments = [json.loads(line) for line in lines.strip().split("\n") if line.strip()]
         return function(*arguments)
     except SystemExit as error:
         raise RuntimeError(f"the program ended (SystemExit: {error}) instead of returning a value") from None
 
 
-def _open_streams() -> None:
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+class _Memory(io.BytesIO):
+    """stdin of a program in a series, without a system call."""
+
+    def fileno(self) -> int:
+        return 0
+
+
+def _open_streams(stdin: bytes | None) -> None:
+    source = io.FileIO(0, "r", False) if stdin is None else _Memory(stdin)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(source), "utf-8")
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", False)), "utf-8")
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
+        io.BufferedWriter(io.FileIO(2, "w", False)), "utf-8", "backslashreplace"
+    )
     # The prelude's star-import of sys binds them, too.
     builtins.stdin, builtins.stdout, builtins.stderr = sys.stdin, sys.stdout, sys.stderr
 
@@ -113,7 +131,8 @@ def _end_of_script(namespace: dict, collect: bool) -> BaseException | None:
     """What the interpreter does at its end: wait for threads, run exit handlers, drop objects, flush."""
     original = sys.__stdout__
     try:
-        if threading.active_count() > 1:
+        threading = sys.modules.get("threading")  # not loaded by the fork server
+        if threading is not None and threading.active_count() > 1:
             for thread in threading.enumerate():
                 if thread is not threading.current_thread() and not thread.daemon:
                     thread.join()

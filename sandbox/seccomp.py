@@ -56,6 +56,8 @@ _PRCTL, _PRLIMIT64, _IOCTL, _SOCKETPAIR = (157, 167), (302, 261), (16, 29), (53,
 _OPEN, _OPENAT = (2, -1), (257, 56)
 _WRITING = 0o3 | 0o100 | 0o1000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
 
+_OWN_PROCESS = 0xFFFFFFF0  # stands for the number of the process until `install`
+
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 
 
@@ -88,8 +90,8 @@ class Filter:
             for numbers in _ALLOWED.values()
             if numbers[column] >= 0
         )
-        self._head = head + plain
-        self._tail = b"".join(
+        code = head + plain + self._own_signals()
+        code += b"".join(
             [
                 self._when(_OPEN, self._opening(1, read_only)),
                 self._when(_OPENAT, self._opening(2, read_only)),
@@ -102,6 +104,11 @@ class Filter:
                 _REFUSE_IT,
             ]
         )
+        # Every child fills in its own number; the rest is ready: building it would cost each child anew.
+        own = struct.pack("=I", _OWN_PROCESS)
+        self._places = [place for place in range(4, len(code), 8) if code[place : place + 4] == own]
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._program = struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(self._code))
 
     def _when(self, numbers: tuple[int, int], body: bytes) -> bytes:
         if numbers[self._column] < 0:
@@ -129,13 +136,13 @@ class Filter:
             + _REFUSE_IT
         )
 
-    def _signals_to(self, process_id: int) -> bytes:
+    def _own_signals(self) -> bytes:
         """Signals to itself only, and no SIGKILL: a death by SIGKILL then means that somebody outside did it."""
 
         def body(signal_argument: int) -> bytes:
             return (
                 _argument(0)
-                + _instruction(_EQUAL, process_id, 0, 3)
+                + _instruction(_EQUAL, _OWN_PROCESS, 0, 3)
                 + _argument(signal_argument)
                 + _instruction(_EQUAL, signal.SIGKILL, 1, 0)
                 + _ALLOW_IT
@@ -146,7 +153,6 @@ class Filter:
 
     def install(self, process_id: int) -> None:
         """Put this process under the filter, for good.  Needs PR_SET_NO_NEW_PRIVS."""
-        code = self._head + self._signals_to(process_id) + self._tail
-        buffer = ctypes.create_string_buffer(code, len(code))
-        program = struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
-        linux.prctl(_SET_SECCOMP, _MODE_FILTER, program)
+        for place in self._places:
+            struct.pack_into("=I", self._code, place, process_id)
+        linux.prctl(_SET_SECCOMP, _MODE_FILTER, self._program)

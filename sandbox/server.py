@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import atexit
 import builtins
-import dataclasses
 import gc
 import json
 import os
@@ -22,6 +21,8 @@ import sys
 from . import child, isolation, linux, namespaces, wire
 from .prelude import MAX_INT_DIGITS, install_prelude
 
+_MAX_DESCRIPTORS = 1 << 20
+
 
 def main(control_fd: int, settings: dict) -> None:
     """Find the isolation, enter it, say so, serve until the judge hangs up."""
@@ -30,6 +31,8 @@ def main(control_fd: int, settings: dict) -> None:
     site_packages = [os.path.realpath(path) for path in settings["site_packages"]]
     _like_a_script(site_packages)
     prelude = install_prelude()
+    for fd in (0, 1):  # files, as in a child
+        os.dup2(os.memfd_create("rehearsal"), fd)
     child.rehearse(prelude)
     base_bytes = _address_space()
     readable = isolation.readable_paths(site_packages, settings["packages"])
@@ -50,7 +53,7 @@ def main(control_fd: int, settings: dict) -> None:
         found.proc = isolation.enter_root(found, readable)
     hardening = isolation.Hardening(found, readable, site_packages)
     null = os.open("/dev/null", os.O_WRONLY)
-    control.send(json.dumps(dataclasses.asdict(found) | {"python": sys.version.split()[0]}).encode())
+    control.send(json.dumps(vars(found) | {"python": sys.version.split()[0]}).encode())
     os.dup2(null, 2)  # from here on, and in every child, stderr goes nowhere
     os.close(null)
     _Server(control, prelude, base_bytes, hardening).serve()
@@ -80,9 +83,7 @@ def _address_space() -> int:
 
 
 class _Server:
-    def __init__(
-        self, control: socket.socket, prelude: dict, base_bytes: int, hardening: isolation.Hardening
-    ) -> None:
+    def __init__(self, control: socket.socket, prelude: dict, base_bytes: int, hardening: isolation.Hardening) -> None:
         self._control = control
         self._prelude = prelude
         self._base_bytes = base_bytes
@@ -92,6 +93,7 @@ class _Server:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
+        linux.set_name("sandbox-server")
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.collect()
@@ -109,8 +111,7 @@ class _Server:
                 if not message:
                     os._exit(0)
                 _, count, rehearse = wire.SPAWN.unpack(message)
-                for _ in range(count):
-                    self._spawn(rehearse)
+                self._spawn(count, rehearse)
 
     def _reap(self) -> None:
         while self._slots:
@@ -122,36 +123,63 @@ class _Server:
                 cpu = usage.ru_utime + usage.ru_stime
                 self._control.send(wire.EXITED.pack(b"X", slot, status, cpu, usage.ru_maxrss))
 
-    def _spawn(self, rehearse: bool) -> None:
-        self._last_slot += 1
-        ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # tells the judge the process id as seen from there
-        stdin, stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._become_child(theirs, (ours.fileno(), stdin, stdout), rehearse)
-            finally:
-                os._exit(70)
-        self._slots[pid] = self._last_slot
-        descriptors = array.array("i", [ours.fileno(), stdin, stdout])
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
-        self._control.sendmsg([wire.SPAWNED.pack(b"C", self._last_slot)], rights)
-        ours.close()
-        theirs.close()
-        os.close(stdin)
-        os.close(stdout)
+    def _spawn(self, count: int, rehearse: bool) -> None:
+        # Nothing but forks in a row: after each one, every page that this process writes to is copied.
+        children = [(self._last_slot + number, _Files()) for number in range(1, count + 1)]
+        self._last_slot += count
+        process_ids = []
+        for slot, files in children:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    self._become_child(slot, files, rehearse)
+                finally:
+                    os._exit(70)
+            process_ids.append(pid)
+        for (slot, files), pid in zip(children, process_ids, strict=True):
+            self._slots[pid] = slot
+            rights = array.array("i", files.for_judge())
+            self._control.sendmsg([wire.SPAWNED.pack(b"C", slot)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            files.close()
 
-    def _become_child(self, connection: socket.socket, private: tuple[int, int, int], rehearse: bool) -> None:
+    def _become_child(self, slot: int, files: _Files, rehearse: bool) -> None:
+        linux.set_name("sandbox-child")
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.dup2(private[1], 0)
-        os.dup2(private[2], 1)
-        for fd in (self._control.fileno(), self._wake_read, self._wake_write, *private):
-            os.close(fd)
+        os.dup2(files.stdin, 0)
+        os.dup2(files.stdout, 1)
+        _close_all_but(files.connection.fileno(), files.reports.fileno(), *self._hardening.descriptors)
         atexit._clear()
-        self._hardening.apply(self._last_slot)
+        self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)
-        child.live(connection, self._prelude, self._base_bytes, self._hardening.own_users)
+        child.live(files.connection, files.reports, self._prelude, self._base_bytes, self._hardening.own_users)
+
+
+class _Files:
+    """What connects one child with the judge: a doorbell, a stream of reports, stdin, stdout."""
+
+    def __init__(self) -> None:
+        self._doorbell, self.connection = socket.socketpair()
+        self._doorbell.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # tells the process id as seen from there
+        self._read_reports, self.reports = socket.socketpair()
+        self.stdin, self.stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
+
+    def for_judge(self) -> list[int]:
+        return [self._doorbell.fileno(), self._read_reports.fileno(), self.stdin, self.stdout]
+
+    def close(self) -> None:
+        for end in (self._doorbell, self.connection, self._read_reports, self.reports):
+            end.close()
+        os.close(self.stdin)
+        os.close(self.stdout)
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close every descriptor but the standard ones and `kept`: those of other children, above all."""
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, _MAX_DESCRIPTORS)

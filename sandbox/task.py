@@ -13,6 +13,7 @@ from dataclasses import replace
 from . import values
 from .compare import parse_expected, stdin_equal, value_equal
 from .types import Frame, Job, Judgement, TestCase, TestResult, Verdict, argument_lines
+from .wire import Report
 from .zygote import Exit
 
 _DEATHS_FORGIVEN = 1
@@ -100,9 +101,9 @@ class Task:
         )
 
 
-def result_of_report(task: Task, index: int, header: dict, output: bytes, cpu_s: float, wall_s: float) -> TestResult:
-    """What a child's report means.  The header is the program's word; CPU and wall time are measured here."""
-    test, limits = task.test(index), task.job.limits
+def result_of_report(task: Task, index: int, report: Report, cpu_s: float, wall_s: float) -> TestResult:
+    """What a child's report means."""
+    test, limits, header, output = task.test(index), task.job.limits, report.header, report.output
     limit = limits.output_kb * 1024
     base = TestResult(
         Verdict.ACCEPTED,
@@ -111,7 +112,7 @@ def result_of_report(task: Task, index: int, header: dict, output: bytes, cpu_s:
         stdout=output[:limit].decode("utf-8", "replace"),
         cpu_time_s=cpu_s,
         wall_time_s=wall_s,
-        peak_memory_mb=_number(header.get("p")) / 1024,
+        peak_memory_mb=report.peak_kib / 1024,
         index=index,
     )
     status = header.get("s")
@@ -189,13 +190,6 @@ def _shown(value: object) -> str:
         return repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than the interpreter prints
         return f"<{type(value).__name__}, too large to show>"
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value) if isinstance(value, (int, float)) else 0.0
-    except OverflowError:
-        return 0.0
 
 
 def _frames(raw: object) -> tuple[Frame, ...]:

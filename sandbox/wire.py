@@ -10,16 +10,30 @@ import json
 import marshal
 import socket
 import struct
+from typing import NamedTuple
 
 _LENGTH = struct.Struct("!Q")
-_REPORT = struct.Struct("!II")
+_REPORT = struct.Struct("!IIIddd")
 READY = b"R"
+RING = b"!"  # there are reports to read
 ALONE = {"alone": True}  # header of a report that comes before the first one: only one test can run in this child
+_FIRST_READ = 1 << 16
 
 # Messages of the fork server
-SPAWNED = struct.Struct("!cI")  # b"C", slot; carries three descriptors: socket, stdin, stdout
+SPAWNED = struct.Struct("!cI")  # b"C", slot; carries descriptors: doorbell, reports, stdin, stdout
 EXITED = struct.Struct("!cIidQ")  # b"X", slot, wait status, CPU seconds, peak resident set in KiB
 SPAWN = struct.Struct("!cI?")  # b"S", number of children wanted, whether they rehearse before they say ready
+
+
+class Report(NamedTuple):
+    """What a child says of one test.  All of it is the program's word, unless the program passed the screen."""
+
+    header: dict  # empty for a script that ended normally
+    output: bytes
+    peak_kib: int = 0
+    cpu_s: float = 0.0  # of this test
+    cpu_clock_s: float = 0.0  # of the whole child at the end of this test
+    clock_s: float = 0.0  # time.monotonic() at the end of this test
 
 
 def send_job(connection: socket.socket, job: tuple) -> None:
@@ -29,29 +43,24 @@ def send_job(connection: socket.socket, job: tuple) -> None:
 
 def receive_job(connection: socket.socket) -> tuple | None:
     """The job, or None when the judge has closed the connection."""
-    head = _receive_exactly(connection, _LENGTH.size)
-    if head is None:
+    buffer = connection.recv(_FIRST_READ)  # nearly always all of it
+    if not buffer:
         return None
-    payload = _receive_exactly(connection, _LENGTH.unpack(head)[0])
-    return None if payload is None else marshal.loads(payload)
+    end = _LENGTH.size + _LENGTH.unpack_from(buffer)[0]
+    if len(buffer) < end:
+        buffer = bytearray(buffer)
+        while len(buffer) < end:
+            chunk = connection.recv(min(end - len(buffer), 1 << 20))
+            if not chunk:
+                return None
+            buffer += chunk
+    return marshal.loads(memoryview(buffer)[_LENGTH.size :])
 
 
-def _receive_exactly(connection: socket.socket, count: int) -> bytes | None:
-    first = connection.recv(count)
-    if len(first) == count:
-        return first
-    buffer = bytearray(first)
-    while len(buffer) < count:
-        chunk = connection.recv(min(count - len(buffer), 1 << 20))
-        if not chunk:
-            return None
-        buffer += chunk
-    return bytes(buffer)
-
-
-def pack_report(header: dict, output: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return _REPORT.pack(len(text), len(output)) + text + output
+def pack_report(report: Report) -> bytes:
+    header, output, *numbers = report
+    text = json.dumps(header).encode() if header else b""
+    return _REPORT.pack(len(text), len(output), *numbers) + text + output
 
 
 class ReportReader:
@@ -61,24 +70,27 @@ class ReportReader:
         self._largest = (largest_header, largest_output)
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[tuple[dict, bytes]]:
+    def feed(self, data: bytes) -> list[Report]:
         """Complete reports so far.  Raises ValueError for a stream that no child of ours would write."""
         buffer = self._buffer
         buffer += data
         reports = []
-        while len(buffer) >= _REPORT.size:
-            header_size, output_size = _REPORT.unpack_from(buffer)
+        begin = 0
+        while len(buffer) - begin >= _REPORT.size:
+            header_size, output_size, *numbers = _REPORT.unpack_from(buffer, begin)
             if header_size > self._largest[0] or output_size > self._largest[1]:
                 raise ValueError("a report larger than its limit")
-            end = _REPORT.size + header_size + output_size
-            if len(buffer) < end:
+            text = begin + _REPORT.size
+            output = text + header_size
+            if len(buffer) < output + output_size:
                 break
             try:
-                header = json.loads(buffer[_REPORT.size : _REPORT.size + header_size])
+                header = json.loads(buffer[text:output]) if header_size else {}
             except RecursionError:
                 raise ValueError("a report nested too deeply") from None
             if not isinstance(header, dict):
                 raise ValueError("a report without a header")
-            reports.append((header, bytes(buffer[_REPORT.size + header_size : end])))
-            del buffer[:end]
+            begin = output + output_size
+            reports.append(Report(header, bytes(buffer[output:begin]), *numbers))
+        del buffer[:begin]
         return reports

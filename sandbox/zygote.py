@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -21,6 +22,7 @@ from .errors import IsolationUnavailable, SandboxError
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _START_TIMEOUT_S = 30.0
+_PAGE_KIB = resource.getpagesize() // 1024
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class Exit:
 
 
 class Child:
-    """One waiting or running child: its socket, its stdin and stdout files, its process."""
+    """One waiting or running child: its doorbell, its reports, its stdin and stdout files, its process."""
 
     def __init__(self, slot: int, descriptors: list[int]) -> None:
         self.slot = slot
-        self.connection = socket.socket(fileno=descriptors[0])
-        self.stdin, self.stdout = descriptors[1:]
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
+        self.reports, self.stdin, self.stdout = descriptors[1:]
+        os.set_blocking(self.reports, False)
         self.process_id = 0
         self.pidfd = -1
         self.closed = False
@@ -74,17 +77,38 @@ class Child:
         except OSError:
             return None
 
+    def new_reports(self) -> bytes:
+        """Some of what has been written since; b"" for nothing, also from a child that has gone."""
+        try:
+            return os.read(self.reports, 1 << 18)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
+    def resident_kib(self) -> int:
+        """Memory that the child holds now, as the kernel counts it."""
+        try:
+            with open(f"/proc/{self.process_id}/statm", "rb", buffering=0) as file:
+                return int(file.read(128).split()[1]) * _PAGE_KIB
+        except OSError:
+            return 0
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
     def kill(self) -> None:
-        if self.pidfd >= 0:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.pidfd >= 0 and not self.closed:
             try:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
             except ProcessLookupError:
                 pass
 
     def close(self) -> None:
         self.closed = True
         self.connection.close()
-        for fd in (self.stdin, self.stdout, self.pidfd):
+        for fd in (self.reports, self.stdin, self.stdout, self.pidfd):
             if fd >= 0:
                 os.close(fd)
 
@@ -136,7 +160,7 @@ class Zygote:
         """What has arrived.  Raises EOFError when the server is gone."""
         while True:
             try:
-                data, ancillary, *_ = self.control.recvmsg(256, socket.CMSG_SPACE(12), socket.MSG_DONTWAIT)
+                data, ancillary, *_ = self.control.recvmsg(256, socket.CMSG_SPACE(16), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionError:

@@ -146,7 +146,7 @@ for fd in range(3, 256):
         kinds.append(stat.S_IFMT(os.fstat(fd).st_mode))
     except OSError:
         pass
-attempt(lambda: len(kinds) > 1 or any(kind != stat.S_IFSOCK for kind in kinds))
+attempt(lambda: len(kinds) > 2 or any(kind != stat.S_IFSOCK for kind in kinds))
 """,
     "inotify": "import ctypes\nattempt(lambda: ctypes.CDLL(None).inotify_init1(0) >= 0)",
     "io_uring": "import ctypes\nattempt(lambda: ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(200)) >= 0)",
@@ -165,7 +165,7 @@ import os, struct
 text = b'{"s": null, "verdict": "accepted", "passed": true}'
 for fd in range(3, 64):
     try:
-        os.write(fd, struct.pack("!II", len(text), 0) + text)
+        os.write(fd, struct.pack("!IIIddd", len(text), 0, 0, 0, 0, 0) + text)
     except OSError:
         pass
 os._exit(0)
@@ -174,17 +174,35 @@ os._exit(0)
 import os, struct
 for fd in range(3, 64):
     try:
-        os.write(fd, struct.pack("!II", 2**32 - 1, 2**32 - 1))
+        os.write(fd, struct.pack("!IIIddd", 2**32 - 1, 2**32 - 1, 0, 0, 0, 0))
     except OSError:
         pass
 os._exit(0)
+""",
+    "forge_a_report_with_odd_clocks": """
+import os, struct
+text = b'{"e": "E", "m": "m", "f": [], "s": "exception"}'
+for fd in range(3, 64):
+    try:
+        os.write(fd, struct.pack("!IIIddd", len(text), 0, 2**32 - 1, float("nan"), -1e300, float("inf")) + text)
+    except OSError:
+        pass
+""",
+    "ring_without_a_report": """
+import os
+while True:
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"!" * 4096)
+        except OSError:
+            pass
 """,
     "forge_a_report_nested_too_deeply": """
 import os, struct
 text = b"[" * 100000
 for fd in range(3, 64):
     try:
-        os.write(fd, struct.pack("!II", len(text), 0) + text)
+        os.write(fd, struct.pack("!IIIddd", len(text), 0, 0, 0, 0, 0) + text)
     except OSError:
         pass
 """,
@@ -193,7 +211,7 @@ import os, struct
 text = b'{"p": 1' + b"0" * 999 + b', "c": "x", "e": [], "m": {}, "f": [[1e999, 2, 3, 4]], "s": "exception", "v": {}}'
 for fd in range(3, 64):
     try:
-        os.write(fd, struct.pack("!II", len(text), 0) + text)
+        os.write(fd, struct.pack("!IIIddd", len(text), 0, 0, 0, 0, 0) + text)
     except OSError:
         pass
 """,

@@ -90,7 +90,7 @@ for number in (1, 2, 3):
     output = b"%d" % number
     for fd in range(3, 64):
         try:
-            os.write(fd, struct.pack("!II", len(header), len(output)) + header + output)
+            os.write(fd, struct.pack("!IIIddd", len(header), len(output), 0, 0, 0, 0) + header + output)
         except OSError:
             pass
 """
