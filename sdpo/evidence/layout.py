@@ -21,6 +21,14 @@ class Layout:
         return self.data / "runs"
 
     @property
+    def skills(self) -> Path:
+        return self.data / "skills"
+
+    @property
+    def teacher(self) -> Path:
+        return self.data / "teacher"
+
+    @property
     def settings(self) -> Path:
         return self.data / "settings.yaml"
 

@@ -7,21 +7,25 @@ from collections.abc import Sequence
 from sdpo.errors import UserError
 from sdpo.evidence import settings
 from sdpo.evidence.attempt import command
+from sdpo.evidence.evidence import Evidence
 from sdpo.evidence.index import Index
 from sdpo.evidence.layout import Layout
 from sdpo.evidence.progress import Progress
 from sdpo.evidence.runner import Runner, Stopped
 from sdpo.evidence.studies import CHOSEN, RunSpec, Studies, specs
 
-ACTIONS = ("settings", "list")
+ACTIONS = ("settings", "list", "page")
+MEASURED = {"forgetting": "ablations", "teacher": None}  # parts that train nothing → the part that they come after
 
 
 class Session:
     def __init__(self, studies: Studies, layout: Layout, retry: bool = False) -> None:
         self.studies, self.layout, self.retry = studies, layout, retry
         self.progress = Progress()
-        self.words = list(studies.parts)
         self.actions = list(ACTIONS)
+        self.words = list(studies.parts)
+        for part, after in MEASURED.items():
+            self.words.insert(self.words.index(after) + 1 if after in self.words else len(self.words), part)
 
     def make(self, words: Sequence[str]) -> int:
         """Returns the exit status: 0, or 130 when the user stopped it."""
@@ -32,10 +36,14 @@ class Session:
                     self._list()
                 elif word == "settings":
                     self._choose()
-                elif self._can_run(word, asked=len(words) < len(self.words)):
+                elif word in MEASURED:
+                    self._measure(word)
+                elif word != "page" and self._can_run(word, asked=len(words) < len(self.words)):
                     runner = runner or Runner(self.layout, self.progress, self.retry)
                     runner.run(self._specs(word))
                     self._choose_when_tuned(word)
+            if list(words) != ["list"]:
+                self._page()
             return 0
         except Stopped:
             self.progress.message("Stopped. The same command goes on from there.")
@@ -90,16 +98,29 @@ class Session:
         self.progress.message(f"Wrote {self.layout.settings}. Commit it before other worlds are run.")
         return chosen
 
+    def _measure(self, word: str) -> None:
+        from sdpo.evidence.measures import parts
+
+        getattr(parts, word)(self._evidence(), self.layout, self.progress.message)
+
+    def _page(self) -> None:
+        from sdpo.evidence.page import write_page
+
+        write_page(self._evidence(), self.layout)
+        self.progress.message(f"Wrote {self.layout.page}")
+
+    def _evidence(self) -> Evidence:
+        return Evidence.load(self.studies, self.layout)
+
     def _list(self) -> None:
         """What is declared and how it stands."""
-        index = Index.of(self.layout)
-        chosen = settings.load_chosen(self.layout.settings)
+        evidence = self._evidence()
         for name, part in self.studies.parts.items():
             self.progress.message(f"{name}: {part.question}")
             if part.missing:
                 self.progress.message(f"  needs {', '.join(part.missing)}")
-            for spec in specs(self.studies, name, chosen or dict.fromkeys(("sdpo", "grpo"), ())):
-                record = index.get(spec.id)
+            for spec in evidence.specs(name):
+                record = evidence.index.get(spec.id)
                 state = "not run yet" if record is None else record.status
                 shared = f" ({record.run})" if record is not None and record.run != spec.id else ""
                 self.progress.message(f"  {spec.name}: {state}{shared}")

@@ -21,11 +21,17 @@ class Sampler:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.seed, self.max_new_tokens, self.batch = seed, max_new_tokens, batch
 
-    @torch.inference_mode()
     def sample(self, prompts: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None) -> list[str]:
         """One response at temperature 1 for each prompt of token ids, without special tokens."""
+        return self.tokenizer.batch_decode(self.sample_ids(prompts, progress), skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def sample_ids(
+        self, prompts: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None
+    ) -> list[list[int]]:
+        """The same as token ids, the end token included where the policy came to it."""
         torch.manual_seed(self.seed)
-        texts = [""] * len(prompts)
+        responses: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
@@ -33,9 +39,12 @@ class Sampler:
             out = self.model.generate(
                 **padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=self.max_new_tokens
             )
-            answers = self.tokenizer.batch_decode(out[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
-            for row, text in zip(rows, answers, strict=True):
-                texts[row] = text
+            for row, answer in zip(rows, out[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+                responses[row] = self._to_the_end(answer)
             if progress:
                 progress(len(rows))
-        return texts
+        return responses
+
+    def _to_the_end(self, ids: list[int]) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return ids[: ids.index(end) + 1] if end in ids else ids

@@ -22,9 +22,9 @@ _FIXED = {
 }
 _FREE = [("#E69F00", "-"), ("#56B4E9", (0, (5, 1.5))), ("#009E73", "-"), ("#CC79A7", "-"), ("#000000", (0, (1.5, 1)))]
 _STACK = ["#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#F0E442", "#999999", "#000000"]
-_WIDTH, _HEIGHT, _DPI = 5.4, 3.7, 144  # inches of a panel where two share the page's width, dots per inch
+_WIDTH, _HEIGHT, DPI = 5.4, 3.7, 144  # inches of a panel where two share the page's width, dots per inch
 _PAGE_DPI = 100  # at which a page shows it: one size of letters in all figures
-_FONTS = {
+FONTS = {
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.labelsize": 11,
@@ -56,8 +56,8 @@ def draw(figure: Figure, footer: str) -> bytes:
     rows = math.ceil(len(figure.panels) / columns)
     # One panel alone is drawn wider: it has the page for itself.
     width, height = (_WIDTH * 2, _HEIGHT * rows + 0.9) if columns > 1 else (7.6, 4.2 * rows + 0.5)
-    with matplotlib.rc_context(_FONTS):
-        canvas = Canvas(figsize=(width, height), dpi=_DPI, layout="constrained")
+    with matplotlib.rc_context(FONTS):
+        canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
         canvas.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(rows, columns, squeeze=False).flatten()
@@ -90,7 +90,7 @@ def draw(figure: Figure, footer: str) -> bytes:
 
 def page_width(png: bytes) -> int:
     """Pixels that a PNG of `draw` is wide on a page (its header holds the width in bytes 16 to 19)."""
-    return round(int.from_bytes(png[16:20], "big") * _PAGE_DPI / _DPI)
+    return round(int.from_bytes(png[16:20], "big") * _PAGE_DPI / DPI)
 
 
 def _curves(axis: Any, panel: Panel) -> None:

@@ -1,0 +1,76 @@
+"""The parts `forgetting` and `teacher`: which policies they measure, and where the results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sdpo.checkpoint import Checkpoints
+from sdpo.errors import UserError
+from sdpo.evidence.evidence import Evidence
+from sdpo.evidence.layout import Layout
+from sdpo.evidence.record import Record
+from sdpo.paths import locate
+from sdpo.recipe_files import validate
+
+BEFORE = "before"  # the file of the initial policy
+Say = Callable[[str], None]
+
+
+def forgetting(evidence: Evidence, layout: Layout, say: Say) -> None:
+    """Skills of the initial policy, and of the last checkpoint of every run of the comparison."""
+    from sdpo.evidence.measures import skills
+
+    records = _compared(evidence)
+    worlds = sorted({record.world for record in records.values()})
+    paths = {record.settings["model"]["path"] for record in records.values()}
+    if len(paths) != 1:
+        raise UserError(f"The runs of the comparison began with several policies ({', '.join(paths)}).")
+    out = layout.skills / f"{BEFORE}.json"
+    if not out.exists() or set(map(str, worlds)) - set(_load(out)["own"]):
+        policy = Path(locate(paths.pop()))
+        skills.measure(policy, {"policy": BEFORE, "run": None, "step": 0}, worlds, True, out, say)
+    for name, record in records.items():
+        out = layout.skills / f"{name}.json"
+        if not out.exists():
+            step, policy = _last_policy(record, layout)
+            label = {"policy": name, "run": record.run, "algorithm": record.algorithm, "step": step}
+            skills.measure(policy, label, [record.world], False, out, say)
+
+
+def teacher(evidence: Evidence, layout: Layout, say: Say) -> None:
+    """The teacher of every SDPO run of the comparison, at each of its checkpoints."""
+    from sdpo.evidence.measures import teacher as measured
+
+    for name, record in _compared(evidence).items():
+        out = layout.teacher / f"{name}.json"
+        if record.algorithm == "sdpo" and not out.exists():
+            _last_policy(record, layout)
+            recipe = validate(record.settings, record.run, resolved=True)
+            label = {"run": record.run, "world": record.world}
+            measured.measure(recipe, layout.folder(record.run), label, out, say)
+
+
+def _compared(evidence: Evidence) -> dict[str, Record]:
+    """The finished runs of the comparison by name."""
+    found = {spec.name: record for spec, record in evidence.finished("comparison")}
+    if not found:
+        raise UserError("The runs of the comparison are measured, and there are none yet: sdpo results comparison")
+    return found
+
+
+def _last_policy(record: Record, layout: Layout) -> tuple[int, Path]:
+    folder = layout.folder(record.run)
+    last = Checkpoints(folder / "checkpoints", 0).last()
+    if last is None:
+        raise UserError(
+            f"The checkpoints of {record.run} are not in {folder} (they are not committed). Make the run again there, "
+            f"with its own command: {record.command}"
+        )
+    return Checkpoints.state(last).step, last / "policy"
+
+
+def _load(path: Path):
+    from sdpo.evidence.measures.store import load_all
+
+    return load_all(path.parent)[path.stem]

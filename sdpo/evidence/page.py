@@ -1,0 +1,131 @@
+"""The page: sections in order of importance, their figures, and how to do it again.  Made from committed data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sdpo.evidence.evidence import Evidence
+from sdpo.evidence.layout import Layout
+from sdpo.evidence.markdown import Section, code, number, table
+from sdpo.evidence.pictures import Picture, draw
+from sdpo.evidence.record import Record
+from sdpo.evidence.sections import claims, comparison, forgetting, repeats, single_world, teacher, tuning
+from sdpo.evidence.sections.common import listed
+from sdpo.evidence.token_picture import TokenPicture, draw_tokens
+from sdpo.tracking.disk import atomic_write
+from sdpo.tracking.format import duration
+
+MADE_BY = "sdpo results page"
+SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
+    comparison.section,
+    tuning.section,
+    single_world.ablations,
+    forgetting.section,
+    comparison.fresh,
+    single_world.noise,
+    single_world.groups,
+    single_world.limits,
+    single_world.longer,
+    single_world.sizes,
+    teacher.section,
+    repeats.section,
+    claims.section,
+)
+
+
+def write_page(evidence: Evidence, layout: Layout) -> list[Section]:
+    """Write README.md and its figures into the data folder; figures of an earlier page are replaced."""
+    sections = [make(evidence) for make in SECTIONS]
+    for old in layout.data.glob("*.png"):
+        old.unlink()
+    layout.data.mkdir(parents=True, exist_ok=True)
+    parts = [_opening(evidence)]
+    for section in sections:
+        parts.append(f"## {section.title}\n\n{section.text}")
+        for picture in section.pictures:
+            atomic_write(layout.data / f"{picture.name}.png", _png(picture, footer(section.runs)))
+            parts.append(_figure(picture))
+    parts += [_again(evidence), _runs(evidence)]
+    atomic_write(layout.page, ("\n\n".join(parts) + "\n").encode())
+    return sections
+
+
+def _opening(evidence: Evidence) -> str:
+    records = evidence.index.records
+    failed = sum(not record.finished for record in records)
+    made = "No run is recorded yet."
+    if records:
+        made = (
+            f"{len(records)} runs ({failed} of them failed), {duration(sum(r.elapsed_s for r in records))} in all, at "
+            f"{_commits(records)}, on {listed(dict.fromkeys(r.hardware for r in records))}."
+        )
+    return (
+        "# Does hindsight beat a bare reward, and when?\n\n"
+        "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. Which runs there are is "
+        "declared in `sdpo/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
+        f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
+        "Unless something else is said: pass@1 from 4 samples of each of 64 training and 32 held-out problems every 5 "
+        "steps of 64 samples; 5,120 samples in all; intervals are 95 % bootstrap intervals over problems; > means not "
+        "within the budget. They do not hold what another run with other random numbers adds: see "
+        "[the same world again](#the-same-world-again)."
+    )
+
+
+def _commits(records: list[Record]) -> str:
+    commits = list(dict.fromkeys(record.commit for record in records))
+    changed = sum(bool(record.changes) for record in records)
+    text = f"commit {commits[0]}" if len(commits) == 1 else f"commits {listed(commits)}"
+    return text + (f" ({changed} runs with changes to tracked files, named in their records)" if changed else "")
+
+
+def _png(picture: Picture | TokenPicture, text: str) -> bytes:
+    return draw_tokens(picture, text) if isinstance(picture, TokenPicture) else draw(picture, text)
+
+
+def _figure(picture: Picture | TokenPicture) -> str:
+    return f"![{picture.title}]({picture.name}.png)\n\n*{picture.caption}*"
+
+
+def footer(records: list[Record]) -> str:
+    """What stands below a figure."""
+    if not records:
+        return f"Made by: {MADE_BY}."
+    return (
+        f"Hardware: {listed(dict.fromkeys(r.hardware for r in records))}. Commit: "
+        f"{listed(dict.fromkeys(r.commit for r in records))}. Runs: docs/results/evidence/runs. Made by: {MADE_BY}."
+    )
+
+
+def _again(evidence: Evidence) -> str:
+    example = next((r for r in evidence.index.records if r.run.startswith("comparison/")), None)
+    example = example or next(iter(evidence.index.records), None)
+    command = example.command if example else "sdpo train livecodebench --profile cpu name=again seed=1"
+    return (
+        "## To run one of these again\n\n"
+        "A record's `command` is what made it, for example\n\n"
+        f"{code(command)}\n\n"
+        "A finished run is left alone, so give another `name=`, or `--fresh`. The run's numbers stand in its folder "
+        "(`metrics.jsonl`, `report.html`). `make results PARTS=comparison/sdpo-world1` makes a single declared run and "
+        f"its record, `make results` makes all that are missing, and this page.\n\n{repeats.expected(evidence)}"
+    )
+
+
+def _runs(evidence: Evidence) -> str:
+    rows = []
+    for record in evidence.index.records:
+        curve = record.curve("eval/train/pass@1")
+        rows.append(
+            [
+                f"[{record.run}](runs/{record.run}.json)",
+                record.status,
+                ", ".join(run for run in record.used_by if run != record.run) or "–",
+                number(curve[-1][1]) if curve else "–",
+                duration(record.elapsed_s),
+                record.commit + (f" + {len(record.changes)} changed files" if record.changes else ""),
+                record.started[:16].replace("T", " "),
+            ]
+        )
+    header = ["run", "status", "also answers", "training pass@1", "took", "commit", "started (UTC)"]
+    body = table(header, rows) if rows else "None yet."
+    failed = [f"* {r.run} failed: {r.reason}" for r in evidence.index.records if not r.finished]
+    return "## All runs\n\nFailed ones included.\n\n" + "\n\n".join(filter(None, [body, "\n".join(failed)]))

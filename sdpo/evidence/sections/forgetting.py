@@ -1,0 +1,160 @@
+"""What is lost, and what the policy could do before anything was learned."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
+from sdpo.evaluation.passk import pass_at_k
+from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
+from sdpo.evidence.markdown import Section, interval, number, table
+from sdpo.evidence.measures.parts import BEFORE
+from sdpo.evidence.pictures import COLOURS, Bar, Panel, Picture
+from sdpo.evidence.sections.common import name
+
+TITLE = "What is lost"
+_CONDITIONS = ("first try", "with feedback", "with solution", "known words")
+_FAMILIES = {"minicode": "lists", "minicode-texts": "texts"}
+_QUESTION = (
+    "Skills before and after training, on worlds that no run was trained on (101, 102, 103) and in both families of "
+    "problems; and on the run's own world, 8 programs per problem, what became of their diversity."
+)
+
+
+def section(evidence: Evidence) -> Section:
+    before, after = evidence.skills.get(BEFORE), _after(evidence)
+    if before is None or not after:
+        return Section(TITLE, f"{_QUESTION}\n\n*Not run yet.* `make results PARTS=forgetting` (after the comparison)")
+    policies = {BEFORE: before, **after}
+    text = [_QUESTION, _skills_text(policies), _diversity_text(before, after), _entropy_text(evidence)]
+    return Section(TITLE, "\n\n".join(filter(None, text)), [_picture(before, after)], [])
+
+
+def _after(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    found = {key: value for key, value in evidence.skills.items() if key != BEFORE}
+    return dict(sorted(found.items(), key=lambda item: (item[1]["algorithm"] != "sdpo", item[0])))
+
+
+def skill(policy: dict[str, Any], family: str, condition: str) -> Estimate:
+    """Pass rate on other worlds, mean over problems."""
+    counts = policy["other"][family][condition]
+    return bootstrap_mean(np.array(counts["passed"]) / np.array(counts["n"]))
+
+
+def own(policy: dict[str, Any], world: int | str, dataset: str, what: str) -> float:
+    """On a world of the policy's own: "pass@1", "pass@8", "spread" (their difference), or "distinct" programs of 8."""
+    counts, n = policy["own"][str(world)][dataset], policy["samples"]
+    if what == "distinct":
+        return statistics.mean(counts["distinct"])
+    if what == "spread":
+        return own(policy, world, dataset, f"pass@{n}") - own(policy, world, dataset, "pass@1")
+    return float(pass_at_k(n, np.array(counts["passed"]), int(what.split("@")[1])).mean())
+
+
+def _skills_text(policies: dict[str, dict[str, Any]]) -> str:
+    columns = [(family, condition) for family in _FAMILIES for condition in _CONDITIONS]
+    rows = [[label(key), *(interval(skill(p, *column)) for column in columns)] for key, p in policies.items()]
+    header = ["", *(f"{_FAMILIES[family]}: {condition}" for family, condition in columns)]
+    return f"Pass rates on worlds that no run was trained on:\n\n{table(header, rows)}"
+
+
+def _diversity_text(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> str:
+    n = before["samples"]
+    measures = ("pass@1", f"pass@{n}", "spread", "distinct")
+    rows = []
+    for key, policy in after.items():
+        for dataset in DATASETS:
+            (world,) = policy["own"]
+            cells = []
+            for what in measures:
+                digits = 1 if what == "distinct" else 2
+                values = [own(p, world, dataset, what) for p in (before, policy)]
+                cells.append(" → ".join(number(v, digits) for v in values))
+            rows.append([label(key), TITLES[dataset], *cells])
+    header = ["", "problems", "pass@1", f"pass@{n}", f"pass@{n} − pass@1", f"distinct programs of {n}"]
+    return f"On the run's own world, before → after:\n\n{table(header, rows)}"
+
+
+def _entropy_text(evidence: Evidence) -> str:
+    rows = []
+    for spec, record in evidence.finished("comparison"):
+        row = [f"{name(spec.algorithm)}, world {spec.world}"]
+        for metric in ("policy/entropy", "response/length_mean", "train/distinct_responses"):
+            values = [y for _, y in record.curve(metric)]
+            if len(values) < 2:
+                return ""
+            row.append(f"{statistics.mean(values[:10]):.2f} → {statistics.mean(values[-10:]):.2f}")
+        rows.append(row)
+    header = ["", "entropy, nats per token", "response length, tokens", "distinct responses, share of the group"]
+    return f"In the training batches, mean of the first → last ten steps:\n\n{table(header, rows)}"
+
+
+def _picture(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> Picture:
+    groups = {"before": [before]}
+    for algorithm in ("sdpo", "grpo"):
+        if members := [policy for policy in after.values() if policy["algorithm"] == algorithm]:
+            groups[algorithm] = members
+    panels = []
+    for family, title in _FAMILIES.items():
+        bars = [
+            Bar(condition, *_range([skill(p, family, condition).value for p in members], series))
+            for condition in _CONDITIONS
+            for series, members in groups.items()
+        ]
+        panels.append(Panel(f"{title}, other worlds", "", "pass rate", bars=bars))
+    spread, distinct = (_own_bars(groups, after, what) for what in ("spread", "distinct"))
+    n = before["samples"]
+    panels.append(Panel(f"own world: pass@{n} − pass@1", "", "difference", bars=spread, y_limits=(None, None)))
+    panels.append(Panel(f"own world: distinct programs of {n}", "", "programs", bars=distinct, y_limits=(0, n)))
+    caption = (
+        "Bars: mean over the runs of the comparison; lines: least and greatest. Other worlds: ones that no run was "
+        "trained on."
+    )
+    return Picture("forgetting", TITLE, caption, panels)
+
+
+def _own_bars(groups: dict[str, list[dict[str, Any]]], after: dict[str, dict[str, Any]], what: str) -> list[Bar]:
+    worlds = sorted({world for policy in after.values() for world in policy["own"]})
+    bars = []
+    for dataset in DATASETS:
+        for series, members in groups.items():
+            values = [own(p, w, dataset, what) for p in members for w in (worlds if series == "before" else p["own"])]
+            bars.append(Bar(f"{TITLES[dataset]} problems", *_range(values, series)))
+    return bars
+
+
+def _range(values: Sequence[float], series: str) -> tuple[float, str, float, float, str]:
+    colour = COLOURS.get(series, "#999999")
+    return statistics.mean(values), colour, min(values), max(values), name(series)
+
+
+def label(key: str) -> str:
+    """sdpo-world1 → "SDPO, world 1"."""
+    if key == BEFORE:
+        return "before training"
+    algorithm, _, world = key.partition("-world")
+    return f"{name(algorithm)}, world {world}"
+
+
+def ceiling(evidence: Evidence) -> str:
+    """What the policy can do when it is told, before any training: nothing that it is taught can be better."""
+    before = evidence.skills.get(BEFORE)
+    if before is None:
+        return "The supervised ceiling is measured by `make results PARTS=forgetting`, which is not run yet."
+    rows = []
+    for world, counts in before["own"].items():
+        rows.append([world, *(interval(_condition(counts, c)) for c in _CONDITIONS[:3])])
+    return (
+        "The supervised ceiling: pass rates of the policy before training on these problems (training and held-out "
+        "ones together), when it is told nothing, the feedback on its failed first try, and a correct solution:\n\n"
+        + table(["world", *_CONDITIONS[:3]], rows)
+    )
+
+
+def _condition(counts: dict[str, Any], condition: str) -> Estimate:
+    row = counts["conditions"][condition]
+    return bootstrap_mean(np.array(row["passed"]) / np.array(row["n"]))

@@ -1,0 +1,175 @@
+"""The page and its verdicts, from records whose numbers can be worked out by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdpo.evidence.evidence import Evidence
+from sdpo.evidence.layout import Layout
+from sdpo.evidence.page import write_page
+from sdpo.evidence.record import dump
+from sdpo.evidence.sections import claims, comparison, repeats
+from sdpo.evidence.studies import load_studies, specs
+from sdpo.paths import PROJECT
+from sdpo.report.bounds import Bound
+from tests.evidence.synthetic import record
+
+# pass counts of 6 problems of 4 samples, one row per evaluation (5 steps, 320 generations)
+FAST = [[0] * 6, [2] * 6, [4] * 6, [4] * 6]  # .5 at 320
+SLOW = [[0] * 6, [1] * 6, [2] * 6, [3] * 6]  # .5 at 640
+NEVER = [[0] * 6, [0] * 6, [1] * 6, [1] * 6]
+CHOSEN = {"sdpo": (), "grpo": ()}
+
+
+def skills(policy: str, algorithm: str | None, worlds: list[int], rate: int) -> dict:
+    counts = {
+        c: {"n": [8, 8], "passed": [rate, 8]} for c in ("first try", "with feedback", "with solution", "known words")
+    }
+    own = {
+        str(w): {d: {"passed": [rate, 8], "distinct": [4, 2]} for d in ("train", "held_out")} | {"conditions": counts}
+        for w in worlds
+    }
+    other = {"minicode": counts, "minicode-texts": counts}
+    return {"format": 1, "policy": policy, "algorithm": algorithm, "samples": 8, "other": other, "own": own}
+
+
+def teacher(world: int) -> dict:
+    checkpoint = {
+        "step": 0,
+        "student": 0.25,
+        "with_context": {"all": [100, 0.1, 0.8], "feedback": [100, 0.1, 0.8]},
+        "classes": {"operation": [10, 6.0, 5], "name": [10, 3.0, 1], "boilerplate": [80, 1.0, 0]},
+        "agreement": {"problem": ["a", "a", "b"], "precision": [1.0, 0.0, 1.0], "chance": [0.1] * 3, "auc": [0.9] * 3},
+        "examples": [
+            {"problem": "a", "statement": "Print the `zorp`.", "told": "feedback",
+             "tokens": ["print(", "max", "(x)\n```"], "gap": [0.1, 5.0, -0.2], "wrong": [0, 1, 0]}
+        ],
+    }  # fmt: skip
+    return {"format": 1, "run": f"comparison/sdpo-world{world}", "world": world, "checkpoints": [checkpoint] * 2}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory) -> Layout:
+    """The bundled studies, all of them run: SDPO is fast everywhere, GRPO slow, on world 2 it never gets there."""
+    layout = Layout(tmp_path_factory.mktemp("evidence"), Path("runs"))
+    studies = load_studies()
+    for part in studies.parts:
+        for spec in specs(studies, part, CHOSEN):
+            rows = FAST if spec.algorithm == "sdpo" else NEVER if spec.world == 2 else SLOW
+            if spec.variant in ("teacher-live", "sibling-of-2"):
+                rows = [*FAST[:3], NEVER[3]] if spec.variant == "teacher-live" else NEVER
+            if spec.id != "noise/noise-30-world0":
+                failed = spec.id == "worlds/grpo-world14"
+                train = {"train/taught_fraction": [0.5] * 15, "policy/entropy": [2.0 - i / 15 for i in range(15)]}
+                record(
+                    spec.id,
+                    {"train": rows, "held_out": rows},
+                    algorithm=spec.algorithm,
+                    world=spec.world,
+                    status="failed" if failed else "finished",
+                    train=train,
+                ).save(layout.record(spec.id))
+    chosen = {a: {"run": f"tuning/{a}-world0", "set": []} for a in CHOSEN}
+    layout.settings.write_text(
+        yaml.safe_dump({"rule": "The best.", "made": {"at": "2026-01-01T00:00", "commit": "abc"}, "chosen": chosen})
+    )
+    measured = {f"{a}-world{w}": skills(f"{a}-world{w}", a, [w], 4) for a in CHOSEN for w in range(3)}
+    measured["before"] = skills("before", None, [0, 1, 2], 0)
+    for folder, contents in ((layout.skills, measured), (layout.teacher, {"sdpo-world0": teacher(0)})):
+        folder.mkdir()
+        for name, content in contents.items():
+            (folder / f"{name}.json").write_text(dump(content))
+    write_page(Evidence.load(studies, layout), layout)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def page(layout: Layout) -> str:
+    return layout.page.read_text()
+
+
+def part(page: str, title: str) -> str:
+    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_comparison_counts_generations_and_ratios(page):
+    text = part(page, "SDPO and GRPO")
+    assert "| 0.5 | 0 | 320 [320, 320] | 640 [640, 640] | 2.0 [2.0, 2.0] |" in text
+    assert "| 0.5 | 2 | 320 [320, 320] | > 960 [> 960] | > 3.0 [> 3.0] |" in text
+    assert (
+        "world 0: 2.0, world 1: 2.0, world 2: > 3.0; median 2.0 [2.0, 2.0]. On every world: yes; in the median: no."
+        in text
+    )
+    assert "| 0 | GRPO | .75 [.75, .75] | 1.00 [1.00, 1.00] |" in text
+    assert "| 0 | .50 [.00, 1.00] | .50 [.00, 1.00] | .50 [.00, 1.00] |" in text  # the ceiling: of 8 samples 0 and 8
+
+
+def test_what_is_missing_and_what_failed_is_said(page):
+    fresh = part(page, "Worlds that nobody tuned on")
+    assert "*9 of 10 runs are finished.* `make results PARTS=worlds` goes on." in fresh
+    assert (
+        "*worlds/grpo-world14 failed:* exit status 2: error: it broke" in fresh
+        and "world 14" not in fresh.split("\n\n")[3]
+    )
+    assert "*2 of 3 runs are finished.*" in part(page, "Wrong feedback")
+    assert "| [worlds/grpo-world14](runs/worlds/grpo-world14.json) | failed |" in page
+
+
+def test_where_grpo_is_as_good_is_found_by_the_numbers(page):
+    text = part(page, "Where SDPO does not help")
+    assert "at least as great as that of: SDPO, sibling only, pairs." in text
+    assert "SDPO, sibling only, pairs: .50 → .50" in text
+
+
+def test_measurements_are_shown(page):
+    lost = part(page, "What is lost")
+    assert "| SDPO, world 1 | training | .50 → .75 | .50 → 1.00 | .00 → .25 | 3.0 → 3.0 |" in lost
+    knows = part(page, "What the teacher knows")
+    assert "the teacher is right in .80 of the cases that it teaches (the student in .10)" in knows
+    assert "| 0 | 0 | .25 | .10 → .80 | 100 | .60 (.60; wrong .50) |" in knows
+    assert "| 0 | 0 | .75 [.50, 1.00] | .10 [.10, .10] | .90 [.90, .90] |" in knows  # mean of a: .5 and b: 1
+
+
+def test_verdicts_follow_their_rules(page):
+    rows = {row.split(" | ")[0].lstrip("| "): row for row in part(page, "Published claims").splitlines() if "**" in row}
+    verdict = {claim: re.search(r"\*\*(.*?)\*\*", row)[1] for claim, row in rows.items()}
+    assert verdict["SDPO ends above GRPO (LiveCodeBench v6 48.8 against 41.2)"] == "reproduced in small"
+    # GRPO's budget of 960 / SDPO's generations to .75 (480), .75 and .25 (160): 2, 2, 6
+    fewer = "SDPO reaches GRPO's final accuracy with 4 times fewer generations"
+    assert verdict[fewer] == "not reproduced" and "2.0, 2.0, 6.0 times; median 2.0" in rows[fewer]
+    assert verdict["With live weights training eventually diverges"] == "reproduced in small"
+    assert verdict["Logit > token > sequence credit (.49, .48, .46)"] == "not reproduced"  # all alike
+    assert verdict["Entropy and diversity shrink"] == "not run yet"  # fewer than 20 steps
+    assert verdict["At test time, one hard question is solved with fewer attempts"] == "not testable here"
+
+
+def test_every_claim_has_a_rule_or_a_reason():
+    declared = yaml.safe_load((PROJECT / "sdpo/evidence/sections/claims.yaml").read_text())
+    for claim in declared["claims"]:
+        assert claim["source"] in declared["sources"]
+        assert ("untestable" in claim) != (claim.get("find") in claims.FINDERS)
+    assert set(claims.FINDERS) == {claim["find"] for claim in declared["claims"] if "find" in claim}
+
+
+def test_the_page_is_the_same_again_and_its_links_lead_somewhere(layout, page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page):
+        assert target.startswith("http") or (layout.data / target).exists(), target
+    picture = (layout.data / "comparison_generations.png").read_bytes()
+    evidence = Evidence.load(load_studies(), layout)
+    text = "\n\n".join([comparison.section(evidence).text, repeats.section(evidence).text])
+    assert text.split("\n\n")[1] in page and picture[:4] == b"\x89PNG"
+
+
+def test_bounds_decide_only_what_they_can():
+    assert comparison.at_least(Bound.above(4.2), 4) == "yes"
+    assert comparison.at_least(Bound(0.0, 3.9), 4) == "no"
+    assert comparison.at_least(Bound.above(3.0), 4) == "undecided"
+
+
+def test_a_further_run_is_expected_within_the_prediction_interval():
+    # s = .1, n = 3: 4.30 · .1 · √(4/3)
+    assert repeats.further_run([0.4, 0.5, 0.6]) == pytest.approx(4.30 * 0.1 * (4 / 3) ** 0.5)
