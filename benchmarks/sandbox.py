@@ -4,7 +4,9 @@
 
 Everything runs on one core (the benchmark pins itself), so that the ratios mean something; absolute numbers do not
 carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude that every
-program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing.
+program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing; `fork_server`
+forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as children are ready.
+`sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are medians.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -47,13 +50,14 @@ LIMITS = Limits(cpu_time_s=10, wall_time_s=300)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--programs", type=int, default=200, help="programs in a burst")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of measurements")
     parser.add_argument("--soak", type=int, default=0, help="programs of the soak (100000 for the full one)")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
     options = parser.parse_args()
     core = sorted(os.sched_getaffinity(0))[-1]
     os.sched_setaffinity(0, {core})
     result = {"machine": _machine(), "load_before": os.getloadavg(), "programs": options.programs}
-    result |= measure(options.programs)
+    result |= measure(options.programs, options.repeats)
     if options.soak:
         result["soak"] = soak(options.soak)
     result["load_after"] = os.getloadavg()
@@ -63,7 +67,34 @@ def main() -> None:
         options.output.write_text(text + "\n")
 
 
-def measure(programs: int) -> dict:
+def measure(programs: int, repeats: int) -> dict:
+    rounds = []
+    for number in range(repeats):
+        print(f"\rround {number + 1} of {repeats}", end="", file=sys.stderr, flush=True)
+        rounds.append(_round(programs))
+    print(file=sys.stderr)
+    rates = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    ratios = {
+        name: statistics.median(each[name] / each[_yardstick(name)] for each in rounds)
+        for name in rates
+        if name != _yardstick(name)
+    }
+    with Sandbox(workers=1, pool=1) as sandbox:
+        level = sandbox.report["level"]
+    return {
+        "isolation": level,
+        "per_second": {name: round(rate, 1) for name, rate in rates.items()},
+        "times_subprocess": {name: round(ratio, 1) for name, ratio in ratios.items()},
+        "rounds": [{name: round(rate, 1) for name, rate in each.items()} for each in rounds],
+        "time_limits": time_limits(),
+    }
+
+
+def _yardstick(name: str) -> str:
+    return "subprocess_tests" if name.endswith("_tests") else "subprocess_programs"
+
+
+def _round(programs: int) -> dict[str, float]:
     rates: dict[str, float] = {}
     few = max(programs // 10, 10)
     rates["subprocess_programs"] = _rate(few, lambda: [_by_subprocess(PROGRAM, TESTS[0]) for _ in range(few)])
@@ -74,28 +105,19 @@ def measure(programs: int) -> dict:
         rates["pool_tests"] = 20 * _rate(programs, lambda: list(pool.map(_by_exec, *_repeat(programs, TESTS))))
     with concurrent.futures.ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
         rates["fresh_pool_programs"] = _rate(few, lambda: list(pool.map(_by_exec, *_repeat(few, TESTS[:1]))))
+    rates["fork_server_programs"] = _by_fork_server(programs)
+    with Sandbox(workers=1, pool=1) as sandbox:  # at once, before any child is ready
+        rates["sustained_programs"] = _rate(
+            2 * programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * 2 * programs)
+        )
     with Sandbox(workers=1, pool=programs) as sandbox:
-        level = sandbox.report["level"]
         began = time.perf_counter()
         wait_for_pool(sandbox, programs)
         rates["refill"] = programs / (time.perf_counter() - began)
         rates["burst_programs"] = _rate(programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * programs))
         wait_for_pool(sandbox, programs)
         rates["burst_tests"] = 20 * _rate(programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS, LIMITS)] * programs))
-        _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * 2)
-    with Sandbox(workers=1, pool=1) as sandbox:
-        rates["sustained_programs"] = _rate(
-            2 * programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * 2 * programs)
-        )
-    base, per_test = rates["subprocess_programs"], rates["subprocess_tests"]
-    return {
-        "isolation": level,
-        "per_second": {name: round(rate, 1) for name, rate in rates.items()},
-        "times_subprocess": {
-            name: round(rate / (per_test if name.endswith("_tests") else base), 1) for name, rate in rates.items()
-        },
-        "time_limits": time_limits(),
-    }
+    return rates
 
 
 def time_limits(programs: int = 20) -> dict:
@@ -161,6 +183,21 @@ def _by_subprocess(code: str, test: TestCase) -> None:
     command = [sys.executable, "-I", "-S", "-c", PRELUDE + "\n" + code]
     done = subprocess.run(command, input=test.input, capture_output=True, text=True, check=True)
     assert stdin_equal(done.stdout, test.output)
+
+
+def _by_fork_server(programs: int) -> float:
+    command = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "fork_server.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def judge() -> None:
+            server.stdin.write(json.dumps({"code": PROGRAM, "input": TESTS[0].input}) + "\n")
+            server.stdin.flush()
+            assert stdin_equal(json.loads(server.stdout.readline()), TESTS[0].output)
+
+        judge()
+        rate = _rate(programs, lambda: [judge() for _ in range(programs)])
+        server.stdin.close()
+    return rate
 
 
 def _by_exec(code: str, tests: list[TestCase]) -> None:

@@ -170,7 +170,7 @@ class Engine:
             if task.next_test == 0 and task.deaths == 0 and not task.future.set_running_or_notify_cancel():
                 continue
             self._start(self._idle.popleft(), task)
-        if not self._waiting:
+        if not self._waiting and not self._runs:  # the last program must not wait for the burials, either
             for child in self._retired:
                 child.kill()
             self._retired.clear()

@@ -88,40 +88,34 @@ class _Server:
         self._prelude = prelude
         self._base_bytes = base_bytes
         self._hardening = hardening
-        self._slots: dict[int, int] = {}  # process id → slot
         self._last_slot = 0
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd → process id, slot
+        self._events = select.epoll()
 
     def serve(self) -> None:
         linux.set_name("sandbox-server")
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.collect()
         gc.freeze()  # the collector of a child leaves these pages shared
-        poller = select.poll()
-        poller.register(self._control, select.POLLIN)
-        poller.register(self._wake_read, select.POLLIN)
+        control = self._control.fileno()
+        self._events.register(control, select.EPOLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
-            if self._wake_read in ready:
-                os.read(self._wake_read, 4096)
-                self._reap()
-            if self._control.fileno() in ready:
+            for fd, _ in self._events.poll():
+                if fd != control:
+                    self._bury(fd)
+                    continue
                 message = self._control.recv(64)
                 if not message:
                     os._exit(0)
                 _, count, rehearse = wire.SPAWN.unpack(message)
                 self._spawn(count, rehearse)
 
-    def _reap(self) -> None:
-        while self._slots:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            slot = self._slots.pop(pid, None)
-            if slot is not None:
-                cpu = usage.ru_utime + usage.ru_stime
-                self._control.send(wire.EXITED.pack(b"X", slot, status, cpu, usage.ru_maxrss))
+    def _bury(self, pidfd: int) -> None:
+        process_id, slot = self._children.pop(pidfd)
+        self._events.unregister(pidfd)
+        os.close(pidfd)
+        _, status, usage = os.wait4(process_id, 0)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        self._control.send(wire.EXITED.pack(b"X", slot, status, cpu_s, usage.ru_maxrss))
 
     def _spawn(self, count: int, rehearse: bool) -> None:
         # Nothing but forks in a row: after each one, every page that this process writes to is copied.
@@ -137,15 +131,15 @@ class _Server:
                     os._exit(70)
             process_ids.append(pid)
         for (slot, files), pid in zip(children, process_ids, strict=True):
-            self._slots[pid] = slot
+            pidfd = os.pidfd_open(pid)
+            self._children[pidfd] = (pid, slot)
+            self._events.register(pidfd, select.EPOLLIN)
             rights = array.array("i", files.for_judge())
             self._control.sendmsg([wire.SPAWNED.pack(b"C", slot)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             files.close()
 
     def _become_child(self, slot: int, files: _Files, rehearse: bool) -> None:
         linux.set_name("sandbox-child")
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.dup2(files.stdin, 0)
         os.dup2(files.stdout, 1)
