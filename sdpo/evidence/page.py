@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sdpo.evidence.evidence import Evidence
 from sdpo.evidence.layout import Layout
-from sdpo.evidence.markdown import Section, code, number, table
+from sdpo.evidence.markdown import Origin, Section, code, number, table
 from sdpo.evidence.pictures import Picture, draw
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections import claims, comparison, forgetting, repeats, single_world, teacher, tuning
@@ -33,21 +33,25 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
 )
 
 
-def write_page(evidence: Evidence, layout: Layout) -> list[Section]:
-    """Write README.md and its figures into the data folder; figures of an earlier page are replaced."""
+def compose(evidence: Evidence) -> tuple[str, list[Section]]:
+    """The page's text, and the sections with the figures that it refers to."""
     sections = [make(evidence) for make in SECTIONS]
-    for old in layout.data.glob("*.png"):
-        old.unlink()
-    layout.data.mkdir(parents=True, exist_ok=True)
     parts = [_opening(evidence)]
     for section in sections:
-        parts.append(f"## {section.title}\n\n{section.text}")
+        parts += [f"## {section.title}\n\n{section.text}", *(_figure(picture) for picture in section.pictures)]
+    return "\n\n".join([*parts, _again(evidence), _runs(evidence)]) + "\n", sections
+
+
+def write_page(evidence: Evidence, layout: Layout) -> None:
+    """Write README.md and its figures into the data folder; figures of an earlier page are replaced."""
+    text, sections = compose(evidence)
+    layout.data.mkdir(parents=True, exist_ok=True)
+    for old in layout.data.glob("*.png"):
+        old.unlink()
+    for section in sections:
         for picture in section.pictures:
-            atomic_write(layout.data / f"{picture.name}.png", _png(picture, footer(section.runs)))
-            parts.append(_figure(picture))
-    parts += [_again(evidence), _runs(evidence)]
-    atomic_write(layout.page, ("\n\n".join(parts) + "\n").encode())
-    return sections
+            atomic_write(layout.data / f"{picture.name}.png", png_of(picture, section))
+    atomic_write(layout.page, text.encode())
 
 
 def _opening(evidence: Evidence) -> str:
@@ -66,7 +70,7 @@ def _opening(evidence: Evidence) -> str:
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
         "Unless something else is said: pass@1 from 4 samples of each of 64 training and 32 held-out problems every 5 "
         "steps of 64 samples; 5,120 samples in all; intervals are 95 % bootstrap intervals over problems; > means not "
-        "within the budget. They do not hold what another run with other random numbers adds: see "
+        "within the budget. They do not include what another run with other random numbers adds: see "
         "[the same world again](#the-same-world-again)."
     )
 
@@ -78,7 +82,8 @@ def _commits(records: list[Record]) -> str:
     return text + (f" ({changed} runs with changes to tracked files, named in their records)" if changed else "")
 
 
-def _png(picture: Picture | TokenPicture, text: str) -> bytes:
+def png_of(picture: Picture | TokenPicture, section: Section) -> bytes:
+    text = _footer(section.runs)
     return draw_tokens(picture, text) if isinstance(picture, TokenPicture) else draw(picture, text)
 
 
@@ -86,13 +91,11 @@ def _figure(picture: Picture | TokenPicture) -> str:
     return f"![{picture.title}]({picture.name}.png)\n\n*{picture.caption}*"
 
 
-def footer(records: list[Record]) -> str:
+def _footer(runs: Sequence[Record | Origin]) -> str:
     """What stands below a figure."""
-    if not records:
-        return f"Made by: {MADE_BY}."
     return (
-        f"Hardware: {listed(dict.fromkeys(r.hardware for r in records))}. Commit: "
-        f"{listed(dict.fromkeys(r.commit for r in records))}. Runs: docs/results/evidence/runs. Made by: {MADE_BY}."
+        f"Hardware: {listed(dict.fromkeys(r.hardware for r in runs))}. Commit: "
+        f"{listed(dict.fromkeys(r.commit for r in runs))}. Data: docs/results/evidence. Made by: {MADE_BY}."
     )
 
 

@@ -30,11 +30,11 @@ def ablations(evidence: Evidence) -> Section:
         return not_run(evidence, "ablations")
     panels, named = [], [("chosen settings", chosen)]
     for group in _GROUPS:
-        own = [(spec.label, record) for spec, record in runs if spec.group == group]
+        own = [(_label(spec.label, record, chosen), record) for spec, record in runs if spec.group == group]
         if not any(record is chosen for _, record in own):
             own = [("chosen settings", chosen), *own]
         panels.append(group_panel(group, own))
-        named += [(f"{group}: {spec.label}", record) for spec, record in runs if spec.group == group]
+        named += [(f"{group}: {label}", record) for label, record in own if label != "chosen settings"]
     caption = (
         f"One change each against the chosen settings, world 0. {SOLID} Token and sequence credit are defined for "
     )
@@ -42,6 +42,10 @@ def ablations(evidence: Evidence) -> Section:
     text = [opening(evidence, "ablations"), outcome_table(named), OUTCOME_NOTE]
     picture = Picture("ablations", "Ablations", caption, panels, 3)
     return Section(evidence.studies.parts["ablations"].title, "\n\n".join(text), [picture], [r for _, r in runs])
+
+
+def _label(label: str, record: Record, chosen: Record) -> str:
+    return f"{label} (chosen)" if record is chosen else label
 
 
 def noise(evidence: Evidence) -> Section:
