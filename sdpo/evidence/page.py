@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sdpo.evidence.evidence import Evidence
+from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
 from sdpo.evidence.layout import Layout
 from sdpo.evidence.markdown import Origin, Section, code, number, table
 from sdpo.evidence.pictures import Picture, draw
@@ -68,10 +68,25 @@ def _opening(evidence: Evidence) -> str:
         "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. Which runs there are is "
         "declared in `sdpo/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
-        "Unless something else is said: pass@1 from 4 samples of each of 64 training and 32 held-out problems every 5 "
-        "steps of 64 samples; 5,120 samples in all; intervals are 95 % bootstrap intervals over problems; > means not "
-        "within the budget. They do not include what another run with other random numbers adds: see "
+        f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
+        "They do not include what another run with other random numbers adds: see "
         "[the same world again](#the-same-world-again)."
+    )
+
+
+def _measured(evidence: Evidence) -> str:
+    """How pass@1 is measured, read off the comparison's first run."""
+    records = [record for _, record in evidence.finished("comparison") or evidence.finished("tuning")]
+    if not records or len(records[0].eval["step"]) < 2:
+        return ""
+    record = records[0]
+    problems = listed(f"{len(counts.ids)} {TITLES[d]}" for d in DATASETS if (counts := record.problems.get(d)))
+    step, generations = record.eval["step"], record.eval["generations"]
+    per_step = (generations[1] - generations[0]) // (step[1] - step[0])
+    return (
+        f"Unless something else is said: pass@1 from {record.problems['train'].n} samples of each of {problems} "
+        f"problems every {step[1] - step[0]} steps of {per_step} samples; "
+        f"{generations[-1]:,} samples in all. "
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdpo.evidence.evidence import Evidence
-from sdpo.evidence.markdown import Section
+from sdpo.evidence.markdown import Section, number
 from sdpo.evidence.pictures import COLOURS, FREE, Panel, Picture
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections.common import (
@@ -18,6 +18,7 @@ from sdpo.evidence.sections.common import (
     opening,
     outcome_table,
 )
+from sdpo.evidence.settings import area
 from sdpo.report.figures import GENERATIONS
 
 _GROUPS = ("teacher", "context", "credit", "divergence", "support", "mix")
@@ -62,7 +63,7 @@ def limits(evidence: Evidence) -> Section:
         taught = record.curve("train/taught_fraction")
         if spec.algorithm == "sdpo" and taught:
             share = [sum(y for _, y in part) / len(part) for part in (taught[:10], taught[-10:])]
-            rows.append(f"{spec.label}: {share[0]:.2f} → {share[1]:.2f}".replace("0.", "."))
+            rows.append(f"{spec.label}: {number(share[0])} → {number(share[1])}")
     why = "Why: SDPO learns from a response only where its teacher is told something. Share of responses with a teacher"
     text = f"{made.text}\n\n{why}, mean of the first → last ten steps: {'; '.join(rows)}."
     return Section(made.title, f"{text}\n\n{_as_good(evidence)}", made.pictures, made.runs)
@@ -70,8 +71,6 @@ def limits(evidence: Evidence) -> Section:
 
 def _as_good(evidence: Evidence) -> str:
     """The settings in which GRPO reaches a greater mean training pass@1 than SDPO."""
-    from sdpo.evidence.settings import area
-
     grpo = evidence.variant("limits", "grpo")
     if grpo is None:
         return ""
