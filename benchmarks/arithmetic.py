@@ -7,31 +7,36 @@ divergence itself, the optimiser, the moving average, padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def forward_flops(config: Any, sequences: Iterable[tuple[int, int]]) -> float:
-    """One forward pass over (prompt tokens, response tokens) sequences of a Llama-shaped model (`transformers` config)."""
-    hidden, layers, vocabulary = config.hidden_size, config.num_hidden_layers, config.vocab_size
-    queries = config.num_attention_heads * config.head_dim
+def layer_flops(config: Any, sequences: Iterable[tuple[int, int]]) -> float:
+    """One forward pass of the decoder layers of a Llama-shaped model over (prompt, response) lengths in tokens."""
+    hidden, queries = config.hidden_size, config.num_attention_heads * config.head_dim
     keys_and_values = 2 * config.num_key_value_heads * config.head_dim
     per_token = 2 * hidden * (2 * queries + keys_and_values + 3 * config.intermediate_size)
-    total = 0.0
-    for prompt, response in sequences:
-        length = prompt + response
-        total += layers * (per_token * length + 2 * queries * length**2)  # QKᵀ and PV: 2 · 2 · L²/2 each
-        total += 2 * hidden * vocabulary * response
-    return total
+    lengths = [prompt + response for prompt, response in sequences]
+    # QKᵀ and PV over the causal half: 2 · 2 · L²/2 per query channel.
+    return config.num_hidden_layers * sum(per_token * n + 2 * queries * n**2 for n in lengths)
+
+
+def projection_flops(config: Any, sequences: Iterable[tuple[int, int]]) -> float:
+    """One forward pass of the output projection, on response tokens only."""
+    return 2.0 * config.hidden_size * config.vocab_size * sum(response for _, response in sequences)
 
 
 def step_flops(
     config: Any,
-    student: Iterable[tuple[int, int]],
-    teacher: Iterable[tuple[int, int]] = (),
+    student: Sequence[tuple[int, int]],
+    teacher: Sequence[tuple[int, int]] = (),
     checkpointing: bool = False,
 ) -> dict[str, float]:
-    """One optimiser step: the student forward and backward (and forward again with checkpointing), the teacher forward."""
-    passes = 4 if checkpointing else 3
-    counted = {"student": passes * forward_flops(config, student), "teacher": forward_flops(config, teacher)}
+    """One optimiser step: the student forward and backward (its layers forward again with checkpointing), the teacher
+    forward."""
+    layers, projection = layer_flops(config, student), projection_flops(config, student)
+    counted = {
+        "student": (4 if checkpointing else 3) * layers + 3 * projection,
+        "teacher": layer_flops(config, teacher) + projection_flops(config, teacher),
+    }
     return counted | {"total": sum(counted.values())}

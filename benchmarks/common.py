@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,19 @@ class Record:
     """Collects what a benchmark found, prints its table and writes it down."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
-        from sdpo.tracking.provenance import commit, hardware
-
+        provenance = _provenance()
         self.name, self.args, self.began = name, args, time.monotonic()
         self.values: dict[str, Any] = {
             "benchmark": name,
             "small": args.small,
-            "hardware": hardware(),
-            "commit": commit(),
+            "hardware": provenance.hardware(),
+            "commit": provenance.commit(),
             "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
             "date": date.today().isoformat(),
             "others_busy": [busy_share()],
         }
 
-    def finish(self, columns: list[str], rows: list[list[str]], notes: list[str] = (), **values: Any) -> None:
+    def finish(self, columns: list[str], rows: list[list[str]], notes: Sequence[str] = (), **values: Any) -> None:
         """Print the table and write everything.  `notes`: sentences that belong below the table."""
         busy = [*self.values["others_busy"], busy_share()]
         self.values |= {"minutes": round((time.monotonic() - self.began) / 60, 1), "versions": versions()}
@@ -68,19 +68,22 @@ class Record:
             print(f"other processes took {max(busy):.0%} of the machine: the times need a run on a quiet machine")
 
 
-def _print(title: str, columns: list[str], rows: list[list[str]], notes: list[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _provenance() -> Any:
+    """sdpo/tracking/provenance.py by its file: the package around it needs more than the GPU scripts may."""
+    spec = importlib.util.spec_from_file_location("provenance", ROOT / "sdpo" / "tracking" / "provenance.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
+
+def _print(title: str, columns: list[str], rows: list[list[str]], notes: Sequence[str]) -> None:
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    print(f"\n{title}")
+    for row in (columns, ["-" * w for w in widths], *rows):
+        others = [f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *others]))
     for note in notes:
-        console.print(f"  {note}", highlight=False)
+        print(note)
 
 
 def versions() -> dict[str, str]:

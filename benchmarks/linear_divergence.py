@@ -77,8 +77,9 @@ def _compare(record: Record, size: dict[str, int], settings: dict, repeats: int)
         ["side", "seconds", "÷ full logits", "peak MiB", "÷ full logits", "relative error"],
         rows,
         [
-            f"{size['tokens']:,} tokens, hidden {size['hidden']:,}, vocabulary {size['vocabulary']:,}, alpha "
-            f"{settings['alpha']:g}, chunks of {settings['chunk_tokens']} tokens, float32, {settings['threads']} threads.",
+            f"{size['tokens']:,} tokens, hidden {size['hidden']:,}, vocabulary {size['vocabulary']:,}, "
+            f"alpha {settings['alpha']:g}, chunks of {settings['chunk_tokens']} tokens, float32, {settings['threads']} "
+            "threads.",
             f"linear_divergence: {memory:.3f} of full logits' memory (bound {MEMORY_BOUND:g}), {time:.2f} of its time "
             f"(bound {TIME_BOUND:g}; by processor time {median_ratio(samples, OURS, PLAIN, 'processor_seconds'):.2f}).",
             *(f"{name} does not run here: {reason}" for name, reason in refused.items()),
@@ -109,7 +110,7 @@ def _reason(side, name: str) -> str | None:
 def _measure(side: str, size: dict[str, int], alpha: float, chunk_tokens: int, threads: int) -> dict[str, float]:
     import torch
 
-    from benchmarks.divergence_sides import FORMULA, SIDES, make_inputs
+    from benchmarks.divergence_sides import SIDES, make_inputs
 
     torch.set_num_threads(threads)
     extra_packages()

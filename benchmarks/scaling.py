@@ -43,7 +43,9 @@ def main() -> int:
     points = {name: [base | {name: value} for value in values] for name, values in grid.items()}
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        models = {v: _model(Path(folder) / str(v), v) for v in {p["vocabulary"] for row in points.values() for p in row}}
+        models = {
+            v: _model(Path(folder) / str(v), v) for v in {p["vocabulary"] for row in points.values() for p in row}
+        }
         for point in (p for row in points.values() for p in row):
             for algorithm in ALGORITHMS:
                 key = json.dumps(point | {"algorithm": algorithm})
