@@ -58,9 +58,16 @@ lint: nothing-unknown setup  ## check the style
 	@.venv/bin/ruff check $(ARGS)
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(SDPO) doctor $(ARGS)
-bench: nothing-unknown setup  ## the benchmarks that need no GPU, one after the other: [BENCH=sandbox]
-	@set -e; for file in $(if $(BENCH),$(BENCH:%=benchmarks/%.py),$(sort $(wildcard benchmarks/*.py))); do \
-	    echo "== $$file"; $(PYTHON_IN_VENV) $$file $(ARGS); done
+# In order of what they need: memory of its own first, then processor time.
+BENCHES := linear_divergence learner_step training_step_trl weight_update overlap scaling sandbox
+bench: nothing-unknown setup build/bench/.done  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
+	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
+	@$(PYTHON_IN_VENV) -m benchmarks.page
+build/bench/.done: requirements/bench.txt
+	@rm -rf build/bench
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --target build/bench -r $<
+	@touch $@
 
 ##@ Housekeeping
 .PHONY: setup lock clean help recipe-given model-given run-given nothing-unknown

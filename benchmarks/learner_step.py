@@ -56,7 +56,7 @@ def main() -> int:
         ["step", "counted GFLOP", "ms", "GFLOP/s"],
         rows,
         [
-            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {BOUND:g}); by processor time {processor / predicted:.3f}.",
+            f"Measured ÷ counted: {ratio / predicted:.3f}, by processor time {processor / predicted:.3f} (bound {BOUND:g}).",
             _what(samples),
         ],
         counted=counted,

@@ -31,6 +31,7 @@ def main() -> int:
     options.add_argument("--chunk-tokens", type=int, help="default: an eighth of the tokens")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--tokens", type=int, help="another number of tokens")
+    options.add_argument("--only", action="append", help="measure this side; may be given several times")
     options.add_argument("--side", help=argparse.SUPPRESS)
     args = options.parse_args()
     size = SIZES["small" if args.small else "full"]
@@ -40,23 +41,25 @@ def main() -> int:
     if args.side:
         print(json.dumps(_measure(args.side, size, **settings)))
         return 0
-    _compare(Record("linear_divergence", args), size, settings, args.repeats)
+    _compare(Record("linear_divergence", args), size, settings, args)
     return 0
 
 
-def _compare(record: Record, size: dict[str, int], settings: dict, repeats: int) -> None:
+def _compare(record: Record, size: dict[str, int], settings: dict, args: argparse.Namespace) -> None:
     from benchmarks.divergence_sides import OURS, PLAIN, SIDES
+
+    names = [name for name in SIDES if args.only is None or name in (*args.only, OURS, PLAIN)]
 
     def side(name: str) -> dict[str, float]:
         return in_fresh_process("linear_divergence", "--side", name, *sys.argv[1:])
 
-    refused = {name: r for name in SIDES if (r := _reason(side, name))}
-    running = [name for name in SIDES if name not in refused]
-    samples = interleave({name: lambda name=name: side(name) for name in running}, repeats)
+    refused = {name: r for name in names if (r := _reason(side, name))}
+    running = [name for name in names if name not in refused]
+    samples = interleave({name: lambda name=name: side(name) for name in running}, args.repeats)
     errors = {name: side(f"error of {name}") for name in running}
     middle = medians(samples)
     rows = []
-    for name in SIDES:
+    for name in names:
         if name in refused:
             rows.append([name, "does not run", "", "", "", ""])
             continue

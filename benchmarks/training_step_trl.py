@@ -11,6 +11,7 @@ case it is faster with them.
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main() -> int:
     args = options.parse_args()
     record = Record("training_step_trl", args)
     extra_packages()
+    if importlib.util.find_spec("trl") is None:
+        sys.exit("error: TRL is missing; `make bench` installs it (requirements/bench.txt)")
     warnings.filterwarnings("ignore", message="TRL currently supports vLLM")  # no vLLM is started here
     questions, responses = (2, 2) if args.small else (16, 4)
     recipes = {

@@ -109,7 +109,7 @@ def main() -> int:
         [
             f"Qwen3-{name}, random weights; {args.sequences} responses of {response:,} tokens, prompts of {prompt:,}, "
             f"the teacher's of {lengths.teacher_prompt:,}. Limit: {limit / 1e12:.1f} TFLOP/s.",
-            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {TIME_BOUND:g}). Peak: weights, gradients and the rest, "
+            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {TIME_BOUND:g}). Peak: weights, gradients, the rest, "
             f"without the teacher's {_bytes(teacher) / 2**30:.2f} GiB of weights (bound {MEMORY_BOUND:g}).",
         ],
         counted=counted,
