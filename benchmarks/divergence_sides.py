@@ -70,7 +70,7 @@ def liger_triton(hidden, weight, teacher_hidden, teacher_weight, alpha, _chunk_t
     """Liger-Kernel's LigerFusedLinearJSD, which calls a Triton kernel per chunk."""
     from liger_kernel.transformers import LigerFusedLinearJSD
 
-    return LigerFusedLinearJSD(jsd_beta=alpha)(hidden, weight, teacher_hidden, teacher_weight)
+    return LigerFusedLinearJSD(jsd_beta=alpha)(hidden, weight, teacher_hidden, teacher_weight, None)
 
 
 SIDES: dict[str, Side] = {

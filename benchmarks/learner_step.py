@@ -56,7 +56,8 @@ def main() -> int:
         ["step", "counted GFLOP", "ms", "GFLOP/s"],
         rows,
         [
-            f"Measured ÷ counted: {ratio / predicted:.3f}, by processor time {processor / predicted:.3f} (bound {BOUND:g}).",
+            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {BOUND:g}), by processor time "
+            f"{processor / predicted:.3f}.",
             _what(samples),
         ],
         counted=counted,

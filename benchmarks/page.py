@@ -54,7 +54,8 @@ def _where(record: dict) -> str:
     text += f"{record['minutes']:g} minutes."
     if not record["quiet"]:
         share = max(record["others_busy"])
-        text += f" **Times not to be trusted: other processes took up to {share:.0%} of the cores (quiet: below {QUIET:.0%}).**"
+        text += f" **Times not to be trusted: other processes took up to {share:.0%} of the cores "
+        text += f"(quiet: below {QUIET:.0%}).**"
     return text
 
 
