@@ -49,7 +49,7 @@ class Record:
             "small": args.small,
             "hardware": provenance.hardware(),
             "commit": provenance.commit(),
-            "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+            "command": shlex.join(["python", *_program(), *sys.argv[1:]]),
             "date": date.today().isoformat(),
             "others_busy": [busy_share()],
         }
@@ -68,6 +68,12 @@ class Record:
             print(f"written to {path}")
         if not self.values["quiet"]:
             print(f"other processes took {max(busy):.0%} of the machine: the times need a run on a quiet machine")
+
+
+def _program() -> list[str]:
+    """How the running script was started: with -m, as the benchmarks are, its module."""
+    spec = sys.modules["__main__"].__spec__
+    return ["-m", spec.name] if spec is not None else [Path(sys.argv[0]).name]
 
 
 def _provenance() -> Any:
