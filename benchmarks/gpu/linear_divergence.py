@@ -27,18 +27,20 @@ def main() -> int:
     options = parser(__doc__, repeats=7)
     options.add_argument("--alpha", type=float, default=1.0, help="0 forward KL, 1 reverse KL, between Jensen-Shannon")
     options.add_argument("--chunk-tokens", type=int, default=1024)
+    options.add_argument("--only", action="append", help="measure this side; may be given several times")
     args = options.parse_args()
+    names = [name for name in SIDES if args.only is None or name in (*args.only, OURS, PLAIN)]
     device, size = choose(args), SMALL if args.small else FULL
     record = Record("gpu.linear_divergence", args)
     extra_packages()
     limit = matmul_limit(device, 256 if args.small else 8192)
-    samples, refused = _sides(size, args, device)
+    samples, refused = _sides(names, size, args, device)
     running = list(samples)
     errors = {name: _error(name, size, args.alpha, device) for name in running}
     middle = medians(samples)
     flops = 8.0 * size["tokens"] * size["hidden"] * size["vocabulary"]  # two logits, two gradients
     rows = []
-    for name in SIDES:
+    for name in names:
         if name in refused:
             rows.append([name, "does not run", "", "", "", "", ""])
             continue
@@ -72,7 +74,9 @@ def main() -> int:
     return 0
 
 
-def _sides(size: dict[str, int], args: argparse.Namespace, device: torch.device) -> tuple[dict, dict[str, str]]:
+def _sides(
+    names: list[str], size: dict[str, int], args: argparse.Namespace, device: torch.device
+) -> tuple[dict, dict[str, str]]:
     """Samples of the sides that run, and why the others do not."""
     inputs = make_inputs(**size, dtype=torch.bfloat16, device=device)
 
@@ -84,14 +88,14 @@ def _sides(size: dict[str, int], args: argparse.Namespace, device: torch.device)
         return spent | {"peak_bytes": spent["peak_bytes"] - gradients}
 
     refused: dict[str, str] = {}
-    for name in SIDES:  # once without counting: compiles what is compiled
+    for name in names:  # once without counting: compiles what is compiled
         try:
             one(name)
         except Exception as error:
             if "Liger" not in name:
                 raise
             refused[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    sides = {name: lambda name=name: one(name) for name in SIDES if name not in refused}
+    sides = {name: lambda name=name: one(name) for name in names if name not in refused}
     return interleave(sides, args.repeats), refused
 
 

@@ -76,26 +76,22 @@ def test_overlap_reads_run_folders(tmp_path):
 @pytest.mark.parametrize("name", ["linear_divergence", "learner_step"])
 def test_the_gpu_scripts_run(tmp_path, name):
     """On a CPU too, where --small is what they take."""
-    record = run(f"gpu.{name}", tmp_path / "r.json")
+    only = ["--only", "full logits, top 20"] if name == "linear_divergence" else []  # the others compile for long
+    record = run(f"gpu.{name}", tmp_path / "r.json", *only)
     assert record["rows"] and record["bounds_met"].keys() == {"time", "memory"}
 
 
-def test_the_gpu_scripts_need_nothing_heavy():
-    """torch, triton and transformers are all that a machine for kernels must have."""
+def test_the_gpu_scripts_import_nothing_heavy():
+    """torch, triton and transformers are all that a machine for kernels must have; of this project, the losses."""
     code = """
 import sys
-from importlib.abc import MetaPathFinder
-
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"vllm", "ray", "deepspeed", "pydantic", "rich", "wandb", "pyarrow", "psutil"}:
-            raise ImportError(name + " is more than the GPU scripts may import")
-
-sys.meta_path.insert(0, Refuse())
-import benchmarks.gpu.learner_step, benchmarks.gpu.linear_divergence
 from argparse import Namespace
+import benchmarks.gpu.learner_step, benchmarks.gpu.linear_divergence
 from benchmarks.common import Record
 Record("r", Namespace(small=True, output=None))
+print(*(name for name in sys.modules if name.split(".")[0] in {"sdpo", "vllm", "ray", "deepspeed", "wandb", "trl"}))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "sdpo.losses.linear" in imported
+    assert all(name == "sdpo" or name.startswith("sdpo.losses") for name in imported), imported
