@@ -47,13 +47,14 @@ def main() -> int:
             name.upper(),
             f"{counted[name]['total'] / 1e9:.1f}",
             f"{1000 * middle[name]['seconds']:.0f}",
+            f"{1000 * middle[name]['processor_seconds']:.0f}",
             f"{counted[name]['total'] / middle[name]['seconds'] / 1e9:.1f}",
         ]
         for name in ALGORITHMS
     ]
-    rows.append(["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", ""])
+    rows.append(["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", f"{processor:.3f}", ""])
     record.finish(
-        ["step", "counted GFLOP", "ms", "GFLOP/s"],
+        ["step", "counted GFLOP", "ms", "processor ms", "GFLOP/s"],
         rows,
         [
             f"Measured ÷ counted: {ratio / predicted:.3f} (bound {BOUND:g}), by processor time "
