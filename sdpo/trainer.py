@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 
 from sandbox import Sandbox
+from sdpo.ahead import Ahead
 from sdpo.algorithms import build_algorithm
 from sdpo.batch_metrics import batch_metrics, verdict_warning
 from sdpo.checkpoint import Checkpoints, TrainerState
 from sdpo.context import COUNTED, ContextBuilder
 from sdpo.data import Dataset
 from sdpo.evaluation import EvaluationResult, evaluate
-from sdpo.generation import Generation
+from sdpo.generation import Generation, PendingGroup
 from sdpo.interrupt import Interrupt, Stopped
 from sdpo.learner.group import Learner
 from sdpo.recipe import Recipe
@@ -28,8 +29,8 @@ from sdpo.types import Group, Problem, Sample
 class Trainer:
     """Owns the parts of a run and its state; the parts run in processes of their own.
 
-    On-policy: the engines hold the learner's weights whenever they generate.  Policy version v are the weights
-    after v − 1 generation batches.
+    Policy version v are the weights after v − 1 generation batches.  With rollout.staleness 0 the engines hold the
+    learner's weights whenever they generate; with s, a response may have begun s versions ago.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Trainer:
         self.generation = Generation(recipe, self.contexts, tokenizer, fleet, sandbox)
         self.algorithm = build_algorithm(recipe)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.batches = Ahead(self._generate, recipe.rollout.staleness, recipe.run.steps)
         self.state = TrainerState()
         self.rng = np.random.default_rng(recipe.seed)
         self.saved_step = -1
@@ -74,6 +76,8 @@ class Trainer:
             if self.saved_step != self.state.step > 0:
                 await self.save(best=False)
             return False
+        finally:
+            await self.batches.close()
 
     def _evaluation_due(self) -> bool:
         """Whether the present step is to be measured and has not been, here or before an interruption."""
@@ -87,8 +91,7 @@ class Trainer:
     async def step(self) -> None:
         """One generation batch: generate, judge, assign credit, update, publish, record."""
         step = self.state.step + 1
-        problems = self.draw(self.state.step)
-        groups = await self.interrupt.unless_stopped(self._generate_and_judge(problems, step))
+        groups = await self.interrupt.unless_stopped(self._generate_and_judge(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
@@ -119,18 +122,22 @@ class Trainer:
             chosen.append(problems[order[place]])
         return chosen
 
-    async def _generate_and_judge(self, problems: Sequence[Problem], step: int) -> list[Group]:
-        """Programs are judged as responses finish; the phase `judge` is what is left after the last response."""
+    async def _generate_and_judge(self, step: int) -> list[Group]:
+        """Programs are judged as responses finish; the phases are what is left to wait for."""
         total = self.recipe.samples_per_step
         with self.tracker.phase("generate", total=total) as progress:
-            pending = await asyncio.gather(
-                *(
-                    self.generation.responses(problem, seed=[self.recipe.seed, step, i], on_response=progress.advance)
-                    for i, problem in enumerate(problems)
-                )
-            )
+            pending = await self.batches.take(step, progress.update)
         with self.tracker.phase("judge", total=total) as progress:
             return [await group.judged(progress.advance) for group in pending]
+
+    async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
+        seed = self.recipe.seed
+        return await asyncio.gather(
+            *(
+                self.generation.responses(problem, seed=[seed, step, i], on_response=on_response)
+                for i, problem in enumerate(self.draw(step - 1))
+            )
+        )
 
     async def evaluate(self) -> bool:
         """Measure pass@k on the evaluation problems (and the training problems, if asked).  True: the best yet."""
@@ -171,7 +178,7 @@ class Trainer:
         return sets
 
     def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
-        metrics = batch_metrics(groups, samples) | learned
+        metrics = batch_metrics(groups, samples, self.state.step) | learned
         metrics |= {f"context/{name}": float(self.contexts.counts.pop(name, 0)) for name in COUNTED}
         self.tracker.log(self.state.step, self.state.generations, metrics)
         decode = self.tokenizer.decode
