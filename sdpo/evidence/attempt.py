@@ -57,15 +57,16 @@ def attempt(
     with (folder / LOG).open("a") as log:
         log.write(f"\n== {started} {shlex.join(['sdpo', *words])}\n")
         log.flush()
-        process = subprocess.Popen(
-            [*program, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C comes to us, and goes on to the run exactly once
-        )
-        with _forwarded(process) as stopped:
+        with _forwarded() as (forward_to, stopped):
+            process = subprocess.Popen(
+                [*program, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C comes to us, and goes on to the run exactly once
+            )
+            forward_to(process)
             while process.poll() is None:
                 tick()
                 with suppress(subprocess.TimeoutExpired):
@@ -77,18 +78,23 @@ def attempt(
 
 
 @contextmanager
-def _forwarded(process: subprocess.Popen[bytes]) -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM go to the run; yields a function that says whether one came."""
+def _forwarded() -> Iterator[tuple[Callable[[subprocess.Popen[bytes]], None], Callable[[], bool]]]:
+    """SIGINT and SIGTERM go to a process: yields a function that names it, and one that says whether a signal came.
+
+    Begun before the process is: a shell's background job ignores SIGINT, and would pass that on to its children.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
     came = []
 
     def forward(number: int, frame: object) -> None:
         came.append(number)
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield processes.append, lambda: bool(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,13 +13,21 @@ from sdpo.evidence.token_picture import TokenPicture
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where numbers come from that are in no record of a run."""
+
+    hardware: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """One part of the page; `runs` are the records whose numbers it shows."""
+    """One part of the page; `runs` is where its numbers come from."""
 
     title: str
     text: str
     pictures: list[Picture | TokenPicture] = field(default_factory=list)
-    runs: list[Record] = field(default_factory=list)
+    runs: Sequence[Record | Origin] = ()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from sdpo.evidence.evidence import Evidence
+from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
 from sdpo.evidence.layout import Layout
-from sdpo.evidence.markdown import Section, code, number, table
+from sdpo.evidence.markdown import Origin, Section, code, number, table
 from sdpo.evidence.pictures import Picture, draw
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections import claims, comparison, forgetting, repeats, single_world, teacher, tuning
@@ -33,21 +33,25 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
 )
 
 
-def write_page(evidence: Evidence, layout: Layout) -> list[Section]:
-    """Write README.md and its figures into the data folder; figures of an earlier page are replaced."""
+def compose(evidence: Evidence) -> tuple[str, list[Section]]:
+    """The page's text, and the sections with the figures that it refers to."""
     sections = [make(evidence) for make in SECTIONS]
-    for old in layout.data.glob("*.png"):
-        old.unlink()
-    layout.data.mkdir(parents=True, exist_ok=True)
     parts = [_opening(evidence)]
     for section in sections:
-        parts.append(f"## {section.title}\n\n{section.text}")
+        parts += [f"## {section.title}\n\n{section.text}", *(_figure(picture) for picture in section.pictures)]
+    return "\n\n".join([*parts, _again(evidence), _runs(evidence)]) + "\n", sections
+
+
+def write_page(evidence: Evidence, layout: Layout) -> None:
+    """Write README.md and its figures into the data folder; figures of an earlier page are replaced."""
+    text, sections = compose(evidence)
+    layout.data.mkdir(parents=True, exist_ok=True)
+    for old in layout.data.glob("*.png"):
+        old.unlink()
+    for section in sections:
         for picture in section.pictures:
-            atomic_write(layout.data / f"{picture.name}.png", _png(picture, footer(section.runs)))
-            parts.append(_figure(picture))
-    parts += [_again(evidence), _runs(evidence)]
-    atomic_write(layout.page, ("\n\n".join(parts) + "\n").encode())
-    return sections
+            atomic_write(layout.data / f"{picture.name}.png", png_of(picture, section))
+    atomic_write(layout.page, text.encode())
 
 
 def _opening(evidence: Evidence) -> str:
@@ -64,10 +68,25 @@ def _opening(evidence: Evidence) -> str:
         "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. Which runs there are is "
         "declared in `sdpo/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
-        "Unless something else is said: pass@1 from 4 samples of each of 64 training and 32 held-out problems every 5 "
-        "steps of 64 samples; 5,120 samples in all; intervals are 95 % bootstrap intervals over problems; > means not "
-        "within the budget. They do not hold what another run with other random numbers adds: see "
+        f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
+        "They do not include what another run with other random numbers adds: see "
         "[the same world again](#the-same-world-again)."
+    )
+
+
+def _measured(evidence: Evidence) -> str:
+    """How pass@1 is measured, read off the comparison's first run."""
+    records = [record for _, record in evidence.finished("comparison") or evidence.finished("tuning")]
+    if not records or len(records[0].eval["step"]) < 2:
+        return ""
+    record = records[0]
+    problems = listed(f"{len(counts.ids)} {TITLES[d]}" for d in DATASETS if (counts := record.problems.get(d)))
+    step, generations = record.eval["step"], record.eval["generations"]
+    per_step = (generations[1] - generations[0]) // (step[1] - step[0])
+    return (
+        f"Unless something else is said: pass@1 from {record.problems['train'].n} samples of each of {problems} "
+        f"problems every {step[1] - step[0]} steps of {per_step} samples; "
+        f"{generations[-1]:,} samples in all. "
     )
 
 
@@ -78,7 +97,8 @@ def _commits(records: list[Record]) -> str:
     return text + (f" ({changed} runs with changes to tracked files, named in their records)" if changed else "")
 
 
-def _png(picture: Picture | TokenPicture, text: str) -> bytes:
+def png_of(picture: Picture | TokenPicture, section: Section) -> bytes:
+    text = _footer(section.runs)
     return draw_tokens(picture, text) if isinstance(picture, TokenPicture) else draw(picture, text)
 
 
@@ -86,13 +106,11 @@ def _figure(picture: Picture | TokenPicture) -> str:
     return f"![{picture.title}]({picture.name}.png)\n\n*{picture.caption}*"
 
 
-def footer(records: list[Record]) -> str:
+def _footer(runs: Sequence[Record | Origin]) -> str:
     """What stands below a figure."""
-    if not records:
-        return f"Made by: {MADE_BY}."
     return (
-        f"Hardware: {listed(dict.fromkeys(r.hardware for r in records))}. Commit: "
-        f"{listed(dict.fromkeys(r.commit for r in records))}. Runs: docs/results/evidence/runs. Made by: {MADE_BY}."
+        f"Hardware: {listed(dict.fromkeys(r.hardware for r in runs))}. Commit: "
+        f"{listed(dict.fromkeys(r.commit for r in runs))}. Data: docs/results/evidence. Made by: {MADE_BY}."
     )
 
 

@@ -19,6 +19,7 @@ from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.run_info import now
 
 TUNING = "tuning"
+_NOT_CHOSEN = ("seed=", "data.world_seed=", "run.keep_checkpoints=")
 METRIC = "eval/train/pass@1"
 RULE = (
     "For each method, of its configurations in part `tuning` the one with the greatest mean training pass@1 over the "
@@ -53,7 +54,7 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
             raise UserError(f"Every tuning run of {algorithm} failed; try them again: sdpo results {TUNING} --retry")
         best = max(finished, key=lambda spec: rows[spec.name]["mean_pass_at_1"])
         candidates[algorithm] = rows
-        chosen[algorithm] = {"run": best.id, "set": _settings(best)}
+        chosen[algorithm] = {"run": best.id, "set": configuration(best)}
     content = {
         "rule": RULE,
         "made": {"by": "sdpo results settings", "at": now(), "commit": provenance.commit().split()[0]},
@@ -67,14 +68,15 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
 
 
 def _candidate(spec: RunSpec, record: Record) -> dict[str, Any]:
-    row: dict[str, Any] = {"set": _settings(spec)}
+    row: dict[str, Any] = {"set": configuration(spec)}
     if record.finished:
         return row | {"mean_pass_at_1": round(area(record), 4)}
     return row | {"failed": record.reason}
 
 
-def _settings(spec: RunSpec) -> list[str]:
-    return [text for text in spec.overrides if not text.startswith(("seed=", "data.world_seed="))]
+def configuration(spec: RunSpec) -> list[str]:
+    """What the configuration is beyond its world and what all tuning runs share."""
+    return [text for text in spec.overrides if not text.startswith(_NOT_CHOSEN)]
 
 
 def load_chosen(path: Path) -> Chosen | None:

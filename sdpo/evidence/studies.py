@@ -39,6 +39,7 @@ class Part(_Declared):
     worlds: tuple[int, ...]
     seeds: tuple[int, ...] | None = None  # None: the world is the seed
     base: str | None = Field(None, pattern=CHOSEN)
+    set: tuple[str, ...] = ()  # options of all its runs
     needs: tuple[str, ...] = ()  # model folders without which the part cannot run
     runs: dict[str, Variant]
 
@@ -121,7 +122,7 @@ def _spec(
         recipe=studies.recipe,
         profile=studies.profile,
         common=studies.common,
-        overrides=(f"seed={seed}", *place, *last_word(base + variant.set)),
+        overrides=(f"seed={seed}", *place, *last_word(base + declared.set + variant.set)),
     )
 
 

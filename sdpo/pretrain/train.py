@@ -66,9 +66,13 @@ def train(settings: PretrainSettings, out: Path, report: Report | None = None) -
     texts = (prompt_text(e.content) + e.response for e in corpus(settings.seed, settings.tokenizer_examples))
     train_tokenizer(texts, settings.vocab_size).save_pretrained(out)
     rendezvous = f"file://{out.resolve()}/.rendezvous-{os.getpid()}-{time.time_ns()}"
-    others = mp.start_processes(
-        _worker, (settings, out, rendezvous), nprocs=settings.processes - 1, join=False, start_method="spawn"
-    ) if settings.processes > 1 else None
+    others = (
+        mp.start_processes(
+            _worker, (settings, out, rendezvous), nprocs=settings.processes - 1, join=False, start_method="spawn"
+        )
+        if settings.processes > 1
+        else None
+    )
     try:
         _run(0, settings, out, rendezvous, report)
         if others:

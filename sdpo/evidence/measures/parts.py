@@ -21,13 +21,14 @@ def forgetting(evidence: Evidence, layout: Layout, say: Say) -> None:
     """Skills of the initial policy, and of the last checkpoint of every run of the comparison."""
     from sdpo.evidence.measures import skills
 
+    _quiet()
     records = _compared(evidence)
     worlds = sorted({record.world for record in records.values()})
     paths = {record.settings["model"]["path"] for record in records.values()}
     if len(paths) != 1:
         raise UserError(f"The runs of the comparison began with several policies ({', '.join(paths)}).")
     out = layout.skills / f"{BEFORE}.json"
-    if not out.exists() or set(map(str, worlds)) - set(_load(out)["own"]):
+    if not set(map(str, worlds)) <= set(evidence.skills.get(BEFORE, {"own": {}})["own"]):
         policy = Path(locate(paths.pop()))
         skills.measure(policy, {"policy": BEFORE, "run": None, "step": 0}, worlds, True, out, say)
     for name, record in records.items():
@@ -42,6 +43,7 @@ def teacher(evidence: Evidence, layout: Layout, say: Say) -> None:
     """The teacher of every SDPO run of the comparison, at each of its checkpoints."""
     from sdpo.evidence.measures import teacher as measured
 
+    _quiet()
     for name, record in _compared(evidence).items():
         out = layout.teacher / f"{name}.json"
         if record.algorithm == "sdpo" and not out.exists():
@@ -49,6 +51,12 @@ def teacher(evidence: Evidence, layout: Layout, say: Say) -> None:
             recipe = validate(record.settings, record.run, resolved=True)
             label = {"run": record.run, "world": record.world}
             measured.measure(recipe, layout.folder(record.run), label, out, say)
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for each model that is loaded
 
 
 def _compared(evidence: Evidence) -> dict[str, Record]:
@@ -68,9 +76,3 @@ def _last_policy(record: Record, layout: Layout) -> tuple[int, Path]:
             f"with its own command: {record.command}"
         )
     return Checkpoints.state(last).step, last / "policy"
-
-
-def _load(path: Path):
-    from sdpo.evidence.measures.store import load_all
-
-    return load_all(path.parent)[path.stem]

@@ -11,7 +11,7 @@ import numpy as np
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from sdpo.evaluation.passk import pass_at_k
 from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
-from sdpo.evidence.markdown import Section, interval, number, table
+from sdpo.evidence.markdown import Origin, Section, interval, number, table
 from sdpo.evidence.measures.parts import BEFORE
 from sdpo.evidence.pictures import COLOURS, Bar, Panel, Picture
 from sdpo.evidence.sections.common import name
@@ -31,7 +31,12 @@ def section(evidence: Evidence) -> Section:
         return Section(TITLE, f"{_QUESTION}\n\n*Not run yet.* `make results PARTS=forgetting` (after the comparison)")
     policies = {BEFORE: before, **after}
     text = [_QUESTION, _skills_text(policies), _diversity_text(before, after), _entropy_text(evidence)]
-    return Section(TITLE, "\n\n".join(filter(None, text)), [_picture(before, after)], [])
+    return Section(TITLE, "\n\n".join(filter(None, text)), [_picture(before, after)], origins(policies))
+
+
+def origins(measured: dict[str, dict[str, Any]]) -> list[Origin]:
+    """Where measurements were made."""
+    return [Origin(content["hardware"], content["commit"]) for content in measured.values()]
 
 
 def _after(evidence: Evidence) -> dict[str, dict[str, Any]]:

@@ -55,32 +55,30 @@ def lasts(records: list[Record], dataset: str) -> list[float]:
 
 
 def expected(evidence: Evidence) -> str:
-    """What a run that is made again should give: t interval of one further run, from the spread of the repeats."""
+    """What a run that is made again should give: the prediction interval of one further run, from the repeats."""
     rows = []
     for algorithm, records in groups(evidence).items():
         if len(records) < 2:
             continue
         for dataset in DATASETS:
             values = lasts(records, dataset)
-            half = further_run(values)
-            middle = statistics.mean(values)
-            low, high = max(0.0, middle - half), min(1.0, middle + half)
-            rows.append(
-                [name(algorithm), f"{TITLES[dataset]} pass@1", number(middle), f"{number(low)} – {number(high)}"]
-            )
+            half, middle = further_run(values), statistics.mean(values)
+            ends = f"{number(max(0.0, middle - half))} – {number(min(1.0, middle + half))}"
+            rows.append([name(algorithm), f"{TITLES[dataset]} pass@1", number(middle), f"± {number(half)}", ends])
         reached = [reach(Passes.of(record, "train"), 0.5).value for record in records]
         if all(value.exact for value in reached):
             values = [value.low for value in reached]
             half, middle = further_run(values), statistics.mean(values)
             ends = f"{max(0.0, middle - half):,.0f} – {middle + half:,.0f}"
-            rows.append([name(algorithm), "generations to training .5", f"{middle:,.0f}", ends])
+            cells = ["generations to training .5", f"{middle:,.0f}", f"± {half:,.0f}", ends]
+            rows.append([name(algorithm), *cells])
     if not rows:
-        return "The part `repeats` is not run yet; it tells how far apart two runs of one command may be."
-    header = ["", "", "mean of the repeats", "95 % of further runs"]
+        return "The part `repeats` is not run yet; it tells how far apart two runs of one setting may be."
+    header = ["", "", "mean of the repeats", "", "95 % of further runs"]
     return (
         "A run of the chosen settings on world 0, with whatever seed, should come out here (at the last evaluation; "
-        "prediction interval of one further run from the spread of the repeats, t distribution):\n\n"
-        + table(header, rows)
+        "prediction interval of one further run from the spread of the repeats, t distribution). On other worlds, take "
+        "the same width around the recorded value:\n\n" + table(header, rows)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdpo.evidence.evidence import Evidence
-from sdpo.evidence.markdown import Section
+from sdpo.evidence.markdown import Section, number
 from sdpo.evidence.pictures import COLOURS, FREE, Panel, Picture
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections.common import (
@@ -18,6 +18,7 @@ from sdpo.evidence.sections.common import (
     opening,
     outcome_table,
 )
+from sdpo.evidence.settings import area
 from sdpo.report.figures import GENERATIONS
 
 _GROUPS = ("teacher", "context", "credit", "divergence", "support", "mix")
@@ -30,11 +31,11 @@ def ablations(evidence: Evidence) -> Section:
         return not_run(evidence, "ablations")
     panels, named = [], [("chosen settings", chosen)]
     for group in _GROUPS:
-        own = [(spec.label, record) for spec, record in runs if spec.group == group]
+        own = [(_label(spec.label, record, chosen), record) for spec, record in runs if spec.group == group]
         if not any(record is chosen for _, record in own):
             own = [("chosen settings", chosen), *own]
         panels.append(group_panel(group, own))
-        named += [(f"{group}: {spec.label}", record) for spec, record in runs if spec.group == group]
+        named += [(f"{group}: {label}", record) for label, record in own if label != "chosen settings"]
     caption = (
         f"One change each against the chosen settings, world 0. {SOLID} Token and sequence credit are defined for "
     )
@@ -42,6 +43,10 @@ def ablations(evidence: Evidence) -> Section:
     text = [opening(evidence, "ablations"), outcome_table(named), OUTCOME_NOTE]
     picture = Picture("ablations", "Ablations", caption, panels, 3)
     return Section(evidence.studies.parts["ablations"].title, "\n\n".join(text), [picture], [r for _, r in runs])
+
+
+def _label(label: str, record: Record, chosen: Record) -> str:
+    return f"{label} (chosen)" if record is chosen else label
 
 
 def noise(evidence: Evidence) -> Section:
@@ -58,7 +63,7 @@ def limits(evidence: Evidence) -> Section:
         taught = record.curve("train/taught_fraction")
         if spec.algorithm == "sdpo" and taught:
             share = [sum(y for _, y in part) / len(part) for part in (taught[:10], taught[-10:])]
-            rows.append(f"{spec.label}: {share[0]:.2f} → {share[1]:.2f}".replace("0.", "."))
+            rows.append(f"{spec.label}: {number(share[0])} → {number(share[1])}")
     why = "Why: SDPO learns from a response only where its teacher is told something. Share of responses with a teacher"
     text = f"{made.text}\n\n{why}, mean of the first → last ten steps: {'; '.join(rows)}."
     return Section(made.title, f"{text}\n\n{_as_good(evidence)}", made.pictures, made.runs)
@@ -66,8 +71,6 @@ def limits(evidence: Evidence) -> Section:
 
 def _as_good(evidence: Evidence) -> str:
     """The settings in which GRPO reaches a greater mean training pass@1 than SDPO."""
-    from sdpo.evidence.settings import area
-
     grpo = evidence.variant("limits", "grpo")
     if grpo is None:
         return ""

@@ -12,6 +12,7 @@ from sdpo.evidence.markdown import Section, interval, number, table
 from sdpo.evidence.measures.token_classes import CLASSES
 from sdpo.evidence.pictures import BLUE, FREE, GREEN, Bar, Curve, Panel, Picture
 from sdpo.evidence.sections.common import listed
+from sdpo.evidence.sections.forgetting import origins
 from sdpo.evidence.token_picture import TokenPicture
 
 TITLE = "What the teacher knows"
@@ -39,7 +40,7 @@ def section(evidence: Evidence) -> Section:
     pictures = [_picture(evidence.teacher)]
     if tokens := _examples(evidence.teacher):
         pictures.append(tokens)
-    return Section(TITLE, "\n\n".join(text), pictures, [])
+    return Section(TITLE, "\n\n".join(text), pictures, origins(evidence.teacher))
 
 
 def agreement(checkpoint: dict[str, Any], what: str) -> Estimate | None:

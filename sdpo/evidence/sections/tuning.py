@@ -7,7 +7,7 @@ from sdpo.evidence.markdown import Section, interval, last, table
 from sdpo.evidence.pictures import FREE, Panel, Picture
 from sdpo.evidence.reaching import Passes, reach
 from sdpo.evidence.sections.common import curve, name, not_run, opening
-from sdpo.evidence.settings import area
+from sdpo.evidence.settings import area, configuration
 from sdpo.evidence.studies import ALGORITHMS
 from sdpo.report.figures import GENERATIONS
 
@@ -21,7 +21,7 @@ def section(evidence: Evidence) -> Section:
     for algorithm in ALGORITHMS:
         own = [(spec, record) for spec, record in runs if spec.algorithm == algorithm]
         for spec, record in own:
-            settings = " ".join(f"`{o}`" for o in spec.overrides if not o.startswith("seed=")) or "the recipe's own"
+            settings = " ".join(f"`{option}`" for option in configuration(spec)) or "the recipe's own"
             row = [name(algorithm), settings, f"{area(record):.3f}".lstrip("0")]
             row += [reach(Passes.of(record, "train"), 0.5).value.text()]
             row += [interval(last(record, d)) for d in ("train", "held_out")]
