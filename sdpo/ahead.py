@@ -31,7 +31,7 @@ class Ahead(Generic[T]):
 
         Cancelled, it leaves the batches under way alone; `close` ends them.
         """
-        for number in range(step, min(step + self._bound, self._last) + 1):
+        for number in range(step, max(step, min(step + self._bound, self._last)) + 1):
             if number not in self._tasks:
                 self._tasks[number] = asyncio.ensure_future(self._make(number, self._counter(number)))
         self._waits_for, self._progress = step, progress

@@ -24,6 +24,7 @@ from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.types import Group, Problem, Sample
+from sdpo.usage import Usage
 
 
 class Trainer:
@@ -51,6 +52,7 @@ class Trainer:
         self.generation = Generation(recipe, self.contexts, tokenizer, fleet, sandbox)
         self.algorithm = build_algorithm(recipe)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.usage = Usage(fleet, learner)
         self.batches = Ahead(self._generate, recipe.rollout.staleness, recipe.run.steps)
         self.state = TrainerState()
         self.rng = np.random.default_rng(recipe.seed)
@@ -58,7 +60,7 @@ class Trainer:
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
-        await self._start()
+        await self.start()
         run = self.recipe.run
         try:
             while True:
@@ -98,6 +100,7 @@ class Trainer:
                 learned = await self.learner.train(samples, progress.advance)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.fleet.handles, version=step + 1)
+        learned |= await self.usage.since_last()
         self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self._record(groups, samples, learned)
@@ -188,7 +191,7 @@ class Trainer:
         if warning := verdict_warning(groups):
             self.tracker.message(warning)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
         last = self.checkpoints.last()
         if last is not None:
@@ -201,6 +204,7 @@ class Trainer:
             await self.fleet.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.fleet.handles, version=self.state.step + 1)
+        await self.usage.since_last()
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)

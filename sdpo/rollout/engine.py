@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from sdpo.errors import UserError
 from sdpo.rollout import startup
@@ -332,5 +333,14 @@ class RolloutEngine:
         await self._llm.wake_up(tags)
 
     async def metrics(self) -> dict[str, float]:
-        """Counters of `EngineMetrics`, and tokens_per_second."""
-        return self._metrics.snapshot()
+        """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""
+        return self._metrics.snapshot() | {"memory_bytes": float(_resident_bytes())}
+
+
+def _resident_bytes() -> int:
+    own = psutil.Process()
+    total = own.memory_info().rss
+    for child in own.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += child.memory_info().rss
+    return total
