@@ -116,7 +116,7 @@ class _Memory(io.BytesIO):
 
 
 def _open_streams(stdin: bytes | None) -> None:
-    """As an interpreter does it in the locale C.UTF-8: line ends stay as they are, bad bytes come and go as they are."""
+    """As an interpreter in the locale C.UTF-8 has them: line ends stay, bytes that are not UTF-8 come and go."""
     source = io.FileIO(0, "r", False) if stdin is None else _Memory(stdin)
     sink = io.FileIO(1, "w", False)
     source.name, sink.name = "<stdin>", "<stdout>"
