@@ -34,11 +34,6 @@ class MemoryModules:
         """What `linecache` asks for when a traceback is printed."""
         return self.sources.get(name)
 
-    def forget(self) -> None:
-        """Unload the modules, so that the next test imports them afresh."""
-        for name in self.sources:
-            sys.modules.pop(name, None)
-
 
 class ProgramSource:
     """`__loader__` of the program itself, so that its own tracebacks show its lines."""
