@@ -122,9 +122,7 @@ class _Outbox:
         except BlockingIOError:
             sent = 0
         whole = sent == len(data)
-        while sent < len(
-            data
-        ):  # the judge has to make room, and to hear of every piece: it sleeps when it has read all
+        while sent < len(data):  # the judge has to make room, and to hear of every piece: else it sleeps meanwhile
             self._ring(report)
             self._reports.setblocking(True)
             sent += self._reports.send(memoryview(data)[sent : sent + _PIECE])

@@ -34,6 +34,11 @@ class MemoryModules:
         """What `linecache` asks for when a traceback is printed."""
         return self.sources.get(name)
 
+    def forget(self) -> None:
+        """Unload the modules, so that the next test imports them afresh."""
+        for name in self.sources:
+            sys.modules.pop(name, None)
+
 
 class ProgramSource:
     """`__loader__` of the program itself, so that its own tracebacks show its lines."""
@@ -48,6 +53,5 @@ class ProgramSource:
 def install(sources: dict[str, str]) -> MemoryModules:
     modules = MemoryModules(sources)
     sys.meta_path.insert(0, modules)
-    for name in modules.sources:
-        sys.modules.pop(name, None)  # a file takes precedence over a module that happens to be loaded already
+    modules.forget()  # a file takes precedence over a module that happens to be loaded already
     return modules

@@ -27,6 +27,7 @@ class Program:
         self, source: str, prelude: dict[str, object], modules: MemoryModules | None = None, repeated: bool = False
     ) -> None:
         """repeated: find out whether several runs in this process would be independent (`self.repeatable`)."""
+        self.modules = modules
         self._loader = ProgramSource(source)
         self.sources = {PROGRAM_FILE: source.split("\n")}
         if modules is not None:
@@ -35,9 +36,9 @@ class Program:
         self._collect = "open" in source or "io." in source
         self.repeatable = False
         self._code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
-        if repeated and modules is None:
+        if repeated:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            self.repeatable = screen.isolated(tree, prelude)
+            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None)
             self._collect |= self.repeatable and screen.needs_collection(tree)
 
     def run(
@@ -61,6 +62,8 @@ class Program:
         sys.setrecursionlimit(RECURSION_LIMIT)
         sys.set_int_max_str_digits(MAX_INT_DIGITS)
         _open_streams(stdin)
+        if self.modules is not None:
+            self.modules.forget()
         try:
             if functional_name is None:
                 _as_script(self._code, namespace)

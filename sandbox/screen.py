@@ -24,7 +24,7 @@ import io
 import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _MODULES = {
     "bisect", "cmath", "collections", "collections.abc", "copy", "datetime", "functools", "heapq", "itertools", "json",
@@ -63,13 +63,25 @@ _HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 _MISSING = object()
 
 
-def isolated(tree: ast.Module, prelude: dict[str, object]) -> bool:
-    """Whether runs of this program in one process cannot influence each other."""
+def isolated(tree: ast.Module, prelude: dict[str, object], own: Mapping[str, str] | None = None) -> bool:
+    """Whether runs of this program in one process cannot influence each other.
+
+    own: sources of the program's own modules, loaded afresh for every run.  They are judged as parts of the program, so
+    they must not import anything: the program could reach it as an attribute of a module.
+    """
+    own = own or {}
     try:
+        if any(name in sys.stdlib_module_names for name in own):
+            return False
         nodes = list(_nodes(tree))
+        for module in map(ast.parse, own.values()):
+            added = list(_nodes(module))
+            if needs_collection(module) or any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in added):
+                return False
+            nodes += added
         names = _Names(prelude)
-        return _imports(nodes, names) and _Screen(names).passes(nodes)
-    except RecursionError:
+        return _imports(nodes, names, own) and _Screen(names).passes(nodes)
+    except (RecursionError, SyntaxError, ValueError):
         return False
 
 
@@ -124,15 +136,20 @@ class _Names:
         return found
 
 
-def _imports(nodes: list[ast.AST], names: _Names) -> bool:
+def _imports(nodes: list[ast.AST], names: _Names, own: Mapping[str, str]) -> bool:
     """Enter the program's imports into `names`; False for an import that is not accepted."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
+                if alias.name in own:
+                    continue
                 if alias.name not in _MODULES:
                     return False
                 bound = alias.asname or alias.name.partition(".")[0]
                 names.bind(bound, importlib.import_module(alias.name if alias.asname else bound))
+        elif isinstance(node, ast.ImportFrom) and node.module in own and not node.level:
+            if any(alias.name == "*" for alias in node.names):
+                return False
         elif isinstance(node, ast.ImportFrom):
             if node.level or (node.module not in _MODULES and node.module != "__future__"):
                 return False

@@ -166,6 +166,30 @@ def test_accepts_ordinary_programs(name):
     assert isolated(ast.parse(CLEAN[name]), NAMES)
 
 
+@pytest.mark.parametrize(
+    ("kit", "code", "accepted"),
+    [
+        (
+            "def f(x):\n  return (4 * sum(x) + 5) % 19",
+            "import kit\nx = list(map(int, input().split()))\nprint(kit.f(x))",
+            True,
+        ),
+        ("n = 0", "import kit as k\nk.n += 1\nprint(k.n)", True),
+        ("import sys", "import kit\nkit.sys.path.append('x')", False),
+        ("s = sys", "import kit\nkit.s.path.append('x')", False),
+        ("def f():\n  return random", "import kit\nkit.f().seed(1)", False),
+        ("C = Counter", "from kit import C\nC.zz = 1", False),
+        ("def f(x):\n  x.zz = 1", "from kit import f\nC = Counter\nf(C)", False),
+        ("n = 0", "from kit import *\nprint(n)", False),
+        ("def f():\n  try:\n    yield 1\n  finally:\n    print(2)", "import kit\nnext(kit.f())", False),
+        ("def f(", "import kit", False),
+    ],
+)
+def test_own_modules_count_as_parts_of_the_program(kit, code, accepted):
+    assert isolated(ast.parse(code), NAMES, {"kit": kit}) == accepted
+    assert not isolated(ast.parse(code.replace("kit", "math")), NAMES, {"math": kit})
+
+
 COUNTERS = {
     "in_a_module": "import math\nmath.zz = getattr(math, 'zz', 0) + 1\nprint(math.zz)",
     "in_an_alias": "m = math\nm.zz = 1 + (m.zz if hasattr(m, 'zz') else 0)\nprint(m.zz)",
