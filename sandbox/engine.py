@@ -330,7 +330,7 @@ class Engine:
             wall_s = time.monotonic() - run.began
             result = result_of_exit(run.task, run.task.next_test, end, run.output(), cpu_s, wall_s)
             if result is not None:
-                run.task.record(result)
+                run.task.take(result, run.position)
                 self._release(run)
             else:
                 del self._runs[end.slot]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import signal
 
 import pytest
 
@@ -232,3 +233,11 @@ def test_a_failure_late_in_the_series_keeps_its_place(sandbox):
     judgement = sandbox.judge("print(input())", tests, stop="all")
     assert [t.passed for t in judgement.tests] == [True, True, True, False, True, True]
     assert [t.index for t in judgement.tests] == list(range(6))
+
+
+def test_a_crash_late_in_the_series_keeps_its_place(sandbox):
+    code = "setrecursionlimit(10**9)\ndef f(n):\n  return n and sum(map(f, [n - 1]))\nprint(f(int(input())))"
+    tests = [TestCase(str(n), "0") for n in (3, 4, 10**6, 5)]
+    judgement = sandbox.judge(code, tests, stop="all")
+    assert [t.verdict.value for t in judgement.tests] == ["accepted", "accepted", "runtime error", "accepted"]
+    assert judgement.tests[2].signal == signal.SIGSEGV
