@@ -27,11 +27,13 @@ CHOICE = $(call flag,ALGORITHM,--algorithm) $(call flag,PROFILE,--profile) $(if 
 RECIPES = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train compare eval export
+.PHONY: train compare eval export profile
 train: recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
 	@$(SDPO) train $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
 compare: nothing-unknown recipe-given setup  ## pass@k against generations, the newest run of each algorithm: RECIPE=livecodebench
 	@$(SDPO) compare $(call squote,$(RECIPE)) $(ARGS)
+profile: recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
+	@$(SDPO) profile $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
 eval: model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
 	@$(SDPO) eval $(call flag,RECIPE,--recipe) $(call flag,PROFILE,--profile) $(call flag,OUT,--out) \
 	    $(call squote,$(MODEL)) $(OVERRIDES) $(ARGS)

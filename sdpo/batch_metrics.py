@@ -10,8 +10,11 @@ import numpy as np
 from sdpo.types import Group, Sample
 
 
-def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]]) -> dict[str, float]:
-    """Pass rate, spread of the groups, lengths, verdict counts, and how much of the batch feeds which stream."""
+def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]], version: int) -> dict[str, float]:
+    """Pass rate, spread of the groups, lengths, verdict counts, and how much of the batch feeds which stream.
+
+    version: of the weights that learned from the batch, before they did.
+    """
     rollouts = [r for group in groups for r in group.rollouts]
     lengths = np.array([len(r.response_ids) for r in rollouts])
     rates = np.array([group.rewards.mean() for group in groups])
@@ -28,6 +31,7 @@ def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]]) 
         "response/length_max": float(lengths.max()),
         "response/truncated_fraction": float(np.mean([r.truncated for r in rollouts])),
         "response/tokens": float(lengths.sum()),
+        "response/staleness_mean": float(np.mean([version - r.policy_version for r in rollouts])),
         **{f"verdict/{name.replace(' ', '_')}": float(count) for name, count in verdicts.items()},
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sandbox import Judgement, Sandbox, extract_code
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
-from sdpo.rollout.requests import Sampling
+from sdpo.rollout.requests import RawRollout, Sampling
 from sdpo.types import Group, Problem, Rollout
 
 
@@ -62,35 +62,40 @@ class Generation:
         self, problem: Problem, seed: Sequence[int], on_response: Callable[[int], None] = lambda count: None
     ) -> PendingGroup:
         """The group of a training step: on the training tests, with the tests that the feedback policy asks for."""
-        rollouts = await self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
-        on_response(len(rollouts))
         stop = self.recipe.sandbox.feedback_from
-        judging = [self._judge(problem, r, problem.training_tests, stop) for r in rollouts]
-        return PendingGroup(problem, tuple(rollouts), tuple(asyncio.ensure_future(j) for j in judging))
+
+        async def respond(sampled: Awaitable[Rollout]) -> tuple[Rollout, asyncio.Task[Judgement]]:
+            rollout = await sampled
+            on_response(1)
+            return rollout, asyncio.ensure_future(self._judge(problem, rollout, problem.training_tests, stop))
+
+        sampled = self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
+        rollouts, judging = zip(*await asyncio.gather(*map(respond, sampled)), strict=True)
+        return PendingGroup(problem, rollouts, judging)
 
     async def evaluation_responses(self, problem: Problem, n: int) -> list[Rollout]:
         """Seeded by the problem alone, so that evaluations of different steps differ by the policy only."""
         seed = [self.recipe.seed, *problem.id.encode()]
-        return await self._sample(problem, n, self.evaluation_sampling, seed)
+        return await asyncio.gather(*self._sample(problem, n, self.evaluation_sampling, seed))
 
     async def evaluation_verdict(self, problem: Problem, code: str | None) -> Judgement:
         return await self.sandbox.ajudge(code, problem.evaluation_tests, problem.limits, files=problem.files)
 
-    async def _sample(self, problem: Problem, n: int, sampling: Sampling, seed: Sequence[int]) -> list[Rollout]:
+    def _sample(self, problem: Problem, n: int, sampling: Sampling, seed: Sequence[int]) -> list[Awaitable[Rollout]]:
         prompt = self.contexts.prompt(problem)
         number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        raw = await self.fleet.generate_group(prompt, n, sampling, number)
-        return [
-            Rollout(
-                prompt_ids=prompt,
-                response_ids=r.response_ids,
-                text=self.tokenizer.decode(r.response_ids, skip_special_tokens=True),
-                sampler_log_probs=r.log_probs,
-                finish_reason=r.finish_reason,
-                policy_version=r.policy_version,
-            )
-            for r in raw
-        ]
+        return [self._rollout(prompt, raw) for raw in self.fleet.generate(prompt, n, sampling, number)]
+
+    async def _rollout(self, prompt: Sequence[int], sampled: Awaitable[RawRollout]) -> Rollout:
+        raw = await sampled
+        return Rollout(
+            prompt_ids=prompt,
+            response_ids=raw.response_ids,
+            text=self.tokenizer.decode(raw.response_ids, skip_special_tokens=True),
+            sampler_log_probs=raw.log_probs,
+            finish_reason=raw.finish_reason,
+            policy_version=raw.policy_version,
+        )
 
     async def _judge(self, problem: Problem, rollout: Rollout, tests, stop: str) -> Judgement:
         return await self.sandbox.ajudge(
