@@ -21,6 +21,7 @@ import torch
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
+from sdpo.learner.extensions import build_extensions
 from sdpo.learner.model import PolicyModel, load_model, pad
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.replica import Replica
@@ -60,6 +61,7 @@ class LearnerWorker:
         settings = self.recipe.learner
         if not self.on_gpu:
             torch.set_num_threads(settings.cpu_threads)
+        build_extensions()
         deepspeed.init_distributed(dist_backend="nccl" if self.on_gpu else "gloo", verbose=False)
         self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
         self.dtype = getattr(torch, self.recipe.model.dtype)
