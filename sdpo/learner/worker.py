@@ -28,7 +28,7 @@ from sdpo.learner.rows import Row
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher, gathered
 from sdpo.losses.chunked import chunks
-from sdpo.losses.logits import sampled_log_probs
+from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.placement import weight_transfer
 from sdpo.recipe import Recipe
 from sdpo.weights.publisher import Publisher
@@ -38,6 +38,7 @@ class LearnerWorker:
     def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
         self.recipe, self.plan, self.rank = recipe, plan, rank
         self.on_gpu = recipe.profile == "gpu"
+        self._triton = None if recipe.learner.triton else False  # None: where there is a device for it
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 listens for the others."""
@@ -130,7 +131,7 @@ class LearnerWorker:
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
             targets = self._sequence_means(rows, targets, teacher)
-            objective = build_objective(self.plan, targets, teacher)
+            objective = build_objective(self.plan, targets, teacher, self._triton)
             return self.engine(tokens, objective, settings.chunk_tokens, self.recipe.rollout.temperature)
 
     def _teacher_logits(self, rows: list[Row]):
@@ -183,7 +184,8 @@ class LearnerWorker:
         lengths = [len(row.response_ids) for row in rows]
         if gap:  # the teacher first: running the student's head lets ZeRO-3 release a matrix that a live teacher needs
             slices = chunks(sum(lengths), self.recipe.learner.chunk_tokens)
-            theirs = torch.cat([sampled_log_probs(teacher(s), targets.tokens[s]) for s in slices])
+            passes = (vocabulary_pass(teacher(s), targets.tokens[s], triton=self._triton) for s in slices)
+            theirs = torch.cat([found.log_probs for found in passes])
         own = self._score(rows, self._run_student)
         if gap:
             targets = replace(targets, sequence_gap=_response_means(own - theirs, lengths))
@@ -199,7 +201,9 @@ class LearnerWorker:
         tokens = torch.from_numpy(np.concatenate([row.response_ids for row in rows])).to(self.device)
 
         def log_probs(logits: torch.Tensor, s: slice):
-            return logits.new_zeros(()), {"log_probs": sampled_log_probs(logits, tokens[s])}
+            return logits.new_zeros(()), {
+                "log_probs": vocabulary_pass(logits, tokens[s], triton=self._triton).log_probs
+            }
 
         hidden = run(self._tokens(rows))
         head, settings = policy.model.get_output_embeddings(), self.recipe.learner
