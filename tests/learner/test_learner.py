@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sdpo.learner.model import pad
+from sdpo.learner.packing import pack
 from tests.learner.tiny import dealt, recipe, samples
 
 
@@ -189,9 +189,9 @@ def test_trust_region_mixes_initial_and_live_logits(model, start, double):
     live = copy.deepcopy(double)
     live.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
     prompt = np.array(sample.teacher.prompt_ids)
-    tokens = pad([prompt], [np.array(sample.response_ids)], torch.device("cpu"))
+    packs = [pack([prompt], [np.array(sample.response_ids)], torch.device("cpu"))]
     run, everything = worker._run_student, slice(0, len(sample.response_ids))
-    with worker.teacher.logits(worker.student, run, tokens, 1.0, lambda hidden: hidden) as logits:
+    with worker.teacher.logits(worker.student, run, packs, 1.0, lambda hidden: hidden) as logits:
         found = logits(everything).log_softmax(-1).double()
     initial = reference_log_probs(double, sample, prompt=sample.teacher.prompt_ids)
     moved = reference_log_probs(live, sample, prompt=sample.teacher.prompt_ids)
