@@ -100,11 +100,12 @@ def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list
     student = [_packed([rows[i] for i in piece]) for piece in pieces]
     work = [3 * s + _teacher_tokens([rows[i] for i in piece]) for s, piece in zip(student, pieces, strict=True)]
     shares = _spread(range(len(pieces)), work, ranks)
-    count = max(1, *(-(-sum(student[p] for p in share) // micro_batch_tokens) for share in shares))
+    most = max(map(len, shares))
+    count = min(most, max(-(-sum(student[p] for p in share) // micro_batch_tokens) for share in shares))
     while True:
         batches = [_spread(share, student, count) for share in shares]
         fullest = max(sum(student[p] for p in batch) for share in batches for batch in share)
-        if fullest <= micro_batch_tokens or count >= max(map(len, shares)):
+        if fullest <= micro_batch_tokens or count == most:
             return [[[i for p in batch for i in pieces[p]] for batch in share] for share in batches]
         count += 1
 

@@ -118,5 +118,8 @@ def test_ranks_and_micro_batches_are_balanced_by_tokens(ranks, limit):
     assert max(loads) < 1.15 * min(loads)
     if limit == 400:
         assert max(map(max, tokens)) < 1.4 * min(map(min, tokens))
+    if limit == 1:
+        assert all(len(batch) <= 1 for share in indices for batch in share)
+        assert len(indices[0]) < 1.2 * len(rows) / ranks
     if limit == 10_000:  # one micro-batch: a prompt is there once unless its group is cut between ranks
         assert [len(share) for share in indices] == [1] * ranks
