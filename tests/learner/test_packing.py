@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from sdpo.learner import attention
 from sdpo.learner.model import load_model
 from sdpo.learner.packing import fill, pack
 from sdpo.learner.rows import Row, deal, split
@@ -45,9 +47,9 @@ def folder(request, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("form", ["sdpa", "eager"])
 @pytest.mark.parametrize("seed", range(4))
-def test_hidden_states_and_gradients_are_those_of_each_sequence_alone(folder, attention, seed):
+def test_hidden_states_and_gradients_are_those_of_each_sequence_alone(folder, form, seed):
     prompts, responses = sequences(seed)
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     alone = []
@@ -58,7 +60,7 @@ def test_hidden_states_and_gradients_are_those_of_each_sequence_alone(folder, at
     direction = torch.randn(alone.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     (alone * direction).sum().backward()
 
-    model = load_model(ModelSettings(path=str(folder), dtype="float32", attention=attention), torch.float64)
+    model = load_model(ModelSettings(path=str(folder), dtype="float32", attention=form), torch.float64)
     packed = pack(prompts, responses, torch.device("cpu"))
     assert packed.input_ids.shape[1] < sum(map(len, (*prompts, *responses))) - len(prompts)  # something is shared
     hidden = model.hidden(packed)
@@ -67,6 +69,23 @@ def test_hidden_states_and_gradients_are_those_of_each_sequence_alone(folder, at
     for (name, own), theirs in zip(model.model.named_parameters(), plain.parameters(), strict=True):
         if theirs.grad is not None:
             assert (own.grad - theirs.grad).norm() < 1e-5 * theirs.grad.norm(), name
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_sequences_handed_to_flash_attention_are_those_of_the_mask(window):
+    """What FlashAttention documents, sequence by sequence: queries are the last positions of their keys."""
+    prompts, responses = sequences(1)
+    groups = pack(prompts, responses, torch.device("cpu")).groups
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, sum(g.length for g in groups), 4, generator=generator) for _ in range(3))
+    expected, _ = attention._masked(None, q, k, v, None, groups=groups, sliding_window=window)
+    keys, query_ends, key_ends, longest = attention._varlen(groups, q.device)
+    found = []
+    for i in range(len(query_ends) - 1):
+        own, seen = slice(*query_ends[i : i + 2].tolist()), keys[slice(*key_ends[i : i + 2].tolist())]
+        mask = attention._window(own.stop - own.start, len(seen), window or longest, q)
+        found.append(scaled_dot_product_attention(q[:, :, own], k[:, :, seen], v[:, :, seen], attn_mask=mask))
+    torch.testing.assert_close(torch.cat(found, 2).transpose(1, 2), expected)
 
 
 @settings(max_examples=50, deadline=None)

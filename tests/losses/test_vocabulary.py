@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,8 +199,9 @@ def test_a_mask_without_tokens_gives_zeros():
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.timeout(600)
 def test_the_kernels():
-    """Every other test of this module with the Triton form, under Triton's interpreter."""
+    """The other tests of this module, and those on the released code, with the Triton form under its interpreter."""
+    files = [__file__, str(Path(__file__).with_name("test_golden.py"))]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
