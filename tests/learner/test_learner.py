@@ -133,13 +133,13 @@ def test_the_result_does_not_depend_on_micro_batches(model, start, overrides):
 
 def test_a_step_moves_the_student_to_the_teacher_and_never_the_teacher(model, start):
     settings = recipe(
-        model, "sdpo", "teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "learner.lr=3e-3"
+        model, "sdpo", "teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "learner.lr=1e-3"
     )
     worker = start(settings)
     [micro_batches] = dealt(settings, samples(8))
     teacher = {name: p.detach().clone() for name, p in worker.teacher.initial.policy.named_parameters()}
-    losses = [worker.update(micro_batches)[0].plain["learner/loss"] for _ in range(6)]
-    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.8 * losses[0]
+    losses = [worker.update(micro_batches)[0].plain["learner/loss"] for _ in range(5)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.5 * losses[0]
     for name, p in worker.teacher.initial.policy.named_parameters():
         assert torch.equal(p, teacher[name])
 
