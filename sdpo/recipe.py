@@ -167,8 +167,11 @@ class LearnerSettings(Settings):
     warmup_steps: int = Field(0, ge=0, description="optimiser steps")
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     updates_per_batch: int = Field(1, ge=1, description="optimiser steps per generation batch (mini-batches)")
-    micro_batch_tokens: int = Field(16384, ge=1, description="padded tokens of one forward pass on one rank")
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
+    )
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
+    triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = False
     cpu_threads: int = Field(2, ge=1, description="threads of a CPU rank")
 
@@ -394,5 +397,6 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
+    ("learner.triton", lambda r: r.profile == "cpu", "with profile=cpu (kernels need a GPU)"),
     ("learner.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from sdpo.errors import UserError
+from sdpo.learner import attention
+from sdpo.learner.packing import Pack
 from sdpo.losses.chunked import projected_loss
 from sdpo.paths import locate
 from sdpo.recipe import ModelSettings
@@ -31,30 +31,6 @@ class LossHead(nn.Linear):
         return projected_loss(hidden, self.weight, loss, chunk_tokens=chunk_tokens, temperature=temperature)
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A padded batch of prompt + response.  B rows of L tokens; N response tokens in all, row after row."""
-
-    input_ids: torch.Tensor  # int64 [B, L], right-padded
-    attention_mask: torch.Tensor  # int64 [B, L]
-    predicts: torch.Tensor  # int64 [N]: flat positions (b·L + t) whose hidden state predicts a response token
-
-
-def pad(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device) -> Tokens:
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    width = max(lengths)
-    ids = np.zeros((len(lengths), width), np.int64)
-    mask = np.zeros_like(ids)
-    predicts = []
-    for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids[b, : lengths[b]] = np.concatenate([prompt, response])
-        mask[b, : lengths[b]] = 1
-        first = b * width + len(prompt) - 1
-        predicts.append(np.arange(first, first + len(response)))
-    arrays = (ids, mask, np.concatenate(predicts))
-    return Tokens(*(torch.from_numpy(a).to(device) for a in arrays))
-
-
 class PolicyModel(nn.Module):
     """Body and head of a causal language model, run on response tokens only."""
 
@@ -66,22 +42,23 @@ class PolicyModel(nn.Module):
                 f"{model.config.model_type} models transform their logits after the projection (bias or soft-capping), "
                 "which the chunked losses do not do. Use an architecture without it (Qwen, Llama, OLMo, Mistral, …)."
             )
+        attention.check(model.config)
         head = LossHead(old.in_features, old.out_features, bias=False, device="meta")
         head.weight = old.weight  # the same Parameter, so tied embeddings stay tied
         model.set_output_embeddings(head)
         self.model = model
 
-    def hidden(self, tokens: Tokens) -> torch.Tensor:
+    def hidden(self, pack: Pack) -> torch.Tensor:
         """[N, H]: the last hidden states that predict response tokens."""
         body = self.model.base_model
         states = body(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False
+            input_ids=pack.input_ids, position_ids=pack.position_ids, groups=pack.groups, use_cache=False
         ).last_hidden_state
-        return states.flatten(0, 1)[tokens.predicts]
+        return states[0].index_select(0, pack.predicts)
 
-    def forward(self, tokens: Tokens, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0):
+    def forward(self, pack: Pack, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0):
         """Without `loss` the hidden states [N, H], else (scalar loss, per-token outputs)."""
-        hidden = self.hidden(tokens)
+        hidden = self.hidden(pack)
         if loss is None:
             return hidden
         return self.model.get_output_embeddings()(hidden, loss, chunk_tokens, temperature)
@@ -93,6 +70,6 @@ class PolicyModel(nn.Module):
 
 def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:
     model = AutoModelForCausalLM.from_pretrained(
-        locate(settings.path), dtype=dtype, attn_implementation=settings.attention
+        locate(settings.path), dtype=dtype, attn_implementation=attention.register(settings.attention)
     )
     return PolicyModel(model)

@@ -12,10 +12,9 @@ import torch
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.losses.credit import sequence_credit, token_credit
-from sdpo.losses.divergence import divergence
 from sdpo.losses.importance import ratio_clip, truncated_importance_weight
-from sdpo.losses.logits import entropy, sampled_log_probs
 from sdpo.losses.policy import clip_masks, policy_gradient, reference_kl
+from sdpo.losses.vocabulary import VocabularyPass, vocabulary_pass
 from sdpo.recipe import DistillationSettings, PolicyGradientSettings
 
 
@@ -38,22 +37,26 @@ class Targets:
 TeacherLogits = Callable[[slice], torch.Tensor]  # [n, V] fp32, at the sampling temperature
 
 
-def build_objective(plan: LossPlan, targets: Targets, teacher: TeacherLogits | None):
-    """`fn(logits [n, V], rows) -> (scalar, per-token outputs)` as `losses.projected_loss` wants it."""
+def build_objective(plan: LossPlan, targets: Targets, teacher: TeacherLogits | None, triton: bool | None = None):
+    """`fn(logits [n, V], rows) -> (scalar, per-token outputs)` as `losses.projected_loss` wants it.
+
+    `triton` as in `losses.vocabulary_pass`.
+    """
+    distils = plan.distillation is not None and teacher is not None
+    form = _form(plan.distillation) if distils else {}
 
     def objective(logits: torch.Tensor, rows: slice):
         t = Targets(*(None if v is None else v[rows] for v in vars(targets).values()))
-        student = logits.log_softmax(-1)
-        log_probs = sampled_log_probs(student, t.tokens, normalized=True)
-        old = log_probs.detach() if t.old_log_probs is None else t.old_log_probs
-        outputs = {"log_probs": log_probs.detach(), "entropy": entropy(student.detach(), normalized=True)}
+        found = vocabulary_pass(logits, t.tokens, teacher(rows) if distils else None, **form, triton=triton)
+        old = found.log_probs.detach() if t.old_log_probs is None else t.old_log_probs
+        outputs = {"log_probs": found.log_probs.detach(), "entropy": found.entropy.detach()}
         total = logits.new_zeros(())
         if plan.policy_gradient is not None:
-            total = total + _policy_gradient(plan.policy_gradient, t, student, log_probs, old, outputs)
-        if plan.distillation is not None and teacher is not None:
-            total = total + _distillation(plan.distillation, t, student, teacher(rows), log_probs, old, outputs)
+            total = total + _policy_gradient(plan.policy_gradient, t, found, old, outputs)
+        if distils:
+            total = total + _distillation(plan.distillation, t, found, old, outputs)
         if plan.reference is not None:
-            kl = reference_kl(log_probs, t.reference_log_probs, plan.reference.kind)
+            kl = reference_kl(found.log_probs, t.reference_log_probs, plan.reference.kind)
             outputs["reference_kl"] = kl.detach()
             total = total + (t.reference_weight * kl).sum()
         return total, outputs
@@ -61,9 +64,16 @@ def build_objective(plan: LossPlan, targets: Targets, teacher: TeacherLogits | N
     return objective
 
 
-def _policy_gradient(s: PolicyGradientSettings, t: Targets, student, log_probs, old, outputs) -> torch.Tensor:
+def _form(s: DistillationSettings) -> dict:
+    """What the pass over the vocabulary computes of student and teacher: at the coarser levels log-probs only."""
+    if s.level != "logit":
+        return {}
+    return {"alpha": s.alpha, "top_k": s.top_k, "tail": s.tail, "advantage_clip": s.advantage_clip}
+
+
+def _policy_gradient(s: PolicyGradientSettings, t: Targets, found: VocabularyPass, old, outputs) -> torch.Tensor:
     surrogate = {
-        "log_probs": log_probs,
+        "log_probs": found.log_probs,
         "old_log_probs": old,
         "advantages": t.advantages,
         "clip_low": s.clip_low,
@@ -77,27 +87,22 @@ def _policy_gradient(s: PolicyGradientSettings, t: Targets, student, log_probs, 
         clipped, dual = clip_masks(**surrogate)
         outputs["clipped"], outputs["dual_clipped"] = clipped.float(), dual.float()
     if s.entropy_bonus:
-        loss = loss - s.entropy_bonus * entropy(student, normalized=True)
+        loss = loss - s.entropy_bonus * found.entropy
     return (t.policy_gradient_weight * loss).sum()
 
 
-def _distillation(
-    s: DistillationSettings, t: Targets, student, teacher_logits, log_probs, old, outputs
-) -> torch.Tensor:
-    teacher = teacher_logits.log_softmax(-1)
-    teacher_log_probs = sampled_log_probs(teacher, t.tokens, normalized=True)
+def _distillation(s: DistillationSettings, t: Targets, found: VocabularyPass, old, outputs) -> torch.Tensor:
     if s.level == "logit":
-        form = {"alpha": s.alpha, "top_k": s.top_k, "tail": s.tail, "advantage_clip": s.advantage_clip}
-        loss = divergence(student, teacher, **form, normalized=True)
+        loss = found.losses
     elif s.level == "token":
-        loss = token_credit(log_probs, teacher_log_probs)
+        loss = token_credit(found.log_probs, found.teacher_log_probs)
     else:
-        loss = sequence_credit(log_probs, t.sequence_gap)
+        loss = sequence_credit(found.log_probs, t.sequence_gap)
     outputs["distillation_loss"] = loss.detach()
-    outputs["teacher_entropy"] = entropy(teacher, normalized=True)
-    outputs["teacher_log_probs"] = teacher_log_probs
+    outputs["teacher_entropy"] = found.teacher_entropy
+    outputs["teacher_log_probs"] = found.teacher_log_probs
     if s.is_clip is not None and t.old_log_probs is not None:
-        outputs["policy_ratio"] = ratio_clip(log_probs, old, s.is_clip)
+        outputs["policy_ratio"] = ratio_clip(found.log_probs, old, s.is_clip)
         loss = loss * outputs["policy_ratio"]
     return (
         t.distillation_weight * loss * _sampler_weight(s.sampler_threshold, old, t.sampler_log_probs, outputs)

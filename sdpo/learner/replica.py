@@ -6,7 +6,8 @@ import deepspeed
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_fp32_param
 
-from sdpo.learner.model import PolicyModel, Tokens, load_model
+from sdpo.learner.model import PolicyModel, load_model
+from sdpo.learner.packing import Pack
 from sdpo.recipe import ModelSettings
 
 
@@ -24,8 +25,8 @@ class Replica:
             self._run, *_ = deepspeed.initialize(model=self.policy, config=zero3)
 
     @torch.no_grad()
-    def hidden(self, tokens: Tokens) -> torch.Tensor:
-        return self._run(tokens)
+    def hidden(self, pack: Pack) -> torch.Tensor:
+        return self._run(pack)
 
 
 class MovingAverage(Replica):

@@ -6,7 +6,7 @@ number of ranks and in any micro-batches, is the loss.  Everything here is numpy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,16 +32,6 @@ class Row:
         None  # float32 [R], of the policy that the batch began with; None: still that policy
     )
     counts: bool = True  # False for filler, which belongs to no metric
-
-    @property
-    def student_tokens(self) -> int:
-        return len(self.prompt_ids) + len(self.response_ids)
-
-    @property
-    def tokens(self) -> int:
-        """Length of the longest sequence that is run for this row: the teacher's, where it has one."""
-        prompt = self.prompt_ids if self.teacher_prompt_ids is None else self.teacher_prompt_ids
-        return max(len(prompt), len(self.prompt_ids)) + len(self.response_ids)
 
 
 def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
@@ -100,30 +90,60 @@ def _stream_weights(samples, weights, settings, max_response_tokens, counted) ->
 def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list[list[int]]]:
     """Indices of rows per rank and micro-batch: `[rank][micro-batch]`.
 
-    Ranks get about the same number of tokens (longest first, to the lightest rank) and the same number of
-    micro-batches, since collectives of ZeRO-2 and ZeRO-3 run in every one of them; an empty list asks for filler.
-    A micro-batch holds rows of similar length, at most `micro_batch_tokens` tokens after padding (always one row).
+    Rows with one prompt stay together, since a pack holds it once.  Ranks get about the same work (longest first, to
+    the one with the least) and the same number of micro-batches, since collectives of ZeRO-2 and ZeRO-3 run in every
+    one of them; an empty list asks for filler.  A micro-batch packs at most `micro_batch_tokens` tokens of the
+    student (always one row), and the micro-batches of a rank about the same number.
     """
-    order = sorted(range(len(rows)), key=lambda i: -rows[i].tokens)
-    loads, shares = [0] * ranks, [[] for _ in range(ranks)]
-    for i in order:
-        lightest = min(range(ranks), key=loads.__getitem__)
-        shares[lightest].append(i)
-        loads[lightest] += rows[i].tokens
-    batches = [_micro_batches(rows, share, micro_batch_tokens) for share in shares]
-    most = max(len(b) for b in batches)
-    return [b + [[] for _ in range(most - len(b))] for b in batches]
+    total = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
+    pieces = _pieces(rows, min(micro_batch_tokens, -(-total // ranks)))
+    student = [_packed([rows[i] for i in piece]) for piece in pieces]
+    work = [3 * s + _teacher_tokens([rows[i] for i in piece]) for s, piece in zip(student, pieces, strict=True)]
+    shares = _spread(range(len(pieces)), work, ranks)
+    most = max(map(len, shares))
+    count = min(most, max(-(-sum(student[p] for p in share) // micro_batch_tokens) for share in shares))
+    while True:
+        batches = [_spread(share, student, count) for share in shares]
+        fullest = max(sum(student[p] for p in batch) for share in batches for batch in share)
+        if fullest <= micro_batch_tokens or count == most:
+            return [[[i for p in batch for i in pieces[p]] for batch in share] for share in batches]
+        count += 1
 
 
-def _micro_batches(rows: Sequence[Row], indices: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
-    """`indices` come longest first, so the first row of a micro-batch decides the padding."""
-    batches: list[list[int]] = []
-    for i in indices:
-        if batches and (len(batches[-1]) + 1) * rows[batches[-1][0]].tokens <= micro_batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+def _pieces(rows: Sequence[Row], limit: int) -> list[list[int]]:
+    """Rows of one prompt, cut where a pack of them would pass the limit."""
+    groups: dict[bytes, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.prompt_ids.tobytes(), []).append(i)
+    pieces = []
+    for members in groups.values():
+        piece: list[int] = []
+        for i in members:
+            if piece and _packed([rows[j] for j in (*piece, i)]) > limit:
+                pieces.append(piece)
+                piece = []
+            piece.append(i)
+        pieces.append(piece)
+    return pieces
+
+
+def _packed(rows: Sequence[Row]) -> int:
+    """Tokens of the student's pack of rows with one prompt."""
+    return len(rows[0].prompt_ids) + sum(len(row.response_ids) - 1 for row in rows)
+
+
+def _teacher_tokens(rows: Sequence[Row]) -> int:
+    return sum(len(r.teacher_prompt_ids) + len(r.response_ids) for r in rows if r.teacher_prompt_ids is not None)
+
+
+def _spread(items: Iterable[int], sizes: Sequence[int], bins: int) -> list[list[int]]:
+    """The items in bins of about equal size: the largest first, each to the lightest bin."""
+    loads, spread = [0] * bins, [[] for _ in range(bins)]
+    for item in sorted(items, key=lambda i: -sizes[i]):
+        lightest = min(range(bins), key=loads.__getitem__)
+        spread[lightest].append(item)
+        loads[lightest] += sizes[item]
+    return spread
 
 
 def deal(rows: Sequence[Row], indices: Sequence[Sequence[Sequence[int]]]) -> list[list[list[Row]]]:

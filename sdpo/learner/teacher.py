@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import deepspeed
 import torch
 
-from sdpo.learner.model import PolicyModel, Tokens
+from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
+from sdpo.learner.packing import Pack
 from sdpo.learner.replica import MovingAverage, Replica
 from sdpo.losses.chunked import project
 from sdpo.losses.logits import mix_logits
@@ -34,19 +35,23 @@ class Teacher:
 
     @contextmanager
     def logits(
-        self, student: PolicyModel, run_student: Callable, tokens: Tokens, temperature: float, scatter: Callable
+        self, student: PolicyModel, run_student: Callable, packs: Sequence[Pack], temperature: float, scatter: Callable
     ) -> Iterator[TeacherLogits]:
         """Within the context: a function from a slice of the response tokens to the teacher's logits [n, V].
 
-        `scatter` brings the teacher's hidden states to the student's order and number of response tokens, N.
+        `scatter` brings the hidden states of all packs to the student's order and number of response tokens, N.
         """
         parts = []
+
+        def answer(run: Callable) -> torch.Tensor:
+            return scatter(torch.cat([run(pack) for pack in packs]))
+
         if self.average is not None or self.initial is not None:
             replica = self.average or self.initial
-            parts.append((scatter(replica.hidden(tokens)), replica.policy.projection))
+            parts.append((answer(replica.hidden), replica.policy.projection))
         if self.settings.kind in ("live", "trust_region"):
             with torch.no_grad():
-                parts.append((scatter(run_student(tokens)), student.projection))
+                parts.append((answer(run_student), student.projection))
         with gathered([weight for _, weight in parts]):
 
             def logits(rows: slice) -> torch.Tensor:

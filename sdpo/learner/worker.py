@@ -22,14 +22,15 @@ import torch
 from sdpo.algorithms.base import LossPlan
 from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
 from sdpo.learner.extensions import build_extensions
-from sdpo.learner.model import PolicyModel, load_model, pad
+from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.objective import Targets, build_objective
+from sdpo.learner.packing import Pack, fill, pack
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher, gathered
 from sdpo.losses.chunked import chunks
-from sdpo.losses.logits import sampled_log_probs
+from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.placement import weight_transfer
 from sdpo.recipe import Recipe
 from sdpo.weights.publisher import Publisher
@@ -39,6 +40,7 @@ class LearnerWorker:
     def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
         self.recipe, self.plan, self.rank = recipe, plan, rank
         self.on_gpu = recipe.profile == "gpu"
+        self._triton = None if recipe.learner.triton else False  # None: where there is a device for it
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 listens for the others."""
@@ -127,35 +129,42 @@ class LearnerWorker:
         return [_by_row(self._score(rows, self._run_student), rows) for rows in micro_batches]
 
     def _loss(self, rows: list[Row]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        tokens = self._tokens(rows)
         settings = self.recipe.learner
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
             targets = self._sequence_means(rows, targets, teacher)
-            objective = build_objective(self.plan, targets, teacher)
-            return self.engine(tokens, objective, settings.chunk_tokens, self.recipe.rollout.temperature)
+            objective = build_objective(self.plan, targets, teacher, self._triton)
+            return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
 
     def _teacher_logits(self, rows: list[Row]):
         """Context of the teacher's logits for the rows' response tokens; zeros where a row has no teacher context."""
-        taught = [row.teacher_prompt_ids is not None for row in rows]
-        # Under ZeRO-3 the other ranks may need this one in the teacher's collectives, so it runs on any rows then.
-        if self.teacher is None or not (any(taught) or self.recipe.learner.zero_stage == 3):
+        if self.teacher is None:
             return nullcontext()
-        if not any(taught):
-            taught = [True] * len(rows)
-        chosen = [row for row, t in zip(rows, taught, strict=True) if t]
-        prompts = [row.prompt_ids if row.teacher_prompt_ids is None else row.teacher_prompt_ids for row in chosen]
-        tokens = pad(prompts, [row.response_ids for row in chosen], self.device)
-        mask = np.concatenate([np.full(len(row.response_ids), t) for row, t in zip(rows, taught, strict=True)])
-        where = torch.from_numpy(mask).to(self.device)
+        taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
+        prompts = [rows[i].teacher_prompt_ids for i in taught]
+        lengths = [len(row.response_ids) for row in rows]
+        passes = fill(prompts, [lengths[i] for i in taught], self.recipe.learner.micro_batch_tokens)
+        order = [taught[j] for members in passes for j in members]
+        packs = [self._pack([rows[taught[j]] for j in members], "teacher_prompt_ids") for members in passes]
+        if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives
+            packs += [self._pack(rows[:1])] * (self._most(len(packs)) - len(packs))
+        if not packs:
+            return nullcontext()
+        ends = np.cumsum(lengths)
+        where = [np.arange(ends[i] - lengths[i], ends[i]) for i in order]
+        places = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *where])).to(self.device)
 
         def scatter(hidden: torch.Tensor) -> torch.Tensor:
-            if bool(where.all()):
-                return hidden
-            return hidden.new_zeros(len(where), hidden.shape[1]).index_put_((where,), hidden)
+            everywhere = hidden.new_zeros(ends[-1], hidden.shape[1])
+            return everywhere.index_copy_(0, places, hidden[: len(places)])
 
-        temperature = self.recipe.rollout.temperature
-        return self.teacher.logits(self.student, self._run_student, tokens, temperature, scatter)
+        return self.teacher.logits(self.student, self._run_student, packs, self.recipe.rollout.temperature, scatter)
+
+    def _most(self, number: int) -> int:
+        """The largest `number` of all ranks.  Collective."""
+        largest = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return int(largest)
 
     def _targets(self, rows: list[Row]) -> Targets:
         def joined(name: str) -> torch.Tensor:
@@ -185,7 +194,8 @@ class LearnerWorker:
         lengths = [len(row.response_ids) for row in rows]
         if gap:  # the teacher first: running the student's head lets ZeRO-3 release a matrix that a live teacher needs
             slices = chunks(sum(lengths), self.recipe.learner.chunk_tokens)
-            theirs = torch.cat([sampled_log_probs(teacher(s), targets.tokens[s]) for s in slices])
+            passes = (vocabulary_pass(teacher(s), targets.tokens[s], triton=self._triton) for s in slices)
+            theirs = torch.cat([found.log_probs for found in passes])
         own = self._score(rows, self._run_student)
         if gap:
             targets = replace(targets, sequence_gap=_response_means(own - theirs, lengths))
@@ -201,18 +211,20 @@ class LearnerWorker:
         tokens = torch.from_numpy(np.concatenate([row.response_ids for row in rows])).to(self.device)
 
         def log_probs(logits: torch.Tensor, s: slice):
-            return logits.new_zeros(()), {"log_probs": sampled_log_probs(logits, tokens[s])}
+            return logits.new_zeros(()), {
+                "log_probs": vocabulary_pass(logits, tokens[s], triton=self._triton).log_probs
+            }
 
-        hidden = run(self._tokens(rows))
+        hidden = run(self._pack(rows))
         head, settings = policy.model.get_output_embeddings(), self.recipe.learner
         return head(hidden, log_probs, settings.chunk_tokens, self.recipe.rollout.temperature)[1]["log_probs"]
 
-    def _tokens(self, rows: list[Row]):
-        return pad([row.prompt_ids for row in rows], [row.response_ids for row in rows], self.device)
+    def _pack(self, rows: list[Row], prompts: str = "prompt_ids") -> Pack:
+        return pack([getattr(row, prompts) for row in rows], [row.response_ids for row in rows], self.device)
 
-    def _run_student(self, tokens) -> torch.Tensor:
+    def _run_student(self, pack: Pack) -> torch.Tensor:
         with torch.no_grad():
-            return self.engine(tokens)
+            return self.engine(pack)
 
     # ------------------------------------------------------------------------------------- weights and checkpoints
 

@@ -42,7 +42,7 @@ def divergence(
 
     Half-precision inputs are raised to float32.  ValueError: an option out of its range, or without effect here.
     """
-    _check(alpha, top_k, support, entry_clip, entry_weights, advantage_clip)
+    check_options(alpha, top_k, support, entry_clip, entry_weights, advantage_clip)
     student, teacher = _raise(student_logits), _raise(teacher_logits).detach()
     if top_k is None or top_k >= student.shape[-1]:
         ids = None
@@ -54,6 +54,22 @@ def divergence(
         student, teacher, ids = top_k_log_probs(
             student, teacher, top_k, tail=tail, support=support, normalized=normalized
         )
+    return support_divergence(student, teacher, alpha, ids, entry_clip, entry_weights, advantage_clip)
+
+
+def support_divergence(
+    student: Tensor,
+    teacher: Tensor,
+    alpha: float,
+    ids: Tensor | None,
+    entry_clip: float | None = None,
+    entry_weights: Tensor | None = None,
+    advantage_clip: float | None = None,
+) -> Tensor:
+    """`divergence` [n] between log-probs [n, K'] over the same entries.
+
+    ids  [n, K], the entries of the vocabulary that they belong to, K' = K, or K + 1 with a tail; None: all of them
+    """
     if advantage_clip is not None:
         return _advantage_form(student, teacher, advantage_clip)
     entries = _entries(student, teacher, alpha)
@@ -93,7 +109,8 @@ def _weights_on_support(weights: Tensor, ids: Tensor | None, entries: int) -> Te
     return chosen
 
 
-def _check(alpha, top_k, support, entry_clip, entry_weights, advantage_clip) -> None:
+def check_options(alpha, top_k, support, entry_clip, entry_weights, advantage_clip) -> None:
+    """ValueError: an option of `divergence` out of its range, or without effect."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 (forward KL) and 1 (reverse KL)")
     if top_k is not None and top_k < 1:

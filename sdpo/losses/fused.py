@@ -58,9 +58,9 @@ class _FullDivergence(torch.autograd.Function):
 
 
 def _forward_kl(student: Tensor, teacher: Tensor, _alpha: float) -> tuple[Tensor, ...]:
-    p, student_entropy, student_lse = _softmax(student)
+    p, student_entropy, student_lse = softmax_statistics(student)
     del p
-    q, teacher_entropy, teacher_lse = _softmax(teacher)
+    q, teacher_entropy, teacher_lse = softmax_statistics(teacher)
     entries = (teacher - student).sub_((teacher_lse - student_lse).unsqueeze(-1)).mul_(q)
     loss = entries.sum(-1)
     gradient = torch.softmax(student, -1, out=entries).sub_(q)
@@ -68,9 +68,9 @@ def _forward_kl(student: Tensor, teacher: Tensor, _alpha: float) -> tuple[Tensor
 
 
 def _reverse_kl(student: Tensor, teacher: Tensor, _alpha: float) -> tuple[Tensor, ...]:
-    q, teacher_entropy, teacher_lse = _softmax(teacher)
+    q, teacher_entropy, teacher_lse = softmax_statistics(teacher)
     del q
-    p, student_entropy, student_lse = _softmax(student)
+    p, student_entropy, student_lse = softmax_statistics(student)
     entries = (student - teacher).sub_((student_lse - teacher_lse).unsqueeze(-1)).mul_(p)
     loss = entries.sum(-1)
     gradient = entries.addcmul_(p, loss.unsqueeze(-1), value=-1.0)
@@ -78,8 +78,8 @@ def _reverse_kl(student: Tensor, teacher: Tensor, _alpha: float) -> tuple[Tensor
 
 
 def _jensen_shannon(student: Tensor, teacher: Tensor, alpha: float) -> tuple[Tensor, ...]:
-    p, student_entropy, student_lse = _softmax(student)
-    q, teacher_entropy, teacher_lse = _softmax(teacher)
+    p, student_entropy, student_lse = softmax_statistics(student)
+    q, teacher_entropy, teacher_lse = softmax_statistics(teacher)
     m = torch.lerp(p, q, alpha).clamp_(min=torch.finfo(p.dtype).tiny)
     teacher_part = _x_log_x_over_m(q, m).sum(-1).mul_(alpha)
     del q
@@ -92,7 +92,7 @@ def _jensen_shannon(student: Tensor, teacher: Tensor, alpha: float) -> tuple[Ten
 _FORMS = {0.0: _forward_kl, 1.0: _reverse_kl}
 
 
-def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities [n, V], entropy [n], logsumexp [n]."""
     p = logits.softmax(-1)
     # The largest probability and its logit give the normaliser without another tensor of this size.

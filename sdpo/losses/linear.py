@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from sdpo.losses.chunked import GradientSums, check_inputs, chunks, project, projected_loss
-from sdpo.losses.divergence import divergence
-from sdpo.losses.fused import full_divergence
-from sdpo.losses.logits import entropy, sampled_log_probs
+from sdpo.losses.vocabulary import vocabulary_pass
 
 
 def linear_divergence(
@@ -24,6 +22,7 @@ def linear_divergence(
     chunk_tokens: int,
     temperature: float = 1.0,
     tokens: Tensor | None = None,
+    triton: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Σ_i w_i·D(student_i, teacher_i) for output matrices applied to hidden states, and by-products of the same pass.
@@ -33,6 +32,7 @@ def linear_divergence(
     token_weights  [N], see `aggregate.token_weights`
     tokens         [N]: the sampled tokens, for their log-probs
     alpha, options as in `divergence`; temperature divides both logits
+    triton         as in `vocabulary_pass`: None chooses the kernels on a CUDA device, False forces plain PyTorch
 
     Returns the loss and, per token [N] and detached: "divergence", "student_entropy", "teacher_entropy" (nats); with
     `tokens` also "log_probs" and "teacher_log_probs".
@@ -46,22 +46,17 @@ def linear_divergence(
 
     def chunk_loss(logits: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
         teacher = project(teacher_hidden[rows], teacher_weight, temperature)
-        if options:
-            losses = divergence(logits, teacher, alpha, **options)
-            with torch.no_grad():
-                entropies = entropy(logits), entropy(teacher)
-                normalisers = logits.logsumexp(-1), teacher.logsumexp(-1)
-        else:
-            result = full_divergence(logits, teacher, alpha)
-            losses = result.losses
-            entropies = result.student_entropy, result.teacher_entropy
-            normalisers = result.student_logsumexp, result.teacher_logsumexp
-        outputs = {"divergence": losses, "student_entropy": entropies[0], "teacher_entropy": entropies[1]}
+        found = vocabulary_pass(
+            logits, None if tokens is None else tokens[rows], teacher, alpha, triton=triton, **options
+        )
+        outputs = {
+            "divergence": found.losses,
+            "student_entropy": found.entropy,
+            "teacher_entropy": found.teacher_entropy,
+        }
         if tokens is not None:
-            ids = tokens[rows].unsqueeze(-1)
-            outputs["log_probs"] = logits.detach().gather(-1, ids).squeeze(-1) - normalisers[0]
-            outputs["teacher_log_probs"] = teacher.gather(-1, ids).squeeze(-1) - normalisers[1]
-        return (losses * token_weights[rows]).sum(), outputs
+            outputs |= {"log_probs": found.log_probs, "teacher_log_probs": found.teacher_log_probs}
+        return (found.losses * token_weights[rows]).sum(), outputs
 
     return projected_loss(
         student_hidden, student_weight, chunk_loss, chunk_tokens=chunk_tokens, temperature=temperature
@@ -69,30 +64,34 @@ def linear_divergence(
 
 
 def linear_log_prob(
-    hidden: Tensor, weight: Tensor, tokens: Tensor, *, chunk_tokens: int, temperature: float = 1.0
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    *,
+    chunk_tokens: int,
+    temperature: float = 1.0,
+    triton: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log π of `tokens` [N], differentiable in `hidden` [N, H] and `weight` [V, H], and the entropies [N], detached.
 
     For losses that are no weighted sum known beforehand.  The backward pass computes the logits a second time; a loss
-    that `projected_loss` can express saves that product.
+    that `projected_loss` can express saves that product.  `triton` as in `vocabulary_pass`.
     """
     check_inputs(hidden, weight, chunk_tokens, temperature)
-    log_probs, entropies = _LinearLogProb.apply(hidden, weight, tokens, chunk_tokens, temperature)
+    log_probs, entropies = _LinearLogProb.apply(hidden, weight, tokens, chunk_tokens, temperature, triton)
     return log_probs, entropies
 
 
 class _LinearLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, tokens, chunk_tokens, temperature):
+    def forward(ctx, hidden, weight, tokens, chunk_tokens, temperature, triton):
         ctx.save_for_backward(hidden, weight, tokens)
-        ctx.settings = chunk_tokens, temperature
+        ctx.settings = chunk_tokens, temperature, triton
         pairs = []
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in chunks(hidden.shape[0], chunk_tokens):
-                logits = project(hidden[rows], weight, temperature).log_softmax(-1)
-                pairs.append(
-                    (sampled_log_probs(logits, tokens[rows], normalized=True), entropy(logits, normalized=True))
-                )
+                found = vocabulary_pass(project(hidden[rows], weight, temperature), tokens[rows], triton=triton)
+                pairs.append((found.log_probs, found.entropy))
         log_probs, entropies = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         ctx.mark_non_differentiable(entropies)
         return log_probs, entropies
@@ -101,14 +100,15 @@ class _LinearLogProb(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_log_probs, _grad_entropies):
         hidden, weight, tokens = ctx.saved_tensors
-        chunk_tokens, temperature = ctx.settings
+        chunk_tokens, temperature, triton = ctx.settings
         gradients = GradientSums(hidden, weight, temperature, *ctx.needs_input_grad[:2])
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in chunks(hidden.shape[0], chunk_tokens):
-                # d log π(token) / d logits = onehot(token) − π
-                piece = grad_log_probs[rows].unsqueeze(-1)
-                grad_logits = project(hidden[rows], weight, temperature).softmax(-1).mul_(-piece)
-                grad_logits.scatter_add_(-1, tokens[rows].unsqueeze(-1), piece)
+                logits = project(hidden[rows], weight, temperature).requires_grad_()
+                with torch.enable_grad():
+                    log_probs = vocabulary_pass(logits, tokens[rows], triton=triton).log_probs
+                (grad_logits,) = torch.autograd.grad(log_probs, logits, grad_log_probs[rows])
+                del logits, log_probs
                 gradients.add(rows, grad_logits)
         grad_weight = None if gradients.weight is None else gradients.weight.to(weight.dtype)
-        return gradients.hidden, grad_weight, None, None, None
+        return gradients.hidden, grad_weight, None, None, None, None

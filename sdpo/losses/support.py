@@ -31,10 +31,15 @@ def top_k_log_probs(
 
 def _restrict(logits: Tensor, ids: Tensor, *, tail: bool, normalized: bool) -> Tensor:
     top = logits.gather(-1, ids)
-    if not tail:
-        return top.log_softmax(-1)  # the full normaliser cancels
-    if not normalized:
+    if tail and not normalized:
         top = top - logits.logsumexp(-1, keepdim=True)
+    return complete(top, tail=tail)
+
+
+def complete(log_probs: Tensor, *, tail: bool) -> Tensor:
+    """A distribution [n, K'] from the log-probs [n, K] of K entries of a larger one, as in `top_k_log_probs`."""
+    if not tail:
+        return log_probs.log_softmax(-1)  # the full normaliser cancels
     # The clamp keeps the rest of a distribution that is all in its top K at 1e−7 instead of log 0.
-    rest = torch.log(-torch.expm1(top.logsumexp(-1, keepdim=True).clamp(max=-1e-7)))
-    return torch.cat([top, rest], dim=-1)
+    rest = torch.log(-torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp(max=-1e-7)))
+    return torch.cat([log_probs, rest], dim=-1)

@@ -41,13 +41,17 @@ def recipe(model: Path, algorithm: str = "sdpo", *overrides: str) -> Recipe:
 
 
 def samples(count: int, seed: int = 0, same_context: bool = False, reference: bool = False) -> list[Sample]:
-    """Responses of 1 to 11 tokens; every third one has no teacher context, unless contexts are the prompts."""
+    """Responses of 1 to 11 tokens; every third one has no teacher context, unless contexts are the prompts.
+
+    Up to three share a prompt, with which their teacher contexts begin.
+    """
     rng = np.random.default_rng(seed)
     made = []
     for i in range(count):
         length = int(rng.integers(1, 12))
-        prompt = tuple(rng.integers(0, VOCABULARY, rng.integers(3, 20)).tolist())
-        other = tuple(rng.integers(0, VOCABULARY, len(prompt) + 7).tolist())
+        if i % 4 in (0, 3):
+            prompt = tuple(rng.integers(0, VOCABULARY, rng.integers(3, 20)).tolist())
+        other = (*prompt, *rng.integers(0, VOCABULARY, rng.integers(1, 8)).tolist())
         taught = same_context or i % 3 != 1
         made.append(
             Sample(

@@ -36,8 +36,7 @@ def _plain(hidden, weight, teacher, token_weights, alpha, top_k, temperature=1.0
     if top_k is not None:
         ids = s.detach().topk(top_k).indices
         s, t = s.gather(-1, ids), t.gather(-1, ids)
-        s = torch.cat([s, torch.log1p(-s.exp().sum(-1, keepdim=True))], -1)
-        t = torch.cat([t, torch.log1p(-t.exp().sum(-1, keepdim=True))], -1)
+        s, t = (torch.cat([x, _rest(x)], -1) for x in (s, t))
     p, q = s.exp(), t.exp()
     if alpha == 0:
         losses = (q * (t - s)).sum(-1)
@@ -49,6 +48,11 @@ def _plain(hidden, weight, teacher, token_weights, alpha, top_k, temperature=1.0
     loss = (token_weights * losses).sum()
     loss.backward()
     return loss.detach(), hidden.grad, weight.grad, losses.detach()
+
+
+def _rest(top):
+    """Log of the mass beside the top K, at least 1e−7, as released."""
+    return torch.log1p(-top.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-7))
 
 
 def _loss_fn(teacher, token_weights, alpha, top_k, dtype=torch.float64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from sdpo.losses.advantages import group_advantages
 from sdpo.losses.aggregate import counts, token_weights
 from sdpo.losses.chunked import projected_loss
 from sdpo.losses.credit import token_credit
-from sdpo.losses.divergence import divergence
 from sdpo.losses.importance import ratio_clip
-from sdpo.losses.logits import sampled_log_probs
 from sdpo.losses.policy import clip_masks, policy_gradient
+from sdpo.losses.vocabulary import vocabulary_pass
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = json.loads((DATA / "losses.json").read_text())
+TRITON = os.environ.get("TRITON_INTERPRET") == "1"  # in the process that `test_vocabulary` starts
 CHUNK = 5  # does not divide the number of tokens
 
 
@@ -63,13 +64,11 @@ def test_sdpo(settings, arrays):
     teacher = case["teacher_logits"].flatten(0, 1)
 
     def fn(logits, rows):
-        log_probs = sampled_log_probs(logits, tokens[rows])
-        if settings["level"] == "token":
-            losses = token_credit(log_probs, sampled_log_probs(teacher[rows], tokens[rows]))
-        else:
-            losses = divergence(logits, teacher[rows], settings["alpha"], settings["top_k"], settings["tail"])
+        form = {k: settings[k] for k in ("alpha", "top_k", "tail")} if settings["level"] == "logit" else {}
+        found = vocabulary_pass(logits, tokens[rows], teacher[rows].contiguous(), **form, triton=TRITON)
+        losses = token_credit(found.log_probs, found.teacher_log_probs) if not form else found.losses
         if settings["is_clip"] is not None:
-            losses = losses * ratio_clip(log_probs, old[rows], settings["is_clip"])
+            losses = losses * ratio_clip(found.log_probs, old[rows], settings["is_clip"])
         return (weights[rows] * losses).sum(), {}
 
     loss, grad, _ = _run(case["student_logits"], fn)
@@ -94,7 +93,7 @@ def test_grpo(settings, arrays):
     clip = (settings["clip_low"], settings["clip_high"], settings["dual_clip"])
 
     def fn(logits, rows):
-        log_probs = sampled_log_probs(logits, tokens[rows])
+        log_probs = vocabulary_pass(logits, tokens[rows], triton=TRITON).log_probs
         losses = policy_gradient(log_probs, old[rows], flat[rows], *clip)
         _, dual = clip_masks(log_probs, old[rows], flat[rows], *clip)
         return (weights[rows] * losses).sum(), {"dual": dual}

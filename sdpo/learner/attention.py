@@ -1,0 +1,175 @@
+"""Attention over packs, as implementations that transformers' models can be loaded with.
+
+Each takes the queries, keys and values of a whole pack, [1, heads, T, size], and `groups` from the call of the model.
+No mask of T×T is made except by "eager", which is the definition that the others are tested against.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from sdpo.errors import UserError
+from sdpo.learner.packing import Group
+
+Groups = tuple[Group, ...]
+
+
+def register(attention: str) -> str:
+    """The name under which a model is loaded with the packed form of `model.attention`."""
+    name = f"packed_{attention}"
+    AttentionInterface.register(name, {"sdpa": _sdpa, "flash_attention_2": _flash, "eager": _masked}[attention])
+    return name
+
+
+def check(config) -> None:
+    """UserError for a model whose layers mix tokens in other ways than attention."""
+    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if other:
+        raise UserError(
+            f"{config.model_type} has layers of type {', '.join(sorted(other))}, which would mix the responses that "
+            "are packed into one row. Use a model with attention layers only (Qwen3, Llama, OLMo, Mistral, …)."
+        )
+
+
+def _sdpa(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+    """Per group two calls of PyTorch's attention: the shared tokens, and the sequences that continue them."""
+    _refuse(rest)
+    options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
+    sizes = [size for group in groups for size in (group.shared, sum(group.own))]
+    parts = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
+    outputs = []
+    for group in groups:
+        shared, own = next(parts), next(parts)
+        if group.shared:
+            outputs.append(_causal(shared, sliding_window, options))
+        if sum(group.own):
+            outputs.append(_continue(group, shared, own, sliding_window, options))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _causal(qkv, sliding_window, options) -> torch.Tensor:
+    length = qkv[0].shape[2]
+    if sliding_window is not None and length > sliding_window:
+        return scaled_dot_product_attention(*qkv, attn_mask=_window(length, length, sliding_window, qkv[0]), **options)
+    return scaled_dot_product_attention(*qkv, is_causal=True, **options)
+
+
+def _continue(group: Group, shared, own, sliding_window, options) -> torch.Tensor:
+    """The own tokens of the group's sequences, as a batch padded to the longest."""
+    lengths = tuple(n for n in group.own if n)
+    if len(lengths) == 1 and not group.shared:
+        return _causal(own, sliding_window, options)
+    count, longest = len(lengths), max(lengths)
+    padded, kept = _padding(lengths, own[0].device)
+
+    def batch(x):  # [1, heads, Σ own, size] → [count, heads, longest, size]
+        return x[0].index_select(1, padded).unflatten(1, (count, longest)).transpose(0, 1)
+
+    query = batch(own[0])
+    key, value = (torch.cat([shared[i].expand(count, -1, -1, -1), batch(own[i])], dim=2) for i in (1, 2))
+    total = group.shared + longest
+    if sliding_window is not None and total > sliding_window:
+        mask = _window(longest, total, sliding_window, query)
+    else:
+        mask = causal_lower_right(longest, total)
+    output = scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
+    return output.transpose(0, 1).flatten(1, 2).index_select(1, kept)[None]
+
+
+@lru_cache(maxsize=512)
+def _padding(lengths: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(place of every entry of the padded batch among the own tokens, places of these in the batch), both flat."""
+    longest, starts = max(lengths), np.cumsum((0, *lengths[:-1]))
+    steps = np.arange(longest)
+    padded = starts[:, None] + np.minimum(steps, np.array(lengths)[:, None] - 1)
+    kept = np.flatnonzero(steps < np.array(lengths)[:, None])
+    return torch.from_numpy(padded.reshape(-1)).to(device), torch.from_numpy(kept).to(device)
+
+
+def _window(queries: int, keys: int, window: int, like: torch.Tensor) -> torch.Tensor:
+    """The queries are the last of the keys' positions; each sees the last `window` positions up to its own."""
+    behind = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
+    return (behind >= 0) & (behind < window)
+
+
+def _flash(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+    """FlashAttention over sequences of different lengths; a query's sequence may be shorter than that of its keys.
+
+    Not yet run on a GPU.
+    """
+    from flash_attn import flash_attn_varlen_func
+
+    _refuse(rest)
+    keys, query_ends, key_ends, longest = _varlen(groups, query.device)
+    output = flash_attn_varlen_func(
+        query[0].transpose(0, 1),
+        *(x[0].index_select(1, keys).transpose(0, 1) for x in (key, value)),
+        query_ends,
+        key_ends,
+        longest,
+        longest,
+        dropout_p=dropout,
+        softmax_scale=scaling,
+        causal=True,  # aligned at the end of the keys
+        window_size=(-1, -1) if sliding_window is None else (sliding_window - 1, 0),
+    )
+    return output[None], None
+
+
+@lru_cache(maxsize=4)
+def _varlen(groups: Groups, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """(places of the keys, ends of the sequences among queries and among keys, the longest), for `_flash`."""
+    keys, queries, start = [], [], 0
+    for group in groups:
+        shared = np.arange(start, start + group.shared)
+        if group.shared:
+            keys.append(shared)
+            queries.append(group.shared)
+        start += group.shared
+        for own in filter(None, group.own):
+            keys.append(np.concatenate([shared, np.arange(start, start + own)]))
+            queries.append(own)
+            start += own
+    ends = (np.cumsum([0, *lengths], dtype=np.int32) for lengths in (queries, map(len, keys)))
+    tensors = (torch.from_numpy(array).to(device) for array in (np.concatenate(keys), *ends))
+    return *tensors, max(map(len, keys))
+
+
+def _masked(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+    """All tokens of the pack against all others, with a mask."""
+    _refuse(rest)
+    allowed = torch.zeros(query.shape[2], query.shape[2], dtype=torch.bool)
+    positions, start = [], 0
+    for group in groups:
+        shared = slice(start, start + group.shared)
+        allowed[shared, shared] = True
+        positions.append(torch.arange(group.shared))
+        start = shared.stop
+        for own in group.own:
+            place = slice(start, start + own)
+            allowed[place, shared] = allowed[place, place] = True
+            positions.append(torch.arange(group.shared, group.shared + own))
+            start = place.stop
+    behind = torch.cat(positions)[:, None] - torch.cat(positions)
+    allowed &= behind >= 0
+    if sliding_window is not None:
+        allowed &= behind < sliding_window
+    heads = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(heads, dim=1) for x in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    weights = scores.masked_fill(~allowed.to(query.device), -torch.inf).float().softmax(-1).to(query.dtype)
+    weights = torch.nn.functional.dropout(weights, dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _refuse(options: dict) -> None:
+    """What these forms do not compute: attention sinks, soft-capped scores, biases by position."""
+    unknown = [name for name in ("s_aux", "softcap", "position_bias") if options.get(name) is not None]
+    if unknown:
+        raise UserError(f"The model's attention uses {', '.join(unknown)}, which packed attention does not support.")

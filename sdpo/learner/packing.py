@@ -1,0 +1,120 @@
+"""Sequences packed into one row without padding, and prefixes that several of them share computed once.
+
+A pack is a row of T tokens, group after group.  The sequences of a group begin with the same `shared` tokens, which
+stand there once, followed by what is their own:
+
+    [shared 1][own a][own b][own c][shared 2][own d][own e] …      positions of own tokens continue the shared ones
+
+Each own token attends to the shared tokens of its group and to those before it in its own sequence
+(`sdpo.learner.attention`), so its hidden state is the one of the sequence alone.  The responses to one question share
+the whole prompt; the teacher's prompts for them share the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Group:
+    shared: int
+    own: tuple[int, ...]  # lengths; 0 where a sequence is the shared part and no more
+
+    @property
+    def length(self) -> int:
+        return self.shared + sum(self.own)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What a model runs on.  N response tokens in all, in the order in which the sequences were given."""
+
+    input_ids: torch.Tensor  # int64 [1, T]
+    position_ids: torch.Tensor  # int64 [1, T]
+    predicts: torch.Tensor  # int64 [N]: where the hidden state stands that predicts a response token
+    groups: tuple[Group, ...]
+
+
+def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device) -> Pack:
+    """One pack of prompts and responses, int64 [P] and [R], none empty.
+
+    The last token of a response is left out: its hidden state predicts nothing.
+    """
+    sequences = [np.concatenate([p, r[:-1]]) for p, r in zip(prompts, responses, strict=True)]
+    ids, positions, groups = [], [], []
+    predicts: list[np.ndarray] = [np.empty(0, np.int64)] * len(sequences)
+    start = 0
+    for members, shared in _groups(prompts):
+        ids.append(sequences[members[0]][:shared])
+        positions.append(np.arange(shared))
+        own_start = start + shared
+        for i in members:
+            prompt, length = len(prompts[i]), len(sequences[i])
+            ids.append(sequences[i][shared:])
+            positions.append(np.arange(shared, length))
+            places = np.arange(prompt - 1, length) + own_start - shared
+            if prompt == shared:
+                places[0] = start + shared - 1  # the last token of the prompt is a shared one
+            predicts[i] = places
+            own_start += length - shared
+        groups.append(Group(shared, tuple(len(sequences[i]) - shared for i in members)))
+        start = own_start
+    row = [torch.from_numpy(np.concatenate(parts)).to(device) for parts in (ids, positions, predicts)]
+    return Pack(row[0][None], row[1][None], row[2], tuple(groups))
+
+
+def fill(prompts: Sequence[np.ndarray], response_lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Indices of the sequences in packs of about `limit` tokens at most (one sequence at least).
+
+    Sequences that share much stand together.
+    """
+    packs: list[list[int]] = []
+    room = 0
+    for i in _sorted(prompts):
+        whole = len(prompts[i]) + response_lengths[i]
+        added = whole - common_prefix(prompts[packs[-1][-1]], prompts[i]) if packs else whole
+        if packs and added <= room:
+            packs[-1].append(i)
+            room -= added
+        else:
+            packs.append([i])
+            room = limit - whole
+    return packs
+
+
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    n = min(len(a), len(b))
+    different = np.flatnonzero(a[:n] != b[:n])
+    return int(different[0]) if len(different) else n
+
+
+def _sorted(prompts: Sequence[np.ndarray]) -> list[int]:
+    """Prompts that begin alike come one after the other."""
+    return sorted(range(len(prompts)), key=lambda i: prompts[i].astype(">i8").tobytes())
+
+
+def _groups(prompts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:
+    """(members, tokens they share) of each group, so that the fewest tokens are left: `saved` is maximal."""
+    order = _sorted(prompts)
+    common = [common_prefix(prompts[a], prompts[b]) for a, b in zip(order, order[1:], strict=False)]
+    saved, begin = [0] * (len(order) + 1), [0] * (len(order) + 1)  # of the best groups of the first k
+    prefix = [0] * (len(order) + 1)  # of the last of these
+    for k in range(1, len(order) + 1):
+        saved[k], begin[k] = saved[k - 1], k - 1
+        shared = len(prompts[order[k - 1]])
+        for first in range(k - 2, -1, -1):
+            shared = min(shared, common[first])
+            if shared == 0:
+                break
+            gain = saved[first] + shared * (k - 1 - first)
+            if gain > saved[k]:
+                saved[k], begin[k], prefix[k] = gain, first, shared
+    groups, k = [], len(order)
+    while k:
+        groups.append((order[begin[k] : k], prefix[k]))
+        k = begin[k]
+    return groups[::-1]
