@@ -49,10 +49,18 @@ class DataSettings(Settings):
 
 
 class ContextSettings(Settings):
-    template: Literal["published", "compact"] = "published"
+    template: Literal["published", "compact", "sdft", "opsd"] = "published"
     max_prompt_tokens: int = Field(2048, ge=8)
     max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
-    demonstration: Literal["random", "none"] = Field("random", description="which success of the group is shown")
+    demonstration: Literal["random", "solution", "column", "none"] = Field(
+        "random",
+        description="random: another success of the group; solution: the problem's reference program; column: a column "
+        "of the dataset",
+    )
+    column: str | None = Field(None, description="the dataset's column that holds demonstrations")
+    teacher_thinking: bool | None = Field(
+        None, description="enable_thinking of the teacher's prompt; null: as model.thinking"
+    )
     feedback: Literal["fallback", "always", "never"] = Field(
         "fallback", description="show environment feedback: only without a demonstration, always, or never"
     )
@@ -275,7 +283,11 @@ class Recipe(Settings):
             )
         if self.data.source == "minicode" and self.data.problem_split != "marked":
             raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
-        if self.distillation is not None and self.rollout.responses == 1 and self.context.feedback == "never":
+        if (
+            self.distillation is not None
+            and self.rollout.responses == 1
+            and (self.context.demonstration, self.context.feedback) == ("random", "never")
+        ):
             raise ValueError("a single response has no sibling, and context.feedback=never leaves the teacher nothing")
         if self.rollout.colocated and (self.rollout.engines, self.rollout.tensor_parallel_size) != (
             self.learner.ranks,
@@ -296,6 +308,8 @@ class Recipe(Settings):
             raise ValueError(
                 "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
             )
+        if self.context.demonstration == "column" and self.context.column is None:
+            raise ValueError("context.demonstration=column needs the column's name: set context.column")
         return self
 
     @property
@@ -371,6 +385,12 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
         lambda r: r.distillation is None and r.context.demonstration != "none",
         "without a teacher",
     ),
+    (
+        "context.column",
+        lambda r: r.distillation is None or r.context.demonstration != "column",
+        "unless a teacher has context.demonstration=column",
+    ),
+    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
     ("context.feedback_noise", lambda r: _noisy(r) and r.distillation is None, "without a teacher"),
     ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),

@@ -27,6 +27,7 @@ from sdpo.placement import Placement, engine_config, plan_placement
 from sdpo.recipe import Recipe
 from sdpo.report import run_report
 from sdpo.rollout.fleet import Fleet
+from sdpo.sources import check_texts
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.trainer import Trainer
 
@@ -115,6 +116,8 @@ def _resume(folder: RunFolder, console: Console) -> None:
 def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
+    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
+        check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(problem)
         if recipe.distillation is not None:

@@ -34,6 +34,7 @@ class Problem:
     limits: Limits = field(default_factory=Limits)
     files: Mapping[str, str] = field(default_factory=dict)  # modules that the program may import: name → source
     solution: str | None = None  # a reference program, where the source has one; reaches a teacher only by name
+    columns: Mapping[str, str] = field(default_factory=dict)  # further texts of its row; the same holds for them
 
     @property
     def functional(self) -> bool:
