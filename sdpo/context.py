@@ -1,9 +1,10 @@
 """From a problem to the student's prompt, and from what happened to the teacher's prompt.
 
-The teacher sees the same chat template and system message as the student (and its thinking mode, unless the recipe gives
-it its own), with a demonstration and/or feedback behind the question (arXiv 2601.20802 §3 and its released templates;
-texts in `sdpo.templates`, where they come from in `sdpo.sources`).  Everything that is inserted is cut to its token budget *before* it is put into the template, so that neither the question nor the
-instruction nor the generation header can be cut; each cut is counted.
+The teacher sees the same chat template and system message as the student (and its thinking mode, unless the recipe
+gives it its own), with a demonstration and/or feedback behind the question (arXiv 2601.20802 §3 and its released
+templates; the texts are in `sdpo.templates`, where they come from in `sdpo.sources`).  Everything that is inserted is
+cut to its token budget *before* it is put into the template, so that neither the question nor the instruction nor the
+generation header can be cut; each cut is counted.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from sandbox import Judgement, Sandbox, extract_code
+from sdpo.algorithms import build_algorithm
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
 from sdpo.rollout.requests import Sampling
+from sdpo.sources import dataset_text
 from sdpo.types import Group, Problem, Rollout
 
 
@@ -57,13 +59,22 @@ class Generation:
             max_tokens=rollout.max_response_tokens,
         )
         self.evaluation_sampling = evaluation_sampling(recipe)
+        self.judges = build_algorithm(recipe).needs_rewards
 
     async def responses(
         self, problem: Problem, seed: Sequence[int], on_response: Callable[[int], None] = lambda count: None
     ) -> PendingGroup:
-        """The group of a training step: on the training tests, with the tests that the feedback policy asks for."""
-        rollouts = await self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
+        """The group of a training step: on the training tests, with the tests that the feedback policy asks for.
+
+        An algorithm that needs no rewards gets its responses without judgements.
+        """
+        if self.recipe.rollout.source != "policy":
+            rollouts = [self._demonstrated(problem)]
+        else:
+            rollouts = await self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
         on_response(len(rollouts))
+        if not self.judges:
+            return PendingGroup(problem, tuple(rollouts), ())
         stop = self.recipe.sandbox.feedback_from
         judging = [self._judge(problem, r, problem.training_tests, stop) for r in rollouts]
         return PendingGroup(problem, tuple(rollouts), tuple(asyncio.ensure_future(j) for j in judging))
@@ -91,6 +102,15 @@ class Generation:
             )
             for r in raw
         ]
+
+    def _demonstrated(self, problem: Problem) -> Rollout:
+        """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN."""
+        text = dataset_text(self.recipe.rollout.source, self.recipe.context.column)(problem)
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        most = self.recipe.rollout.max_response_tokens
+        unknown = np.full(min(len(ids), most), np.nan, np.float32)
+        reason = "stop" if len(ids) <= most else "length"
+        return Rollout(self.contexts.prompt(problem), tuple(ids[:most]), text, unknown, reason, policy_version=0)
 
     async def _judge(self, problem: Problem, rollout: Rollout, tests, stop: str) -> Judgement:
         return await self.sandbox.ajudge(

@@ -50,7 +50,7 @@ async def train(
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
         info = RunInfo.collect(
-            recipe=recipe.recipe, algorithm=recipe.algorithm.name, seed=recipe.seed, profile=recipe.profile
+            recipe=recipe.recipe, algorithm=recipe.algorithm.label, seed=recipe.seed, profile=recipe.profile
         )
         folder.create(info, settings)
     else:
@@ -118,6 +118,8 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
     if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
+    if recipe.rollout.source != "policy":
+        check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
     for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(problem)
         if recipe.distillation is not None:
@@ -130,7 +132,7 @@ def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[s
         project=recipe.tracking.project,
         group=recipe.recipe,
         name=recipe.name,
-        tags=[recipe.algorithm.name, recipe.profile],
+        tags=[recipe.algorithm.label, recipe.profile],
         config=settings,
         mode=recipe.tracking.wandb,
         run_id=folder.info.wandb_id,

@@ -1,7 +1,7 @@
 """Where the text comes from that a teacher is told, or that a policy imitates.
 
-A source is a function of a group, the index of a response in it and a random generator; it returns a text, or None where
-it has nothing to tell.  Ground truth (`reference_solution`, `dataset_column`) is a source like the others, and no
+A source is a function of a group, the index of a response in it and a random generator; it returns a text, or None
+where it has nothing to tell.  Ground truth (`reference_solution`, `dataset_column`) is a source like the others, and no
 default: it reaches a teacher only where a recipe names it (`context.demonstration`), a policy only as `rollout.source`.
 """
 
@@ -74,12 +74,13 @@ def demonstrations(kind: str, column: str | None) -> Source:
     return {"random": sibling_success, "none": nothing}[kind]
 
 
-def check_texts(problems: Sequence[Problem], kind: str, column: str | None, option: str) -> None:
-    """Raises UserError where a source of the dataset has nothing for any problem."""
+def check_texts(problems: Sequence[Problem], kind: str, column: str | None, option: str, every: bool = False) -> None:
+    """Raises UserError where a source of the dataset has nothing for any problem, or, with `every`, for one of them."""
     text = dataset_text(kind, column)
-    if all(text(problem) is None for problem in problems):
+    have = sum(text(problem) is not None for problem in problems)
+    if have == 0 or (every and have < len(problems)):
         what = "reference solution (metadata.solution)" if kind == "solution" else f"column {column!r}"
         raise UserError(
-            f"{option}={kind}, but none of the {len(problems)} training problems has a {what}. Give rows that have one "
-            "(data.path), or choose another source."
+            f"{option}={kind}, but {have or 'none'} of the {len(problems)} training problems "
+            f"{'have' if have > 1 else 'has'} a {what}. Give rows that have one (data.path), or choose another source."
         )

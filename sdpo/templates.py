@@ -1,8 +1,9 @@
 """The texts around a problem: how a student is asked, and how a teacher is told what went wrong.
 
-`PUBLISHED` is what SDPO used on LiveCodeBench (arXiv 2601.20802, released code).  `SDFT` has that paper's teacher text
-(arXiv 2601.19897); `OPSD` says in this project's own words what the text of arXiv 2601.18734 asks for.  `COMPACT` is this project's own short
-form for the bundled policy, whose vocabulary has a few hundred words and whose answers have a few dozen tokens.
+`PUBLISHED` is what SDPO used on LiveCodeBench (arXiv 2601.20802, released code).  `SDFT` has the teacher's text of
+arXiv 2601.19897; `OPSD` says in this project's own words what that of arXiv 2601.18734 asks for.  `COMPACT` is this
+project's own short form for the bundled policy, whose vocabulary has a few hundred words and whose answers have a few
+dozen tokens.
 """
 
 from __future__ import annotations

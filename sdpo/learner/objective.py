@@ -87,8 +87,8 @@ def _distillation(
     teacher = teacher_logits.log_softmax(-1)
     teacher_log_probs = sampled_log_probs(teacher, t.tokens, normalized=True)
     if s.level == "logit":
-        form = {"alpha": s.alpha, "top_k": s.top_k, "tail": s.tail, "advantage_clip": s.advantage_clip}
-        loss = divergence(student, teacher, **form, normalized=True)
+        options = ("alpha", "top_k", "tail", "support", "entry_clip", "advantage_clip")
+        loss = divergence(student, teacher, **{name: getattr(s, name) for name in options}, normalized=True)
     elif s.level == "token":
         loss = token_credit(log_probs, teacher_log_probs)
     else:
