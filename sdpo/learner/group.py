@@ -40,6 +40,7 @@ class Learner:
         """`actor_options`: resources of one rank (`sdpo.placement`); in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
+        plan = replace(plan, weight_hook=None)  # called here; a rank need not find the module that it comes from
         for rank in range(recipe.learner.ranks):
             where: Any = "DEFAULT"
             if group is not None:

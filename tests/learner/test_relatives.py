@@ -104,10 +104,8 @@ def test_opsd(model, start, double, tokenizer, version):  # noqa: F811
     options = {
         "v3": ["distillation.entry_clip=0.0005"],
         "v1": ["distillation.alpha=0.5", "distillation.entry_clip=null"],
-        "sampled": [
-            "distillation.alpha=1", "distillation.level=token", "distillation.top_k=null", "distillation.entry_clip=null",
-        ],
-    }[version]  # fmt: skip
+        "sampled": ["distillation.level=token", "distillation.alpha=1", "distillation.entry_clip=null"],
+    }[version]
     settings = recipe(model, "opsd", *ROUNDED, *options, "distillation.sampler_threshold=null", "learner.lr=3e-3")
     assert not build_algorithm(settings).needs_rewards
     worker, passed = start(settings), [[True], [False], [False]]
