@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,11 @@ class Generation:
             max_tokens=rollout.max_response_tokens,
         )
         self.evaluation_sampling = evaluation_sampling(recipe)
-        self.judges = build_algorithm(recipe).needs_rewards
+
+    @cached_property
+    def judges(self) -> bool:
+        """Whether training responses are judged; evaluation alone does not need the algorithm."""
+        return build_algorithm(self.recipe).needs_rewards
 
     async def responses(
         self, problem: Problem, seed: Sequence[int], on_response: Callable[[int], None] = lambda count: None
