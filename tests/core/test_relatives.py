@@ -41,16 +41,16 @@ def assign(recipe, contexts, *groups):
 
 
 def test_srpo_routes_by_correct_and_taught(tokenizer):  # noqa: F811
-    g = group([True, False, False, False])
+    g = group([True, True, False, False])
     broken = Judgement(Verdict.SANDBOX_ERROR, message="worker died")
     g = Group(g.problem, g.rollouts, (*g.judgements[:3], broken))
     alone = group([False, False])
     contexts = builder(tokenizer, feedback="never")
     first, second = assign(load("srpo"), contexts, g, alone)
     assert [(s.advantages is not None, s.teacher is not None) for s in first] == [
-        (True, False), (False, True), (False, True), (False, False),
+        (True, False), (True, False), (False, True), (False, False),
     ]  # fmt: skip
-    assert first[0].advantages[0] == pytest.approx(2 / 3)  # of the whole group that was judged
+    assert first[0].advantages[0] == pytest.approx(1 / 3)  # of the whole group that was judged
     assert [(s.advantages is not None, s.teacher is not None) for s in second] == [(True, False)] * 2
 
 
