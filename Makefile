@@ -27,11 +27,13 @@ CHOICE = $(call flag,ALGORITHM,--algorithm) $(call flag,PROFILE,--profile) $(if 
 RECIPES = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train compare eval export
+.PHONY: train compare eval export profile
 train: recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
 	@$(SDPO) train $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
 compare: nothing-unknown recipe-given setup  ## pass@k against generations, the newest run of each algorithm: RECIPE=livecodebench
 	@$(SDPO) compare $(call squote,$(RECIPE)) $(ARGS)
+profile: recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
+	@$(SDPO) profile $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
 eval: model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
 	@$(SDPO) eval $(call flag,RECIPE,--recipe) $(call flag,PROFILE,--profile) $(call flag,OUT,--out) \
 	    $(call squote,$(MODEL)) $(OVERRIDES) $(ARGS)
@@ -58,9 +60,16 @@ lint: nothing-unknown setup  ## check the style
 	@.venv/bin/ruff check $(ARGS)
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(SDPO) doctor $(ARGS)
-bench: nothing-unknown setup  ## the benchmarks that need no GPU, one after the other: [BENCH=sandbox]
-	@set -e; for file in $(if $(BENCH),$(BENCH:%=benchmarks/%.py),$(sort $(wildcard benchmarks/*.py))); do \
-	    echo "== $$file"; $(PYTHON_IN_VENV) $$file $(ARGS); done
+# In order of what they need: memory of its own first, then processor time.
+BENCHES := linear_divergence learner_step training_step_trl weight_update overlap scaling sandbox
+bench: nothing-unknown setup build/bench/.done  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
+	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
+	@$(PYTHON_IN_VENV) -m benchmarks.page
+build/bench/.done: requirements/bench.txt
+	@rm -rf build/bench
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --target build/bench -r $<
+	@touch $@
 
 ##@ Housekeeping
 .PHONY: setup lock clean help recipe-given model-given run-given nothing-unknown

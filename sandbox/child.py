@@ -12,6 +12,7 @@ from .modules import PROGRAM_FILE
 from .runner import Program
 
 _RING_S = 0.005  # the judge hears of a series at least this often
+_PIECE = 1 << 16  # bytes of a report for which there is no room at once
 _LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _REHEARSAL = """
 import sys
@@ -120,12 +121,13 @@ class _Outbox:
             sent = self._reports.send(data)
         except BlockingIOError:
             sent = 0
-        if sent < len(data):  # the judge has to make room
+        whole = sent == len(data)
+        while sent < len(data):  # the judge has to make room, and to hear of every piece: else it sleeps meanwhile
             self._ring(report)
             self._reports.setblocking(True)
-            self._reports.sendall(memoryview(data)[sent:])
+            sent += self._reports.send(memoryview(data)[sent : sent + _PIECE])
             self._reports.setblocking(False)
-        if last or self._count >= self._next_ring or report.clock_s - self._rang > _RING_S:
+        if last or not whole or self._count >= self._next_ring or report.clock_s - self._rang > _RING_S:
             self._ring(report)
 
     def _ring(self, report: wire.Report) -> None:

@@ -44,6 +44,9 @@ class Sandbox:
     ) -> None:
         if isolation != "auto" and isolation not in LEVELS:
             raise ValueError(f"isolation must be one of {('auto', *LEVELS)}, it is {isolation!r}")
+        for name, number in (("workers", workers), ("pool", pool)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, it is {number}; None chooses by the machine")
         self.workers = workers or len(os.sched_getaffinity(0))
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * _DESCRIPTORS_PER_CHILD)  # the rest is the caller's
         self._engine = Engine(

@@ -22,6 +22,7 @@ _SEND_TIMEOUT_S = 10.0
 _DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
+_STILLBORN = 100  # in a row: children that died before they could take a program
 _ZYGOTE_RESTARTS = 3  # in a row, without a single child in between
 
 
@@ -67,6 +68,8 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._closing = False
+        self._failure: BaseException | None = None  # what ended the engine's thread before `close`
+        self._server: Zygote | None = None
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
         self.started: Future[dict] = Future()
@@ -84,6 +87,8 @@ class Engine:
             task.future.set_result(task.judgement)
             return task.future
         with self._lock:
+            if self._failure is not None:
+                raise SandboxError(f"this sandbox has ended: {self._failure}") from self._failure
             if self._closing:
                 raise SandboxError("this sandbox is closed; judge inside of its `with` block")
             self._submitted.append(task)
@@ -116,14 +121,18 @@ class Engine:
             self.started.set_result(self._server.report)
             while not self._closing:
                 self._turn()
-            self._server.close()
         except BaseException as error:
             failure = error
+            if isinstance(error, OSError):  # descriptors, above all
+                failure = SandboxError(f"the sandbox cannot go on: {error} (`ulimit -n`, `ulimit -u`, memory?)")
             if not self.started.done():
-                self.started.set_exception(error)
+                self.started.set_exception(failure)
+            self._failure = failure
         with self._lock:
             self._closing = True
             tasks = [*self._submitted, *self._waiting, *(run.task for run in self._runs.values())]
+        if self._server is not None:
+            self._server.close()
         for child in self._children.values():
             child.close()
         for task in tasks:
@@ -137,6 +146,7 @@ class Engine:
         self._idle.clear()
         self._runs: dict[int, Run] = {}  # by slot
         self._retired: list[Child] = []  # stopped, to be killed when there is time
+        self._stillborn = 0
         self._coming = 0  # children asked for and not ready yet
 
     def _register_server(self) -> None:
@@ -246,6 +256,7 @@ class Engine:
         if child.pidfd < 0:  # its first word
             if child.ready():
                 self._coming -= 1
+                self._stillborn = 0
                 self._idle.append(child)
             else:
                 self._unregister(child)
@@ -319,7 +330,7 @@ class Engine:
             wall_s = time.monotonic() - run.began
             result = result_of_exit(run.task, run.task.next_test, end, run.output(), cpu_s, wall_s)
             if result is not None:
-                run.task.record(result)
+                run.task.take(result, run.position)
                 self._release(run)
             else:
                 del self._runs[end.slot]
@@ -328,6 +339,9 @@ class Engine:
             self._idle.remove(child)
         elif child.pidfd < 0:
             self._coming -= 1
+            self._stillborn += 1
+            if self._stillborn > _STILLBORN:
+                raise SandboxError(f"children die before they can take a program, with wait status {end.status}")
         self._unregister(child)
         child.close()
 

@@ -149,7 +149,9 @@ class Hardening:
             os.setresuid(user, user, user)
         linux.drop_capabilities()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        descriptors = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(_DESCRIPTORS, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
         if self._ruleset >= 0:
             landlock.restrict(self._ruleset)
             os.close(self._ruleset)

@@ -53,6 +53,5 @@ class ProgramSource:
 def install(sources: dict[str, str]) -> MemoryModules:
     modules = MemoryModules(sources)
     sys.meta_path.insert(0, modules)
-    for name in modules.sources:
-        sys.modules.pop(name, None)  # a file takes precedence over a module that happens to be loaded already
+    modules.forget()  # a file takes precedence over a module that happens to be loaded already
     return modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 
 _STAR = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json "
@@ -25,4 +26,5 @@ def install_prelude() -> dict[str, object]:
     exec(compile(PRELUDE, "<prelude>", "exec"), namespace)
     names = {name: value for name, value in namespace.items() if not name.startswith("__")}
     vars(builtins).update(names)
+    copy.deepcopy.__defaults__ = (None, object())  # a marker, a list by default, which it hands to the caller's `memo`
     return names

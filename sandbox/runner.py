@@ -38,7 +38,7 @@ class Program:
         self._code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
         if repeated:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else {})
+            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None)
             self._collect |= self.repeatable and screen.needs_collection(tree)
 
     def run(
@@ -112,14 +112,20 @@ def _call(code: types.CodeType, namespace: dict, name: str, lines: str) -> objec
 class _Memory(io.BytesIO):
     """stdin of a program in a series, without a system call."""
 
+    mode = "rb"
+
     def fileno(self) -> int:
         return 0
 
 
 def _open_streams(stdin: bytes | None) -> None:
+    """As an interpreter in the locale C.UTF-8 has them: line ends stay, bytes that are not UTF-8 come and go."""
     source = io.FileIO(0, "r", False) if stdin is None else _Memory(stdin)
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(source), "utf-8")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", False)), "utf-8")
+    sink = io.FileIO(1, "w", False)
+    source.name, sink.name = "<stdin>", "<stdout>"
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(source), "utf-8", "surrogateescape", "\n")
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(sink), "utf-8", "surrogateescape", "\n")
+    sys.stdin.mode, sys.stdout.mode = "r", "w"
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(
         io.BufferedWriter(io.FileIO(2, "w", False)), "utf-8", "backslashreplace"
     )
@@ -137,13 +143,17 @@ def _end_of_script(namespace: dict, collect: bool) -> BaseException | None:
                 if thread is not threading.current_thread() and not thread.daemon:
                     thread.join()
         atexit._run_exitfuncs()
-        streams = {sys.stdout, sys.__stdout__, original}
+        current, others = sys.stdout, (sys.__stdout__, original)
         namespace.clear()
         if collect:
             gc.collect()
-        for stream in streams:
-            if stream is not None and not isinstance(stream, io.StringIO) and not stream.closed:
+        if current is not None and not getattr(current, "closed", False):
+            current.flush()
+        for stream in others:  # these are only dropped, which flushes them where that is possible
+            try:
                 stream.flush()
+            except Exception:
+                pass
     except SystemExit:
         return None
     except BaseException as error:

@@ -16,7 +16,7 @@ def read_tests(path: Path) -> list[TestCase]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadTests(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadTests(f"{path} is not JSON: {error}; expected a list of objects with input and output") from None
     return parse_tests(content, str(path))
 
@@ -31,11 +31,13 @@ def parse_tests(content: object, where: str) -> list[TestCase]:
         raise BadTests(f"{where}: expected a list of at least one test, each an object with input and output")
     tests = []
     for number, item in enumerate(content, 1):
+        if not isinstance(item, dict):
+            raise BadTests(f"{where}: test {number} is no object; one with input and output is needed")
         try:
             name = item.get("fn_name", fn_name)
             kind = item.get("testtype", "functional" if name else "stdin")
             tests.append(TestCase(item["input"], item["output"], kind, name))
-        except (AttributeError, KeyError) as error:
+        except KeyError as error:
             raise BadTests(f"{where}: test {number} lacks {error}: an object with input and output is needed") from None
     return tests
 
@@ -85,7 +87,7 @@ def _from_lines(path: Path, common: list[TestCase] | None) -> list[tuple[str, st
         try:
             item = json.loads(line)
             code = item["code"] if "code" in item else extract_code(item["response"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadTests(f"{where}: expected a JSON object with code or response ({error})") from None
         tests = parse_tests(item["tests"], where) if "tests" in item else common
         if tests is None:

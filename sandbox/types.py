@@ -12,6 +12,7 @@ from .errors import BadTests
 
 TestType = Literal["stdin", "functional"]
 Stop = Literal["first_failure", "all"]
+_LARGEST = 10**9  # of any limit, in its unit: the kernel's own numbers end somewhere
 
 
 class Verdict(StrEnum):
@@ -54,9 +55,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("cpu_time_s", "memory_mb", "output_kb", "processes"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Limits.{name} must be positive, it is {getattr(self, name)!r}")
-        if self.wall_time_s is not None and not self.wall_time_s > 0:
+            if not 0 < getattr(self, name) <= _LARGEST:
+                raise ValueError(f"Limits.{name} must be positive, up to {_LARGEST:,}; it is {getattr(self, name)!r}")
+        if self.wall_time_s is not None and not 0 < self.wall_time_s <= _LARGEST:
             raise ValueError(f"Limits.wall_time_s must be positive or None, it is {self.wall_time_s!r}")
 
     @property
@@ -138,6 +139,8 @@ def check_job(job: Job) -> None:
     """Raise `BadTests` (or ValueError) for a job that no program could be judged by."""
     if job.stop not in ("first_failure", "all"):
         raise ValueError(f'stop must be "first_failure" or "all", it is {job.stop!r}')
+    if not isinstance(job.code, str | None):
+        raise BadTests(f"the program must be text (str) or None, it is {type(job.code).__name__}")
     if not job.tests:
         raise BadTests("there are no tests: a program without tests would pass whatever it does; give at least one")
     for number, test in enumerate(job.tests, 1):

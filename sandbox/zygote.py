@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import resource
@@ -66,7 +67,7 @@ class Child:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         try:
             self.pidfd = os.pidfd_open(self.process_id)
-        except OSError:
+        except ProcessLookupError:
             return False
         return True
 
@@ -125,17 +126,22 @@ class Zygote:
             "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
         }
         command = [sys.executable, "-I", "-S", "-B", str(_BOOTSTRAP), str(theirs.fileno()), json.dumps(settings)]
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            start_new_session=True,
-        )
-        theirs.close()
+        try:
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.control.close()
+            raise SandboxError(f"the fork server did not start: {error}") from None
+        finally:
+            theirs.close()
         self.report = self._hello()
 
     def _hello(self) -> dict:
@@ -160,13 +166,15 @@ class Zygote:
         """What has arrived.  Raises EOFError when the server is gone."""
         while True:
             try:
-                data, ancillary, *_ = self.control.recvmsg(256, socket.CMSG_SPACE(16), socket.MSG_DONTWAIT)
+                data, ancillary, flags, _ = self.control.recvmsg(256, socket.CMSG_SPACE(16), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionError:
                 raise EOFError from None
             if not data:
                 raise EOFError
+            if flags & socket.MSG_CTRUNC:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             if data[:1] == b"C":
                 descriptors = array.array("i", ancillary[0][2])
                 yield Child(wire.SPAWNED.unpack(data)[1], list(descriptors))

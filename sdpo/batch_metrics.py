@@ -10,11 +10,15 @@ import numpy as np
 from sdpo.types import Group, Sample
 
 
-def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]]) -> dict[str, float]:
-    """Pass rate, spread of the groups, lengths, verdict counts, and how much of the batch feeds which stream."""
+def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]], version: int) -> dict[str, float]:
+    """Pass rate, spread of the groups, lengths, verdict counts, and how much of the batch feeds which stream.
+
+    version: of the weights that learned from the batch, before they did.
+    """
     rollouts = [r for group in groups for r in group.rollouts]
     lengths = np.array([len(r.response_ids) for r in rollouts])
     rates = np.array([group.rewards.mean() for group in groups if group.judgements])
+    lags = [version - r.policy_version for r in rollouts if r.policy_version]  # a dataset's responses have none
     flat = [s for group in samples for s in group]
     verdicts = Counter(str(j.verdict) for group in groups for j in group.judgements)
     distinct = [len({r.text for r in group.rollouts}) / len(group.rollouts) for group in groups]
@@ -26,6 +30,7 @@ def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]]) 
         "response/length_max": float(lengths.max()),
         "response/truncated_fraction": float(np.mean([r.truncated for r in rollouts])),
         "response/tokens": float(lengths.sum()),
+        **({"response/staleness_mean": float(np.mean(lags))} if lags else {}),
         **{f"verdict/{name.replace(' ', '_')}": float(count) for name, count in verdicts.items()},
     }
 

@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _overrides(evaluate)
 
+    profile = _command(commands, "profile", "run a few steps and print where time and memory go")
+    _recipe(profile)
+    profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
+
     compare = _command(commands, "compare", "pass@k against generations: the newest run of each algorithm and seed")
     compare.add_argument("recipe", help="the recipe's name, for example livecodebench")
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from sdpo.algorithms import build_algorithm
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
-from sdpo.rollout.requests import Sampling
+from sdpo.rollout.requests import RawRollout, Sampling
 from sdpo.sources import dataset_text
 from sdpo.types import Group, Problem, Rollout
 
@@ -74,39 +74,44 @@ class Generation:
         An algorithm that needs no rewards gets its responses without judgements.
         """
         if self.recipe.rollout.source != "policy":
-            rollouts = [self._demonstrated(problem)]
-        else:
-            rollouts = await self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
-        on_response(len(rollouts))
-        if not self.judges:
-            return PendingGroup(problem, tuple(rollouts), ())
+            on_response(1)
+            return PendingGroup(problem, (self._demonstrated(problem),), ())
         stop = self.recipe.sandbox.feedback_from
-        judging = [self._judge(problem, r, problem.training_tests, stop) for r in rollouts]
-        return PendingGroup(problem, tuple(rollouts), tuple(asyncio.ensure_future(j) for j in judging))
+
+        async def respond(sampled: Awaitable[Rollout]) -> tuple[Rollout, asyncio.Task[Judgement] | None]:
+            rollout = await sampled
+            on_response(1)
+            if not self.judges:
+                return rollout, None
+            return rollout, asyncio.ensure_future(self._judge(problem, rollout, problem.training_tests, stop))
+
+        sampled = self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
+        rollouts, judging = zip(*await asyncio.gather(*map(respond, sampled)), strict=True)
+        return PendingGroup(problem, rollouts, tuple(task for task in judging if task is not None))
 
     async def evaluation_responses(self, problem: Problem, n: int) -> list[Rollout]:
         """Seeded by the problem alone, so that evaluations of different steps differ by the policy only."""
         seed = [self.recipe.seed, *problem.id.encode()]
-        return await self._sample(problem, n, self.evaluation_sampling, seed)
+        return await asyncio.gather(*self._sample(problem, n, self.evaluation_sampling, seed))
 
     async def evaluation_verdict(self, problem: Problem, code: str | None) -> Judgement:
         return await self.sandbox.ajudge(code, problem.evaluation_tests, problem.limits, files=problem.files)
 
-    async def _sample(self, problem: Problem, n: int, sampling: Sampling, seed: Sequence[int]) -> list[Rollout]:
+    def _sample(self, problem: Problem, n: int, sampling: Sampling, seed: Sequence[int]) -> list[Awaitable[Rollout]]:
         prompt = self.contexts.prompt(problem)
         number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        raw = await self.fleet.generate_group(prompt, n, sampling, number)
-        return [
-            Rollout(
-                prompt_ids=prompt,
-                response_ids=r.response_ids,
-                text=self.tokenizer.decode(r.response_ids, skip_special_tokens=True),
-                sampler_log_probs=r.log_probs,
-                finish_reason=r.finish_reason,
-                policy_version=r.policy_version,
-            )
-            for r in raw
-        ]
+        return [self._rollout(prompt, raw) for raw in self.fleet.generate(prompt, n, sampling, number)]
+
+    async def _rollout(self, prompt: Sequence[int], sampled: Awaitable[RawRollout]) -> Rollout:
+        raw = await sampled
+        return Rollout(
+            prompt_ids=prompt,
+            response_ids=raw.response_ids,
+            text=self.tokenizer.decode(raw.response_ids, skip_special_tokens=True),
+            sampler_log_probs=raw.log_probs,
+            finish_reason=raw.finish_reason,
+            policy_version=raw.policy_version,
+        )
 
     def _demonstrated(self, problem: Problem) -> Rollout:
         """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN."""

@@ -108,6 +108,9 @@ class RolloutSettings(Settings):
     gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
     enforce_eager: bool = False
     colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
+    staleness: int = Field(
+        0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
+    )
     cpu_threads: int = Field(2, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
 
@@ -388,6 +391,15 @@ class Recipe(Settings):
                 "rollout.colocated puts one engine on the GPU of each learner rank: set "
                 f"rollout.engines={self.learner.ranks} and rollout.tensor_parallel_size=1"
             )
+        if self.rollout.staleness and self.rollout.colocated:
+            raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
+        for name in ("policy_gradient", "distillation"):
+            stream = getattr(self, name)
+            if self.rollout.staleness and stream is not None and stream.sampler_threshold is None:
+                raise ValueError(
+                    f"rollout.staleness={self.rollout.staleness} samples with older weights; {name}.sampler_threshold "
+                    "corrects for that (2 is usual)"
+                )
         distillation = self.distillation
         if distillation is not None and distillation.level != "logit" and distillation.alpha != 1.0:
             raise ValueError(

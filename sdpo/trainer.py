@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 
 from sandbox import Sandbox
+from sdpo.ahead import Ahead
 from sdpo.algorithms import build_algorithm
 from sdpo.batch_metrics import batch_metrics, verdict_warning
 from sdpo.checkpoint import Checkpoints, TrainerState
 from sdpo.context import COUNTED, ContextBuilder
 from sdpo.data import Dataset
 from sdpo.evaluation import EvaluationResult, evaluate
-from sdpo.generation import Generation
+from sdpo.generation import Generation, PendingGroup
 from sdpo.interrupt import Interrupt, Stopped
 from sdpo.learner.group import Learner
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.types import Group, Problem, Sample
+from sdpo.usage import Usage
 
 
 class Trainer:
     """Owns the parts of a run and its state; the parts run in processes of their own.
 
-    On-policy: the engines hold the learner's weights whenever they generate.  Policy version v are the weights
-    after v − 1 generation batches.
+    Policy version v are the weights after v − 1 generation batches.  With rollout.staleness 0 the engines hold the
+    learner's weights whenever they generate; with s, a response may have begun s versions ago.
     """
 
     def __init__(
@@ -50,13 +52,15 @@ class Trainer:
         self.generation = Generation(recipe, self.contexts, tokenizer, fleet, sandbox)
         self.algorithm = build_algorithm(recipe)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.usage = Usage(fleet, learner)
+        self.batches = Ahead(self._generate, recipe.rollout.staleness, recipe.run.steps)
         self.state = TrainerState()
         self.rng = np.random.default_rng(recipe.seed)
         self.saved_step = -1
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
-        await self._start()
+        await self.start()
         run = self.recipe.run
         try:
             while True:
@@ -74,6 +78,8 @@ class Trainer:
             if self.saved_step != self.state.step > 0:
                 await self.save(best=False)
             return False
+        finally:
+            await self.batches.close()
 
     def _evaluation_due(self) -> bool:
         """Whether the present step is to be measured and has not been, here or before an interruption."""
@@ -87,14 +93,14 @@ class Trainer:
     async def step(self) -> None:
         """One generation batch: generate, judge, assign credit, update, publish, record."""
         step = self.state.step + 1
-        problems = self.draw(self.state.step)
-        groups = await self.interrupt.unless_stopped(self._generate_and_judge(problems, step))
+        groups = await self.interrupt.unless_stopped(self._generate_and_judge(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
                 learned = await self.learner.train(samples, progress.advance, step)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.fleet.handles, version=step + 1)
+        learned |= await self.usage.since_last()
         self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self._record(groups, samples, learned)
@@ -119,18 +125,22 @@ class Trainer:
             chosen.append(problems[order[place]])
         return chosen
 
-    async def _generate_and_judge(self, problems: Sequence[Problem], step: int) -> list[Group]:
-        """Programs are judged as responses finish; the phase `judge` is what is left after the last response."""
+    async def _generate_and_judge(self, step: int) -> list[Group]:
+        """Programs are judged as responses finish; the phases are what is left to wait for."""
         total = self.recipe.samples_per_step
         with self.tracker.phase("generate", total=total) as progress:
-            pending = await asyncio.gather(
-                *(
-                    self.generation.responses(problem, seed=[self.recipe.seed, step, i], on_response=progress.advance)
-                    for i, problem in enumerate(problems)
-                )
-            )
+            pending = await self.batches.take(step, progress.update)
         with self.tracker.phase("judge", total=total) as progress:
             return [await group.judged(progress.advance) for group in pending]
+
+    async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
+        seed = self.recipe.seed
+        return await asyncio.gather(
+            *(
+                self.generation.responses(problem, seed=[seed, step, i], on_response=on_response)
+                for i, problem in enumerate(self.draw(step - 1))
+            )
+        )
 
     async def evaluate(self) -> bool:
         """Measure pass@k on the evaluation problems (and the training problems, if asked).  True: the best yet."""
@@ -164,7 +174,7 @@ class Trainer:
         return True
 
     def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
-        metrics = batch_metrics(groups, samples) | learned
+        metrics = batch_metrics(groups, samples, self.state.step) | learned
         metrics |= {f"context/{name}": float(self.contexts.counts.pop(name, 0)) for name in COUNTED}
         self.tracker.log(self.state.step, self.state.generations, metrics)
         decode = self.tokenizer.decode
@@ -174,7 +184,7 @@ class Trainer:
         if warning := verdict_warning(groups):
             self.tracker.message(warning)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
         last = self.checkpoints.last()
         if last is not None:
@@ -187,6 +197,7 @@ class Trainer:
             await self.fleet.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.fleet.handles, version=self.state.step + 1)
+        await self.usage.since_last()
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)

@@ -51,7 +51,7 @@ class Rollout:
     text: str  # the decoded response, without special tokens
     sampler_log_probs: np.ndarray  # float32 [len(response_ids)], at the sampling temperature; NaN: a dataset's response
     finish_reason: str  # "stop" | "length"
-    policy_version: int  # number of weight publications that the sampling engine had seen
+    policy_version: int  # number of weight publications that the sampling engine had seen; 0: a dataset's response
 
     @property
     def truncated(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.algorithms.base import LossPlan, WeightHook
+from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.sums import Sums
 from sdpo.recipe import Recipe
@@ -26,9 +29,33 @@ class LearnerRank:
         from sdpo.learner.worker import LearnerWorker
 
         self.worker = LearnerWorker(recipe, plan, rank)
+        self.busy_seconds = 0.0
 
     def call(self, method: str, *arguments: Any) -> Any:
-        return getattr(self.worker, method)(*arguments)
+        started = time.monotonic()
+        try:
+            return getattr(self.worker, method)(*arguments)
+        finally:
+            self.busy_seconds += time.monotonic() - started
+
+    def usage(self) -> dict[str, float]:
+        import torch
+
+        return {
+            "busy_seconds": self.busy_seconds,
+            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+        }
+
+    def start_profile(self) -> None:
+        import torch
+
+        self.profiler = torch.profiler.profile()
+        self.profiler.start()
+
+    def end_profile(self, operators: int) -> tuple[list[Operator], float]:
+        self.profiler.stop()
+        return costliest(self.profiler.key_averages(), operators)
 
 
 class Learner:
@@ -104,6 +131,19 @@ class Learner:
 
     def _split(self, rows: Sequence[Row]) -> list[list[list[int]]]:
         return split(rows, self.recipe.learner.ranks, self.recipe.learner.micro_batch_tokens)
+
+    async def usage(self) -> dict[str, float]:
+        """Seconds at work, peak memory and peak GPU memory (bytes): of each the maximum over the ranks."""
+        ranks = await asyncio.gather(*(rank.usage.remote() for rank in self.ranks))
+        return {name: max(values[name] for values in ranks) for name in ranks[0]}
+
+    async def start_profile(self) -> None:
+        """Rank 0 records its operators from now on."""
+        await self.ranks[0].start_profile.remote()
+
+    async def end_profile(self, operators: int) -> tuple[list[Operator], float]:
+        """The operators of rank 0 that took longest by themselves, and the seconds of all."""
+        return await self.ranks[0].end_profile.remote(operators)
 
     async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines as `version`."""

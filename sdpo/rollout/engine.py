@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.config import EngineConfig, check_model
 from sdpo.rollout.metrics import EngineMetrics
-from sdpo.rollout.requests import EngineError, RawRollout, Sampling, VersionSpan, response_seed
+from sdpo.rollout.requests import EngineError, RawRollout, Sampling, VersionSpan
 from sdpo.weights.errors import WeightTransferError
 
 WARMUP_TOKENS = 8
@@ -139,10 +140,8 @@ class RolloutEngine:
 
     # ---- sampling ----
 
-    async def generate(self, prompt_ids: list[int], n: int, sampling: Sampling, seed: int) -> list[RawRollout]:
-        """n responses to one prompt, reproducible from `seed` for the same weights.
-
-        Response i draws from its own stream, `response_seed(seed, i)`, so neither n nor other requests change it.
+    async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> RawRollout:
+        """One response, reproducible from `seed` for the same weights, whatever else the engine does.
 
         Raises:
             UserError: the prompt leaves no room for a response in the engine's context.
@@ -150,18 +149,16 @@ class RolloutEngine:
         """
         self._check_usable()
         self._check_prompt(len(prompt_ids), 1)
-        tasks = [asyncio.create_task(self._one(prompt_ids, sampling, response_seed(seed, i))) for i in range(n)]
-        self._tasks.update(tasks)
+        task = asyncio.create_task(self._one(prompt_ids, sampling, seed))
+        self._tasks.add(task)
         try:
-            return await asyncio.gather(*tasks)
+            return await task
         except asyncio.CancelledError:
             if self._unusable:
                 raise EngineError(self._unusable) from None
             raise
         finally:
-            for task in tasks:
-                task.cancel()
-            self._tasks.difference_update(tasks)
+            self._tasks.discard(task)
 
     async def _one(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> RawRollout:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -336,5 +333,14 @@ class RolloutEngine:
         await self._llm.wake_up(tags)
 
     async def metrics(self) -> dict[str, float]:
-        """Counters of `EngineMetrics`, and tokens_per_second."""
-        return self._metrics.snapshot()
+        """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""
+        return self._metrics.snapshot() | {"memory_bytes": float(_resident_bytes())}
+
+
+def _resident_bytes() -> int:
+    own = psutil.Process()
+    total = own.memory_info().rss
+    for child in own.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += child.memory_info().rss
+    return total

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from sdpo.errors import UserError
 from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
-from sdpo.rollout.requests import EngineError, RawRollout, Sampling
+from sdpo.rollout.requests import EngineError, RawRollout, Sampling, response_seed
 
 CONCURRENT_CALLS = 65536  # per engine: vLLM queues requests itself, and control calls must not wait behind them
 POLL_SECONDS = 0.5
@@ -162,26 +162,37 @@ class Fleet:
 
     # ---- sampling ----
 
-    async def generate_group(
+    def generate(
         self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
-    ) -> list[RawRollout]:
-        """n responses to one prompt from the engine with the fewest responses under way (they share its prefix cache).
+    ) -> list[asyncio.Future[RawRollout]]:
+        """n responses to one prompt, each there as soon as it is finished.
 
-        The same seed and weights give the same responses, whichever engine serves them.
+        All come from the engine with the fewest responses under way: they share its prefix cache.  Response i draws
+        from its own stream, so that neither n, nor other requests, nor the choice of the engine change it.
 
-        Raises:
+        Raises (the responses, when awaited):
             UserError: the prompt does not fit.  EngineError: the engine cannot serve (see `RolloutEngine.generate`).
         """
-        index = self._least_loaded()
-        self._load[index] += n
-        ref = self.handles[index].generate.remote(list(prompt_ids), n, sampling, seed)
+        index, prompt = self._least_loaded(), list(prompt_ids)
+        self._load[index] += n  # now, not when the calls run: the next group chooses before that
+        seeds = [response_seed(seed, i) for i in range(n)]
+        return [asyncio.ensure_future(self._generate(index, prompt, sampling, number)) for number in seeds]
+
+    async def _generate(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> RawRollout:
+        ref = self.handles[index].generate.remote(prompt, sampling, seed)
         try:
             return await _result(ref)
         except asyncio.CancelledError:
             ray.cancel(ref)
             raise
         finally:
-            self._load[index] -= n
+            self._load[index] -= 1
+
+    async def generate_group(
+        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
+    ) -> list[RawRollout]:
+        """`generate`, all of them at once."""
+        return await asyncio.gather(*self.generate(prompt_ids, n, sampling, seed))
 
     async def score(self, prompt_ids: Sequence[int], response_ids: Sequence[int], engine: int = 0) -> np.ndarray:
         """Log-probs of given tokens, float32 [len(response_ids)]; slow, see `RolloutEngine.score`."""

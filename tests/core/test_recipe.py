@@ -68,6 +68,8 @@ def test_the_published_livecodebench_settings():
         (["data.path=there"], "data.path has no effect with data.source=minicode"),
         (["rollout.gpu_memory_utilization=0.5"], "has no effect with profile=cpu"),
         (["context.demonstration=none", "context.feedback=never"], "the teacher needs a context"),
+        (["rollout.staleness=1", "distillation.sampler_threshold=null"], "distillation.sampler_threshold corrects"),
+        (["rollout.staleness=1", "rollout.colocated=true"], "colocated"),
     ],
 )
 def test_mistakes_are_named(overrides, says):

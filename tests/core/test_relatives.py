@@ -104,7 +104,8 @@ async def test_sft_takes_the_demonstration_as_response_and_judges_nothing():
     assert rollout.response_ids[-1] == bundled.eos_token_id and not rollout.truncated
     [[sample]] = assign(recipe, contexts, g)
     assert sample.advantages.tolist() == [1.0] * len(rollout.response_ids) and sample.teacher is None
-    assert "train/pass_rate" not in batch_metrics([g], [[sample]])
+    metrics = batch_metrics([g], [[sample]], version=1)
+    assert "train/pass_rate" not in metrics and "response/staleness_mean" not in metrics
     [row] = rollout_rows([g], ["asked"])
     assert row["response"] == rollout.text and "passed" not in row
     short = Generation(load("sft", "rollout.max_response_tokens=5"), contexts, bundled, fleet=None, sandbox=None)

@@ -15,8 +15,9 @@ import pytest
 
 pytestmark = pytest.mark.timeout(600)
 
+SDPO = [sys.executable, "-m", "sdpo.cli"]
 COMMAND = [
-    sys.executable, "-m", "sdpo.cli", "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=3",
+    *SDPO, "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=3",
     "evaluation.every=0", "evaluation.at_start=false", "evaluation.samples=1", "evaluation.ks=[1]",
 ]  # fmt: skip
 
@@ -96,3 +97,12 @@ def test_interrupted_while_the_parts_start(tmp_path):
     run.interrupt()
     assert run.end() == 130, run.output
     assert "stopped" in run.output and "Traceback" not in run.output
+
+
+def test_a_profile_tells_where_time_and_memory_went(tmp_path):
+    command = [*SDPO, "profile", "livecodebench", "--profile", "cpu", "--steps", "1", "run.questions=4"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in ("mean of 1", "generate", "update", "engines at work", "peak, largest rank", "aten::mm"):
+        assert said in done.stdout
+    assert not any(tmp_path.iterdir())  # it leaves no run folder behind

@@ -136,6 +136,31 @@ async def test_the_loss_is_zero_when_teacher_and_student_see_the_same(kind, part
     assert abs(metrics["distillation/loss"]) < 1e-6 and abs(metrics["distillation/teacher_gain"]) < 1e-6
 
 
+class StaleTrainer(CheckedTrainer):
+    """Notes how many versions behind the learner each response began."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.lags = []
+
+    async def step(self):
+        await Trainer.step(self)
+        assert await self.fleet.versions() == [self.state.step + 1]
+        self.lags.append({self.state.step - r.policy_version for g in self.seen for r in g.rollouts})
+
+
+async def test_generation_runs_ahead_of_learning_by_no_more_than_the_bound(parts, sandbox, learner_for, tmp_path):
+    recipe = make_recipe("sdpo", "run.steps=4", "rollout.staleness=1")
+    trainer, folder = await run(recipe, tmp_path / "run", parts, sandbox, learner_for, StaleTrainer)
+    assert trainer.lags[0] == {0} and set.union(*trainer.lags[1:]) == {1}
+    rows = [row for row in folder.metrics if "learner/loss" in row]
+    assert [row["response/staleness_mean"] for row in rows] == [0, 1, 1, 1]
+    assert all(0 < row[f"usage/{part}"] < 1.05 for row in rows for part in ("engines", "learner"))
+    assert all(row[f"memory/{part}_mb"] > 100 for row in rows for part in ("engines", "learner"))
+    # The second batch was sampled with weights one update older than those that learned from it.
+    assert rows[0]["policy/sampler_gap_max"] < SAME_TOKENS < rows[1]["policy/sampler_gap_max"]
+
+
 class StoppedTrainer(CheckedTrainer):
     """Falls over after its second step, behind the checkpoint."""
 

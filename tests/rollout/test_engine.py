@@ -106,7 +106,7 @@ async def test_a_token_outside_of_the_vocabulary_is_refused(fleet):
 
 async def test_a_cancelled_request_leaves_the_engine(fleet):
     task = asyncio.ensure_future(fleet.generate_group(PROMPT, 16, Sampling(max_tokens=400), seed=5))
-    while (await fleet.metrics())["running"] < 16:
+    while (await fleet.metrics())["running"] < 8:  # on a busy machine some end before others begin
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -70,7 +70,8 @@ def test_lines(folder, capsys):
         ("{", "is not JSON"),
         ("[]", "at least one test"),
         ('[{"input": "1"}]', "test 1 lacks 'output'"),
-        ("[1]", "test 1 lacks"),
+        ("[1]", "test 1 is no object"),
+        ("[" * 100_000, "is not JSON"),
         ('[{"input": "x", "output": "1", "fn_name": "f"}]', "input is not JSON"),
         ('[{"input": 1, "output": "1"}]', "must be text"),
     ],
@@ -88,6 +89,39 @@ def test_missing_files_and_limits_out_of_range(folder, capsys):
     (folder / "p.py").write_text(ADD)
     assert _judge(folder, "p.py", "--memory-mb", "0") == 2
     assert "memory_mb must be positive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('{"code": 5}', "must be text"),
+        ('{"response": null}', "expected a JSON object with code or response"),
+        ("[" * 100_000, "expected a JSON object with code or response"),
+        ('{"code": "x", "tests": 5}', "at least one test"),
+    ],
+)
+def test_bad_lines_are_one_clear_line(folder, capsys, line, words):
+    (folder / "p.jsonl").write_text(line)
+    assert _judge(folder, "p.jsonl") == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("--workers=0", "workers must be"),
+        ("--workers=-1", "workers must be"),
+        ("--cpu-time-s=inf", "cpu_time_s must be"),
+        ("--memory-mb=99999999999999", "memory_mb must be"),
+        ("--wall-time-s=nan", "wall_time_s must be"),
+    ],
+)
+def test_numbers_out_of_range_are_one_clear_line(folder, capsys, option, words):
+    (folder / "p.py").write_text(ADD)
+    assert _judge(folder, "p.py", option) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
 
 
 def test_doctor_tells_the_level_and_that_it_works(capsys):

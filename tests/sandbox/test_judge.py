@@ -143,6 +143,37 @@ def test_large_inputs_and_outputs(sandbox):
     assert sandbox.judge(code, [TestCase(text, text)] * 2).passed
 
 
+def test_large_outputs_of_a_series_never_wait_for_the_judge(sandbox):
+    """Each is many times what fits into the socket at once; a judge that is not told would look once a CPU limit."""
+    tests = [TestCase(str(n), "x" * 1_000_000) for n in range(4)]
+    judgement = sandbox.judge("print('x' * 1_000_000)", tests, Limits(cpu_time_s=30, wall_time_s=300))
+    assert judgement.passed and max(test.wall_time_s for test in judgement.tests) < 30
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())\nprint(2)",
+        "class W:\n  def __init__(s, o): s.o = o\n  def write(s, t): s.o.write(t)\n  def flush(s): s.o.flush()\n"
+        "import sys\nsys.stdout = W(sys.stdout)\nprint(2)",
+        "assert sys.stdin.read() == '1' and (sys.stdin.name, sys.stdin.mode) == ('<stdin>', 'r')\nprint(2)",
+    ],
+)
+def test_streams_are_those_of_a_script(sandbox, code):
+    judgement = sandbox.judge(code, ONE * 2)
+    assert judgement.passed, judgement
+
+
+@pytest.mark.parametrize("code", ["print(ascii(sys.stdin.read()))", "print(ascii(open(0).read()))"])
+def test_line_ends_and_bad_bytes_arrive_as_they_are(sandbox, code):
+    expected = "'a\\r\\nb\\rc\\n\\udcff'" if "sys" in code else None
+    text = "a\r\nb\rc\n\udcff"
+    if expected is None:  # a file opened by the program has universal line ends and refuses bad bytes
+        text, expected = "a\r\nb\rc", "'a\\nb\\nc'"
+    judgement = sandbox.judge(code, [TestCase(text, expected)] * 3)
+    assert judgement.passed, judgement
+
+
 @pytest.mark.parametrize(
     "code, expected",
     [

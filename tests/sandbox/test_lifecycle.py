@@ -194,6 +194,27 @@ def test_a_sandbox_survives_the_thread_that_made_it():
         assert sandbox.judge(ADD, TESTS).passed
 
 
+def test_too_few_descriptors_are_named_as_the_cause():
+    script = (
+        "import resource\nfrom sandbox import *\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\nboxes = []\n"
+        "try:\n"
+        "    for _ in range(9):\n"
+        "        boxes.append(Sandbox(workers=1))\n"
+        "        boxes[-1].judge('print(2)', [TestCase('', '2')])\n"
+        "except SandboxError as error:\n"
+        "    print(error)\n"
+        "import os\nos._exit(not print('', end='', flush=True))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "Too many open files" in answer.stdout, answer
+
+
+def test_a_fork_server_that_cannot_start_is_a_sandbox_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(SandboxError, match="did not start.*nowhere"):
+        Sandbox(workers=1)
+
+
 def test_importing_the_package_brings_in_nothing_heavy():
     script = (
         "import sys, sandbox\nloaded = {m.split('.')[0] for m in sys.modules}\n"

@@ -1,8 +1,10 @@
+# ruff: noqa: E501
 """The screen for programs whose tests may share a process: it never accepts one that could carry something over."""
 
 from __future__ import annotations
 
 import ast
+import signal
 
 import pytest
 
@@ -83,6 +85,57 @@ globals()
 import threading
 """.strip().split("\n")
 
+# Each printed something else in a second run in the same process, or did not get its input there.
+CARRY_BY_DETOUR = {
+    "settrace": "def t(*a):\n  print('T')\nprint(1)\nsettrace(t)\n",
+    "setprofile": "def t(*a):\n  stdout.write('T')\nstdout.write('1')\nsetprofile(t)\n",
+    "audit": "def t(*a):\n  if 0: pass\n  try: print('A')\n  except Exception: pass\nprint(1)\naddaudithook(t)\n",
+    "getalloc": "print(getallocatedblocks())",
+    "switch": "f = getswitchinterval()\nprint(f)\nsetswitchinterval(f*2)",
+    "fileio": "print(FileIO(0).read())",
+    "open_code": "print(open_code('/dev/stdin').read())",
+    "hints": "def f(x: Counter): pass\nC = get_type_hints(f)['x']\nC.zz = 1 + (C.zz if hasattr(C,'zz') else 0)\nprint(C.zz)",
+    "hints_eval": "def f(x: \"[setattr(Counter,'zz',getattr(Counter,'zz',0)+1), int][1]\"): pass\nget_type_hints(f)\nprint(hasattr(Counter,'zz') and vars and '{.zz}'.format(Counter))",
+    "forwardref": "print(ForwardRef(\"[setattr(Counter,'zz',getattr(Counter,'zz',0)+1), Counter.zz][1]\")._evaluate({}, {}, frozenset()))",
+    "alias_sys": "s = sys\ns.path.append('x')\nprint(s.path.count('x'))",
+    "alias_random2": "r = random\nif input()=='1': r.seed(1)\nprint(r.random())",
+    "alias_functools": "print(str(deepcopy)[:14])\nf = functools\ndef zz(): pass\nf.wraps(zz)(deepcopy)",
+    "alias_io": "i = io\nprint(i.open(0).read())",
+    "mro_entries": "class X:\n  def __mro_entries__(self, bases):\n    for b in bases[1:]:\n      b.zz = 1 + (b.zz if hasattr(b,'zz') else 0)\n      print(b.zz)\n    return ()\nclass A(X(), Counter): pass",
+    "metaclass_fn": "def f(n, bases, ns):\n  b = bases[0]\n  b.zz = 1 + (b.zz if hasattr(b,'zz') else 0)\n  print(b.zz)\nclass A(Counter, metaclass=f): pass",
+    "attr_obj": "try: Counter.zz\nexcept AttributeError as e:\n  e.obj.zz = 5\n  print('no')\nelse: print('yes')",
+    "exit_type": "class A:\n  def __enter__(s): pass\n  def __exit__(s,t,v,b):\n    t.zz = 1 + (t.zz if hasattr(t,'zz') else 0)\n    print(t.zz)\n    return True\nwith A(): json.loads('')",
+    "subclasshook": "class A(Hashable):\n  @classmethod\n  def __subclasshook__(c, C):\n    C.zz = 1 + (C.zz if hasattr(C,'zz') else 0)\n    print(C.zz)\n    return True\nisinstance(ChainMap(), A)",
+    "enum_map": "x = (re.I|re.M)\nx._member_map_['a%d' % len(x._member_map_)] = 1\nprint(len(x._member_map_))",
+    "final_chain": "print(hasattr(Counter,'__final__'))\ndef f(c): return Counter\n@final\n@f\nclass A: pass",
+    "wraps_chain": "print(str(deepcopy)[:14])\ndef g(_): return deepcopy\ndef h(): pass\n@wraps(h)\n@g\ndef x(): pass",
+    "overloads": "n = input()\ndef f(): pass\ng = f\nif n == '1':\n  @overload\n  def f(): pass\nprint(len(get_overloads(g)))",
+    "dataclass_transform": "print(hasattr(Counter,'__dataclass_transform__'))\ndataclass_transform()(Counter)",
+    "abstractmethod": "import typing\nprint(hasattr(deepcopy,'__isabstractmethod__'))\ntyping.abstractmethod(deepcopy)",
+    "reduce_ex": "def f(): return Counter\nclass A:\n  def __reduce_ex__(s,p): return (f, (), (None, {'zz': 1}))\nprint(hasattr(Counter,'zz'))\ncopy.copy(A())",
+    "type3": "def f(): return Counter\ndef r(s,p): return (f, (), (None, {'zz': 1}))\nA = type('A',(),{'__reduce_ex__': r})\nprint(hasattr(Counter,'zz'))\ncopy.copy(A())",
+    "get_origin_type": "def f(): return Counter\ndef r(s,p): return (f, (), (None, {'zz': 1}))\nA = get_origin(Type[int])('A',(),{'__reduce_ex__': r})\nprint(hasattr(Counter,'zz'))\ncopy.copy(A())",
+    "case_capture": "def f(): return Counter\ndef r(s,p): return (f, (), (None, {'zz': 1}))\nclass A:\n  match r:\n    case __reduce_ex__: pass\nprint(hasattr(Counter,'zz'))\ncopy.copy(A())",
+    "process_time": "import time\nx = time.process_time()\nn = sum(range(3*10**6))\nprint(x > .02)",
+    "process_time_star": "from time import *\nx = process_time()\nn = sum(range(3*10**6))\nprint(x > .02)",
+    "base_function": "class A(Counter): pass\nf = A.update\nf.zz = 1 + (f.zz if hasattr(f,'zz') else 0)\nprint(f.zz)",
+    "parse_object": "f = json.JSONDecoder().parse_object\nf.zz = 1 + (f.zz if hasattr(f,'zz') else 0)\nprint(f.zz)",
+    "import_in_scope": "def f():\n  from sys import stdin as Counter\nC = Counter\nC.zz = 1 + (C.zz if hasattr(C,'zz') else 0)\nprint(C.zz)",
+    "import_in_scope2": "def f():\n  from math import pi as Counter\nC = Counter\nC.zz = 1 + (C.zz if hasattr(C,'zz') else 0)\nprint(C.zz)",
+    "format_cache": "re.compile(input())\nprint('{._cache}'.format(re))",
+    "format_globals": "re.compile(input())\nprint('{.__globals__[_cache]}'.format(re.sub))",
+    "typing_hash2": "n = input()\nclass A:\n  n = n\n  def __hash__(s): return 1\n  def __eq__(s,o): return True\n  def __call__(s): pass\n  def __repr__(s): return s.n\nprint(List[A()])",
+    "typing_eq_annotation": "class A:\n  def __hash__(s): return 1\n  def __eq__(s,o):\n    print('eq')\n    return True\n  def __call__(s): pass\nx: List[A()]\nprint(1)",
+    "re_flags_hash": "n = input()\nclass F(int):\n  def __hash__(s): return 1\n  def __eq__(s,o): return True\nprint(re.sub('A','b','aA', 0, F(2 if n == '1' else 0)))",
+    "stdin_getvalue": "print(hasattr(sys.stdin.buffer.raw, 'getvalue'), hasattr(sys.stdin.buffer.raw,'closefd'))",
+    "classhook_prepare": "class M(typing.ABCMeta):\n  def __prepare__(n, b):\n    b[0].zz = 1 + (b[0].zz if hasattr(b[0],'zz') else 0)\n    print(b[0].zz)\n    return {}\nclass A(Counter, metaclass=M): pass",
+    "from_typing_sys": "from typing import sys as s\ndef f(): return s\nf().path.append('x')\nprint(f().path.count('x'))",
+    "tb_match": "try: 1/0\nexcept Exception as e: x = e\nmatch x:\n  case object(__traceback__=t): pass\nprint(1)",
+    "with_traceback_frames": "class A:\n  def __enter__(s): pass\n  def __exit__(s,t,v,b):\n    match b:\n      case object(tb_frame=f):\n        match f:\n          case object(f_back=g):\n            match g:\n              case object(f_globals=d):\n                d['zz'] = d.get('zz',0)+1\n                print(d['zz'])\n    return True\nwith A(): 1/0",
+    "total_ordering_call": "import functools as f\ng = [f]\nprint(hasattr(deepcopy,'__wrapped__'))\ndef h(): pass\ng[0].wraps(h)(deepcopy)",
+    "copy_alias": "copy = functools\ndef h(): pass\nprint(hasattr(deepcopy,'__wrapped__'))\ncopy.wraps(h)(deepcopy)",
+}
+
 CLEAN = {
     "linked_list": "import sys\nclass N:\n  def __init__(self, v):\n    self.v = v\n    self.next = None\n"
     "n = N(int(input()))\nn.next = N(2)\nsys.setrecursionlimit(10**6)\nd = defaultdict(list)\nheapq.heappush([], 1)",
@@ -92,6 +145,9 @@ CLEAN = {
     "    @cache\n    def g(i): return 0\n"
     "    return sorted(a, key=cmp_to_key(lambda x, y: x - y))[0] + bisect.bisect_left(a, 1) + comb(4, 2)",
     "imports": "from itertools import accumulate, product\nfrom collections import deque, Counter\nprint(Counter('a'))",
+    "names_of_modules": "string = input()\ncopy = list(string)\ncopy.append(string.lower())\nprint('{:.2f}'.format(1.5))",
+    "imports_that_shadow": "from time import time\nfrom bisect import bisect\nfrom datetime import datetime\n"
+    "print(time() > 1, bisect([1], 1), datetime(2020, 1, 1), type(1) == int)",
     "regular_expression": "print(re.findall('a', input(), re.I))\nre.compile('x').sub('y', 'x')",
 }
 
@@ -101,16 +157,38 @@ def test_refuses_what_could_carry_something_over(code):
     assert not isolated(ast.parse(code.replace("\\n", "\n")), NAMES)
 
 
+@pytest.mark.parametrize("name", CARRY_BY_DETOUR)
+def test_refuses_what_carries_something_over_by_a_detour(name):
+    assert not isolated(ast.parse(CARRY_BY_DETOUR[name]), NAMES)
+
+
 @pytest.mark.parametrize("name", CLEAN)
 def test_accepts_ordinary_programs(name):
     assert isolated(ast.parse(CLEAN[name]), NAMES)
 
 
-def test_own_modules_count_as_part_of_the_program():
-    user = ast.parse("import kit\nprint(kit.f())")
-    assert isolated(user, NAMES, {"kit": "def f(): return 1"})
-    assert not isolated(user, NAMES, {"kit": "import os\ndef f(): return 1"})
-    assert not isolated(user, NAMES)
+@pytest.mark.parametrize(
+    ("kit", "code", "accepted"),
+    [
+        (
+            "def f(x):\n  return (4 * sum(x) + 5) % 19",
+            "import kit\nx = list(map(int, input().split()))\nprint(kit.f(x))",
+            True,
+        ),
+        ("n = 0", "import kit as k\nk.n += 1\nprint(k.n)", True),
+        ("import sys", "import kit\nkit.sys.path.append('x')", False),
+        ("s = sys", "import kit\nkit.s.path.append('x')", False),
+        ("def f():\n  return random", "import kit\nkit.f().seed(1)", False),
+        ("C = Counter", "from kit import C\nC.zz = 1", False),
+        ("def f(x):\n  x.zz = 1", "from kit import f\nC = Counter\nf(C)", False),
+        ("n = 0", "from kit import *\nprint(n)", False),
+        ("def f():\n  try:\n    yield 1\n  finally:\n    print(2)", "import kit\nnext(kit.f())", False),
+        ("def f(", "import kit", False),
+    ],
+)
+def test_own_modules_count_as_parts_of_the_program(kit, code, accepted):
+    assert isolated(ast.parse(code), NAMES, {"kit": kit}) == accepted
+    assert not isolated(ast.parse(code.replace("kit", "math")), NAMES, {"math": kit})
 
 
 COUNTERS = {
@@ -121,6 +199,8 @@ COUNTERS = {
     "in_the_environment": "import os\nos.environ['Z'] = str(int(os.environ.get('Z', 0)) + 1)\nprint(os.environ['Z'])",
     "in_a_decimal_context": "import decimal\nc = decimal.getcontext()\nc.prec += 1\nprint(c.prec - 28)",
     "in_a_list_of_sys": "import sys\nsys.path.append('x')\nprint(sys.path.count('x'))",
+    "in_what_deepcopy_hands_out": "class M(dict):\n  def get(s, k, d=None):\n    n = len(d) + 1 if type(d) is list else 1\n"
+    "    if type(d) is list: d.append(1)\n    print(n)\n    raise SystemExit\ndeepcopy([1], M())",
     "in_an_own_module": "import kit\nkit.n += 1\nprint(kit.n)",
 }
 
@@ -153,3 +233,11 @@ def test_a_failure_late_in_the_series_keeps_its_place(sandbox):
     judgement = sandbox.judge("print(input())", tests, stop="all")
     assert [t.passed for t in judgement.tests] == [True, True, True, False, True, True]
     assert [t.index for t in judgement.tests] == list(range(6))
+
+
+def test_a_crash_late_in_the_series_keeps_its_place(sandbox):
+    code = "setrecursionlimit(10**9)\ndef f(n):\n  return n and sum(map(f, [n - 1]))\nprint(f(int(input())))"
+    tests = [TestCase(str(n), "0") for n in (3, 4, 10**6, 5)]
+    judgement = sandbox.judge(code, tests, stop="all")
+    assert [t.verdict.value for t in judgement.tests] == ["accepted", "accepted", "runtime error", "accepted"]
+    assert judgement.tests[2].signal == signal.SIGSEGV

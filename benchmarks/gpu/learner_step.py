@@ -1,0 +1,181 @@
+"""One learner step on a GPU, SDPO beside GRPO, with random weights of the Qwen3-0.6B and Qwen3-8B configurations.
+
+    python -m benchmarks.gpu.learner_step --model 8B        # from the repository's root
+
+Needs torch, triton and transformers.  Prompts of 1,000 and responses of 4,000 tokens; the teacher's prompt also holds
+a demonstration as long as a response.  bfloat16, gradient checkpointing, one sequence per micro-batch; the losses are
+the project's.  The optimiser is left out of both sides: it is the same in both, and 8 B parameters with their moments
+do not fit on one device.  The teacher is a second set of weights, as a moving average is.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from benchmarks.arithmetic import step_flops
+from benchmarks.common import Record, interleave, median_ratio, medians, parser
+from benchmarks.gpu.device import choose, matmul_limit, measure
+from sdpo.losses.chunked import projected_loss
+from sdpo.losses.linear import linear_divergence
+from sdpo.losses.logits import sampled_log_probs
+from sdpo.losses.policy import policy_gradient
+
+QWEN3 = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 40_960}
+MODELS = {
+    "0.6B": QWEN3
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "tie_word_embeddings": True,
+    },
+    "8B": QWEN3
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 12_288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "tie_word_embeddings": False,
+    },
+    "tiny": QWEN3
+    | {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "tie_word_embeddings": True,
+    },
+}
+TIME_BOUND, MEMORY_BOUND = 1.1, 1.1  # of the counted ratio; of GRPO's peak, beyond the teacher's own weights
+
+
+def main() -> int:
+    options = parser(__doc__, repeats=5)
+    options.add_argument("--model", choices=("0.6B", "8B"), default="0.6B")
+    options.add_argument("--sequences", type=int, default=2, help="responses per step")
+    options.add_argument("--chunk-tokens", type=int, default=1024)
+    args = options.parse_args()
+    device, name = choose(args), "tiny" if args.small else args.model
+    prompt, response = (10, 40) if args.small else (1000, 4000)
+    record = Record(f"gpu.learner_step_{name}", args)
+    limit = matmul_limit(device, 256 if args.small else 8192)
+    torch.manual_seed(0)
+    config = Qwen3Config(**MODELS[name])
+    student, teacher = (_model(config, device) for _ in range(2))
+    student.gradient_checkpointing_enable({"use_reentrant": False})
+    student.train()
+    teacher.requires_grad_(False).eval()
+    for parameter in student.parameters():  # gradients exist from the start, as between micro-batches
+        parameter.grad = torch.zeros_like(parameter)
+    lengths = SimpleNamespace(prompt=prompt, response=response, teacher_prompt=prompt + response)
+    batch = [_sequence(config, lengths, device) for _ in range(args.sequences)]
+    sides = {
+        "SDPO": lambda: _step(student, batch, args.chunk_tokens, teacher),
+        "GRPO": lambda: _step(student, batch, args.chunk_tokens, None),
+    }
+    for work in sides.values():
+        work()
+    samples = interleave({n: lambda work=work: measure(device, work) for n, work in sides.items()}, args.repeats)
+    own = [(prompt, response)] * args.sequences
+    theirs = [(lengths.teacher_prompt, response)] * args.sequences
+    counted = {
+        "SDPO": step_flops(config, own, theirs, checkpointing=True),
+        "GRPO": step_flops(config, own, checkpointing=True),
+    }
+    predicted = counted["SDPO"]["total"] / counted["GRPO"]["total"]
+    ratio, middle = median_ratio(samples, "SDPO", "GRPO"), medians(samples)
+    peak = {n: middle[n]["peak_bytes"] + _bytes(student) * 2 for n in sides}  # weights and gradients
+    rows = [
+        [
+            n,
+            f"{counted[n]['total'] / 1e12:.1f}",
+            f"{middle[n]['seconds']:.3f}",
+            f"{counted[n]['total'] / middle[n]['seconds'] / limit:.0%}",
+            f"{peak[n] / 2**30:.2f}",
+        ]
+        for n in sides
+    ]
+    memory = peak["SDPO"] / peak["GRPO"]
+    rows.append(["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", "", f"{memory:.3f}"])
+    record.finish(
+        ["step", "counted TFLOP", "seconds", "of the limit", "peak GiB"],
+        rows,
+        [
+            f"Qwen3-{name}, random weights; {args.sequences} responses of {response:,} tokens, prompts of {prompt:,}, "
+            f"the teacher's of {lengths.teacher_prompt:,}. Limit: {limit / 1e12:.1f} TFLOP/s.",
+            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {TIME_BOUND:g}). Peak: weights, gradients, the rest, "
+            f"without the teacher's {_bytes(teacher) / 2**30:.2f} GiB of weights (bound {MEMORY_BOUND:g}).",
+        ],
+        counted=counted,
+        predicted_ratio=predicted,
+        measured_ratio=ratio,
+        samples=samples,
+        matmul_limit_flops=limit,
+        bounds_met={"time": ratio <= TIME_BOUND * predicted, "memory": memory <= MEMORY_BOUND},
+    )
+    return 0
+
+
+def _model(config: Qwen3Config, device: torch.device) -> Qwen3ForCausalLM:
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            return Qwen3ForCausalLM._from_config(config, attn_implementation="sdpa")
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def _bytes(model: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def _sequence(config: Qwen3Config, lengths: SimpleNamespace, device: torch.device) -> SimpleNamespace:
+    def tokens(count: int) -> torch.Tensor:
+        return torch.randint(config.vocab_size, (1, count), device=device)
+
+    return SimpleNamespace(
+        prompt=tokens(lengths.prompt), teacher_prompt=tokens(lengths.teacher_prompt), response=tokens(lengths.response)
+    )
+
+
+def _hidden(model: Qwen3ForCausalLM, prompt: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """[R, H]: the last hidden states that predict the response's tokens."""
+    states = model.model(input_ids=torch.cat([prompt, response], 1), use_cache=False).last_hidden_state
+    return states[0, prompt.shape[1] - 1 : -1]
+
+
+def _step(student, batch: list[SimpleNamespace], chunk_tokens: int, teacher) -> None:
+    """Forward and backward over all sequences: the divergence to the teacher, or without one a policy gradient."""
+    for sequence in batch:
+        tokens = sequence.response[0]
+        weights = torch.full((len(tokens),), 1 / (len(batch) * len(tokens)), device=tokens.device)
+        if teacher is None:
+            loss = _policy_gradient(
+                _hidden(student, sequence.prompt, sequence.response), student, tokens, weights, chunk_tokens
+            )
+        else:
+            with torch.no_grad():
+                theirs = _hidden(teacher, sequence.teacher_prompt, sequence.response)
+            own = _hidden(student, sequence.prompt, sequence.response)
+            inputs = own, student.lm_head.weight, theirs, teacher.lm_head.weight, weights
+            loss = linear_divergence(*inputs, alpha=1.0, chunk_tokens=chunk_tokens, tokens=tokens)[0]
+        loss.backward()
+
+
+def _policy_gradient(hidden, student, tokens, weights, chunk_tokens: int) -> torch.Tensor:
+    def loss(logits: torch.Tensor, rows: slice):
+        log_probs = sampled_log_probs(logits, tokens[rows])
+        losses = policy_gradient(log_probs, None, torch.ones_like(log_probs))
+        return (losses * weights[rows]).sum(), {"log_probs": log_probs}
+
+    return projected_loss(hidden, student.lm_head.weight, loss, chunk_tokens=chunk_tokens)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""One step of the learner: SDPO beside GRPO on the same responses, beside what their arithmetic lets one expect.
+
+The bundled policy answers bundled problems and the sandbox judges; both algorithms then train on these responses, each
+in a DeepSpeed engine of its own in this process, in turn.  The teacher adds one forward pass over its longer prompt.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.arithmetic import step_flops
+from benchmarks.common import Record, interleave, median_ratio, medians, parser, timed
+from benchmarks.learner import dealt, start_worker, step
+from benchmarks.responses import sampled_groups, samples_of
+from sdpo.model_files import load_config
+from sdpo.recipe import Recipe
+from sdpo.recipe_files import find_recipe, load_recipe
+from sdpo.types import Sample
+
+BOUND = 1.15  # measured ratio, of the predicted one
+ALGORITHMS = ("sdpo", "grpo")
+
+
+def main() -> int:
+    options = parser(__doc__, repeats=11)
+    options.add_argument("--threads", type=int, default=2, help="threads of the learner")
+    args = options.parse_args()
+    record = Record("learner_step", args)
+    recipes = {name: _recipe(name, args.threads) for name in ALGORITHMS}
+    questions, responses = (2, 2) if args.small else (16, 4)
+    groups = sampled_groups(recipes["sdpo"], questions, responses)
+    samples = {name: samples_of(recipe, groups) for name, recipe in recipes.items()}
+    counted = {name: _arithmetic(recipe, samples[name]) for name, recipe in recipes.items()}
+    sides, steps = {}, {}
+    for name, recipe in recipes.items():
+        worker, (micro_batches,) = start_worker(recipe), dealt(recipe, samples[name])
+        steps[name] = lambda worker=worker, batches=micro_batches: step(worker, batches)
+        steps[name]()
+        sides[name] = lambda work=steps[name]: timed(work)
+    measured = interleave(sides, args.repeats)
+    predicted = counted["sdpo"]["total"] / counted["grpo"]["total"]
+    ratio = median_ratio(measured, "sdpo", "grpo")
+    processor = median_ratio(measured, "sdpo", "grpo", "processor_seconds")
+    middle = medians(measured)
+    rows = [
+        [
+            name.upper(),
+            f"{counted[name]['total'] / 1e9:.1f}",
+            f"{1000 * middle[name]['seconds']:.0f}",
+            f"{1000 * middle[name]['processor_seconds']:.0f}",
+            f"{counted[name]['total'] / middle[name]['seconds'] / 1e9:.1f}",
+        ]
+        for name in ALGORITHMS
+    ]
+    rows.append(["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", f"{processor:.3f}", ""])
+    record.finish(
+        ["step", "counted GFLOP", "ms", "processor ms", "GFLOP/s"],
+        rows,
+        [
+            f"Measured ÷ counted: {ratio / predicted:.3f} (bound {BOUND:g}), by processor time "
+            f"{processor / predicted:.3f}.",
+            _what(samples),
+        ],
+        counted=counted,
+        predicted_ratio=predicted,
+        measured_ratio=ratio,
+        measured_ratio_processor=processor,
+        bound_met=ratio <= BOUND * predicted,
+        samples=measured,
+        where_the_difference_goes=_difference(steps),
+    )
+    return 0
+
+
+def _recipe(algorithm: str, threads: int) -> Recipe:
+    return load_recipe(find_recipe("livecodebench", algorithm), "cpu", (f"learner.cpu_threads={threads}",))
+
+
+def _arithmetic(recipe: Recipe, samples: list[Sample]) -> dict[str, float]:
+    student = [(len(s.prompt_ids), len(s.response_ids)) for s in samples]
+    teacher = [(len(s.teacher.prompt_ids), len(s.response_ids)) for s in samples if s.teacher is not None]
+    return step_flops(load_config(recipe), student, teacher)
+
+
+def _what(samples: dict[str, list[Sample]]) -> str:
+    rows = samples["sdpo"]
+    taught = [s for s in rows if s.teacher is not None]
+    mean = {
+        "prompt": sum(len(s.prompt_ids) for s in rows) / len(rows),
+        "response": sum(len(s.response_ids) for s in rows) / len(rows),
+        "teacher's prompt": sum(len(s.teacher.prompt_ids) for s in taught) / max(1, len(taught)),
+    }
+    lengths = ", ".join(f"{name} {value:.0f}" for name, value in mean.items())
+    return f"{len(rows)} responses, {len(taught)} with a teacher's prompt; mean tokens: {lengths}."
+
+
+def _difference(steps) -> list[dict[str, float | str]]:
+    """Operators by the milliseconds that SDPO spends in them beyond GRPO (torch.profiler, one step each)."""
+    from torch.profiler import ProfilerActivity, profile
+
+    spent: dict[str, dict[str, float]] = {}
+    for name, work in steps.items():
+        with profile(activities=[ProfilerActivity.CPU]) as trace:
+            work()
+        for event in trace.key_averages():
+            spent.setdefault(event.key, {})[name] = event.self_cpu_time_total / 1000
+    rows = [{"operator": key, **{a: round(ms.get(a, 0.0), 2) for a in ALGORITHMS}} for key, ms in spent.items()]
+    return sorted(rows, key=lambda r: r["grpo"] - r["sdpo"])[:15]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

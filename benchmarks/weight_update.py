@@ -1,0 +1,145 @@
+"""New weights into a running vLLM engine: in buckets, as this project publishes, beside one RPC per parameter.
+
+A real engine (vLLM's CPU build in a Ray actor) generates all the while; its requests are frozen during an update and go
+on afterwards.  Both sides use the project's publisher, with the same checksums and vLLM's weight-transfer API; one RPC
+per parameter is the publisher with buckets too small for two tensors, which is kinder than what it stands for, because
+the next tensor is packed while the engine loads the last one.  Two models: the bundled policy, and a larger one with
+random weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Record, medians, parser, progress, tools_on_path
+
+SIDES = {"buckets": 256 * 2**20, "one RPC per parameter": 1}
+LARGER = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "vocab_size": 32_768,
+}
+REQUESTS, RESPONSE_TOKENS = 16, 256
+
+
+def main() -> int:
+    args = parser(__doc__, repeats=7).parse_args()
+    record = Record("weight_update", args)
+    rows, samples = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"bundled policy": _bundled()} | ({} if args.small else {"larger": _larger(Path(folder) / "larger")})
+        for name, model in models.items():
+            samples[name] = asyncio.run(_measure(model, args.repeats))
+            middle = medians(samples[name])
+            for side, m in middle.items():
+                rows.append(
+                    [
+                        f"{name}, {side}",
+                        f"{m['bytes'] / 1e6:.1f}",
+                        f"{m['rpcs']:.0f}",
+                        f"{1000 * m['seconds']:.0f}",
+                        f"{1000 * m['pause_seconds']:.0f}",
+                        f"{m['bytes'] / m['pause_seconds'] / 1e6:.0f}",
+                    ]
+                )
+    record.finish(
+        ["model and way", "MB", "updates", "ms in all", "ms of pause", "MB/s of pause"],
+        rows,
+        [f"{REQUESTS} requests in flight; float32; medians of {args.repeats} interleaved updates."],
+        samples=samples,
+    )
+    return 0
+
+
+def _bundled() -> str:
+    from sdpo.paths import locate
+
+    return locate("policies/minicode")
+
+
+def _larger(folder: Path) -> str:
+    """Random weights of a larger shape, with the bundled tokenizer."""
+    import torch
+    from transformers import AutoConfig, Qwen3ForCausalLM
+
+    small = Path(_bundled())
+    config = AutoConfig.from_pretrained(small, **LARGER)
+    config.layer_types = ["full_attention"] * config.num_hidden_layers
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    for file in (*small.glob("tokenizer*"), small / "chat_template.jinja"):
+        shutil.copy(file, folder)
+    return str(folder)
+
+
+async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]]:
+    import os
+
+    import ray
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from sdpo.rollout.config import EngineConfig
+    from sdpo.rollout.fleet import Fleet
+    from sdpo.weights.publisher import Publisher
+
+    os.environ.update(tools_on_path())
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    config = EngineConfig(
+        model=model, dtype="float32", max_model_len=1024, max_num_seqs=32, seed=0, device="cpu", enforce_eager=True
+    )
+    fleet = Fleet(config, engines=1)
+    publishers = {name: Publisher("shared_memory", size) for name, size in SIDES.items()}
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    try:
+        await fleet.start(progress)
+        weights = list(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
+        busy = asyncio.create_task(_keep_busy(fleet))
+        version = 0
+        for number in range(repeats + 1):  # the first round connects and allocates
+            for name, publisher in publishers.items():
+                await asyncio.sleep(0.5)  # requests are under way again
+                version += 1
+                progress(f"{name}: update {version}")
+                report = await asyncio.to_thread(publisher.publish, iter(weights), fleet.handles, version)
+                if number:
+                    samples[name].append(_values(report))
+        busy.cancel()
+    finally:
+        progress("")
+        for publisher in publishers.values():
+            publisher.close()
+        await fleet.shutdown()
+        ray.shutdown()
+    return samples
+
+
+def _values(report: Any) -> dict[str, float]:
+    return {
+        "seconds": report.seconds,
+        "pause_seconds": report.pause_seconds,
+        "bytes": report.bytes,
+        "rpcs": report.buckets,
+    }
+
+
+async def _keep_busy(fleet: Any) -> None:
+    from sdpo.rollout.requests import Sampling
+
+    sampling, seed = Sampling(max_tokens=RESPONSE_TOKENS), 0
+    while True:
+        seed += 1
+        await fleet.generate_group([2, 3, 4], REQUESTS, sampling, seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Every benchmark runs at small sizes and writes its record.  Times are never checked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import overlap
+from benchmarks.common import EXTRA_PACKAGES, ROOT
+
+
+def run(name: str, output, *arguments: str) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--repeats", "1", "--output", str(output)]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(output.read_text())
+    assert record["small"] and all(len(row) == len(record["columns"]) for row in record["rows"])
+    return record
+
+
+@pytest.mark.timeout(600)
+def test_linear_divergence(tmp_path):
+    record = run("linear_divergence", tmp_path / "r.json", "--only", "linear_divergence, top 20", "--threads", "1")
+    assert set(record["medians"]) == {"full logits", "linear_divergence", "linear_divergence, top 20"}
+    assert all(m["seconds"] > 0 for m in record["medians"].values())
+    for name, errors in record["relative_error"].items():
+        assert 0 < max(errors.values()) < 1e-4, name
+
+
+@pytest.mark.timeout(600)
+def test_learner_step(tmp_path):
+    record = run("learner_step", tmp_path / "r.json", "--threads", "1")
+    assert record["counted"]["grpo"]["teacher"] == 0 < record["counted"]["sdpo"]["teacher"]
+    assert record["counted"]["grpo"]["student"] == record["counted"]["sdpo"]["student"], "the same responses"
+    assert record["predicted_ratio"] > 1 and record["measured_ratio"] > 0
+
+
+@pytest.mark.timeout(600)
+def test_scaling(tmp_path):
+    record = run("scaling", tmp_path / "r.json")
+    assert {p["ranks"] for p in record["points"]} == {1, 2}
+    assert all(p["seconds"] > 0 and p["peak_bytes"] > 0 for p in record["points"])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not (EXTRA_PACKAGES / "trl").is_dir(), reason="TRL is not installed (make bench does it)")
+def test_training_step_trl(tmp_path):
+    record = run("training_step_trl", tmp_path / "r.json", "--threads", "1")
+    assert set(record["samples"]) == {"grpo", "sdpo"}
+    assert all(s["tokens_per_second"]["trl"] > 0 for s in record["samples"].values())
+
+
+@pytest.mark.timeout(600)
+def test_weight_update(tmp_path):
+    record = run("weight_update", tmp_path / "r.json")
+    (samples,) = record["samples"].values()
+    (bucketed,), (single,) = samples["buckets"], samples["one RPC per parameter"]
+    assert bucketed["bytes"] == single["bytes"] and bucketed["rpcs"] == 1 < single["rpcs"]
+
+
+def test_overlap_reads_run_folders(tmp_path):
+    steps = [{"step": n, "train/pass_rate": 0.1 * n, "wall_clock_s": 10.0 + 3 * n} for n in range(1, 8)]
+    ends = [{"step": n, "eval/held_out/pass@1": 0.1 * (n + 1), "wall_clock_s": w} for n, w in ((0, 9.0), (7, 40.0))]
+    rows = [ends[0], *steps, ends[1]]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = overlap._read(tmp_path)
+    assert read["wall_s"] == 40.0 and read["step_s"] == 3.0
+    assert read["pass_at_start"] == 0.1 and read["pass_at_end"] == pytest.approx(0.8)
+    assert read["pass_rate"] == pytest.approx(0.5)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["linear_divergence", "learner_step"])
+def test_the_gpu_scripts_run(tmp_path, name):
+    """On a CPU too, where --small is what they take."""
+    only = ["--only", "full logits, top 20"] if name == "linear_divergence" else []  # the others compile for long
+    record = run(f"gpu.{name}", tmp_path / "r.json", *only)
+    assert record["rows"] and record["bounds_met"].keys() == {"time", "memory"}
+
+
+def test_the_gpu_scripts_import_nothing_heavy():
+    """torch, triton and transformers are all that a machine for kernels must have; of this project, the losses."""
+    code = """
+import sys
+from argparse import Namespace
+import benchmarks.gpu.learner_step, benchmarks.gpu.linear_divergence
+from benchmarks.common import Record
+Record("r", Namespace(small=True, output=None))
+print(*(name for name in sys.modules if name.split(".")[0] in {"sdpo", "vllm", "ray", "deepspeed", "wandb", "trl"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "sdpo.losses.linear" in imported
+    assert all(name == "sdpo" or name.startswith("sdpo.losses") for name in imported), imported
