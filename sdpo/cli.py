@@ -105,7 +105,7 @@ def _command(commands, name: str, text: str, module: str | None = None) -> argpa
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe's name (a folder under recipes/) or a YAML file")
-    parser.add_argument("--algorithm", help="sdpo (default) or grpo: which file of the recipe's folder")
+    parser.add_argument("--algorithm", help="sdpo (default), grpo, srpo, …: which file of the recipe's folder")
     parser.add_argument("--profile", help="cpu or gpu; default: gpu where there is one")
     _overrides(parser)
 

@@ -1,9 +1,10 @@
 """From a problem to the student's prompt, and from what happened to the teacher's prompt.
 
-The teacher sees the same chat template, system message and thinking mode as the student, with a demonstration and/or
-feedback behind the question (arXiv 2601.20802 §3 and its released templates; texts in `sdpo.templates`).  Everything
-that is inserted is cut to its token budget *before* it is put into the template, so that neither the question nor the
-instruction nor the generation header can be cut; each cut is counted.
+The teacher sees the same chat template and system message as the student (and its thinking mode, unless the recipe
+gives it its own), with a demonstration and/or feedback behind the question (arXiv 2601.20802 §3 and its released
+templates; the texts are in `sdpo.templates`, where they come from in `sdpo.sources`).  Everything that is inserted is
+cut to its token budget *before* it is put into the template, so that neither the question nor the instruction nor the
+generation header can be cut; each cut is counted.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sandbox import Verdict
 from sdpo.errors import UserError
 from sdpo.recipe import ContextSettings
+from sdpo.sources import demonstrations, environment_feedback
 from sdpo.templates import TEMPLATES
 from sdpo.types import Group, Problem
 
@@ -45,6 +46,10 @@ class ContextBuilder:
 
     def __post_init__(self) -> None:
         self.template = TEMPLATES[self.settings.template]
+        self._demonstration = demonstrations(self.settings.demonstration, self.settings.column)
+        self._feedback = environment_feedback(self.template.render_feedback)
+        own = self.settings.teacher_thinking
+        self._teacher_thinking = self.thinking if own is None else own
         if not getattr(self.tokenizer, "chat_template", None):
             raise UserError("The model's tokenizer has no chat template; give a model folder with chat_template.jinja.")
         specials = {str(t) for t in self.tokenizer.all_special_tokens if str(t).strip()} | {"<think>", "</think>"}
@@ -52,7 +57,7 @@ class ContextBuilder:
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """The student's prompt, generation header included.  Raises UserError when it is longer than the budget."""
-        ids = self._chat(self._question(problem))
+        ids = self._chat(self._question(problem), self.thinking)
         if len(ids) > self.settings.max_prompt_tokens:
             raise UserError(
                 f"The prompt of problem {problem.id!r} has {len(ids)} tokens, more than context.max_prompt_tokens="
@@ -63,19 +68,14 @@ class ContextBuilder:
     def context(self, group: Group, index: int, rng: np.random.Generator) -> Context | None:
         """The teacher's context for response `index` of the group; None when there is nothing to tell.
 
-        A demonstration is another response of the group that passed, chosen uniformly at random (never the response
-        itself).  Feedback exists for failed responses only; when it is shown is `context.feedback`.
+        The demonstration's source is `context.demonstration`.  Feedback exists for failed responses only; when it is
+        shown is `context.feedback`.
         """
-        demonstration = feedback = None
-        if self.settings.demonstration == "random":
-            others = [i for i, judgement in enumerate(group.judgements) if judgement.passed and i != index]
-            if others:
-                demonstration = self._clean(group.rollouts[others[rng.integers(len(others))]].text)
+        demonstration = self._demonstration(group, index, rng)
+        if demonstration is not None:
+            demonstration = self._clean(demonstration)
         wanted = self.settings.feedback == "always" or (self.settings.feedback == "fallback" and demonstration is None)
-        judgement = group.judgements[index]
-        # A sandbox that broke says nothing about the program, so its text must not teach.
-        if wanted and not judgement.passed and judgement.verdict != Verdict.SANDBOX_ERROR:
-            feedback = self.template.render_feedback(judgement)
+        feedback = self._feedback(group, index, rng) if wanted else None
         return Context(demonstration, feedback) if demonstration or feedback else None
 
     def reprompt(self, problem: Problem, context: Context) -> tuple[int, ...]:
@@ -84,13 +84,13 @@ class ContextBuilder:
         texts = {"demonstration": context.demonstration, "feedback": context.feedback}
         inserted = {name: self._neutralise(text) for name, text in texts.items() if text}
         budget = self.settings.max_reprompt_tokens
-        ids = self._chat(self._teacher_question(question, inserted))
+        ids = self._teacher_chat(question, inserted)
         if len(ids) <= budget:
             return ids
         room = budget - self.check_room(problem, tuple(inserted))
         # Cut to the budget, then a little more for as long as token merges at the seams make the whole too long.
         while room > 0:
-            ids = self._chat(self._teacher_question(question, self._cut(inserted, room)))
+            ids = self._teacher_chat(question, self._cut(inserted, room))
             if len(ids) <= budget:
                 return ids
             room -= max(1, len(ids) - budget)
@@ -99,7 +99,7 @@ class ContextBuilder:
     def check_room(self, problem: Problem, names: tuple[str, ...] = ("demonstration", "feedback")) -> int:
         """Tokens of a teacher prompt before anything is inserted.  Raises UserError when too little is left for it."""
         empty = dict.fromkeys(names, "")
-        frame = len(self._chat(self._teacher_question(self._question(problem), empty)))
+        frame = len(self._teacher_chat(self._question(problem), empty))
         marks = len(names) * (len(self.tokenizer.encode(CUT_MARK, add_special_tokens=False)) + 8)
         if frame + marks > self.settings.max_reprompt_tokens:
             raise UserError(
@@ -131,17 +131,18 @@ class ContextBuilder:
             )
         return self.template.question.format(statement=problem.statement)
 
-    def _teacher_question(self, question: str, inserted: dict[str, str]) -> str:
+    def _teacher_chat(self, question: str, inserted: dict[str, str]) -> tuple[int, ...]:
         template = self.template
         solution = feedback = ""
         if "demonstration" in inserted:
             solution = template.solution.format(successful_previous_attempt=inserted["demonstration"])
         if "feedback" in inserted:
             feedback = template.feedback.format(feedback_raw=inserted["feedback"])
-        return template.reprompt.format(prompt=question, solution=solution, feedback=feedback)
+        content = template.reprompt.format(prompt=question, solution=solution, feedback=feedback)
+        return self._chat(content, self._teacher_thinking)
 
-    def _chat(self, content: str) -> tuple[int, ...]:
-        options = {} if self.thinking is None else {"enable_thinking": self.thinking}
+    def _chat(self, content: str, thinking: bool | None) -> tuple[int, ...]:
+        options = {} if thinking is None else {"enable_thinking": thinking}
         ids = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,

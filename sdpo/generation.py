@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sandbox import Judgement, Sandbox, extract_code
+from sdpo.algorithms import build_algorithm
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
 from sdpo.rollout.requests import RawRollout, Sampling
+from sdpo.sources import dataset_text
 from sdpo.types import Group, Problem, Rollout
 
 
@@ -58,20 +61,33 @@ class Generation:
         )
         self.evaluation_sampling = evaluation_sampling(recipe)
 
+    @cached_property
+    def judges(self) -> bool:
+        """Whether training responses are judged; evaluation alone does not need the algorithm."""
+        return build_algorithm(self.recipe).needs_rewards
+
     async def responses(
         self, problem: Problem, seed: Sequence[int], on_response: Callable[[int], None] = lambda count: None
     ) -> PendingGroup:
-        """The group of a training step: on the training tests, with the tests that the feedback policy asks for."""
+        """The group of a training step: on the training tests, with the tests that the feedback policy asks for.
+
+        An algorithm that needs no rewards gets its responses without judgements.
+        """
+        if self.recipe.rollout.source != "policy":
+            on_response(1)
+            return PendingGroup(problem, (self._demonstrated(problem),), ())
         stop = self.recipe.sandbox.feedback_from
 
-        async def respond(sampled: Awaitable[Rollout]) -> tuple[Rollout, asyncio.Task[Judgement]]:
+        async def respond(sampled: Awaitable[Rollout]) -> tuple[Rollout, asyncio.Task[Judgement] | None]:
             rollout = await sampled
             on_response(1)
+            if not self.judges:
+                return rollout, None
             return rollout, asyncio.ensure_future(self._judge(problem, rollout, problem.training_tests, stop))
 
         sampled = self._sample(problem, self.recipe.rollout.responses, self.training_sampling, seed)
         rollouts, judging = zip(*await asyncio.gather(*map(respond, sampled)), strict=True)
-        return PendingGroup(problem, rollouts, judging)
+        return PendingGroup(problem, rollouts, tuple(task for task in judging if task is not None))
 
     async def evaluation_responses(self, problem: Problem, n: int) -> list[Rollout]:
         """Seeded by the problem alone, so that evaluations of different steps differ by the policy only."""
@@ -96,6 +112,15 @@ class Generation:
             finish_reason=raw.finish_reason,
             policy_version=raw.policy_version,
         )
+
+    def _demonstrated(self, problem: Problem) -> Rollout:
+        """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN."""
+        text = dataset_text(self.recipe.rollout.source, self.recipe.context.column)(problem)
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        most = self.recipe.rollout.max_response_tokens
+        unknown = np.full(min(len(ids), most), np.nan, np.float32)
+        reason = "stop" if len(ids) <= most else "length"
+        return Rollout(self.contexts.prompt(problem), tuple(ids[:most]), text, unknown, reason, policy_version=0)
 
     async def _judge(self, problem: Problem, rollout: Rollout, tests, stop: str) -> Judgement:
         return await self.sandbox.ajudge(

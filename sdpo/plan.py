@@ -39,7 +39,7 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(
         {
             "run": [
-                ("run", f"{recipe.name} ({recipe.algorithm.name}, profile {recipe.profile}, seed {recipe.seed})"),
+                ("run", f"{recipe.name} ({recipe.algorithm.label}, profile {recipe.profile}, seed {recipe.seed})"),
                 ("folder", f"{run.directory}/{recipe.name}"),
             ],
             "data": [

@@ -7,6 +7,8 @@ setting makes inert is refused rather than ignored (see `INERT`).
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -14,6 +16,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 REMOVE = "remove it from the recipe, or set it to null"
+
+# The sections that feed each algorithm's streams.  One from outside the package has those that its recipe spells out.
+_TAUGHT = ("teacher", "distillation")
+ALGORITHM_STREAMS: dict[str, tuple[str, ...]] = {
+    "sdpo": _TAUGHT,
+    "grpo": ("policy_gradient",),
+    "srpo": (*_TAUGHT, "policy_gradient"),
+    "opsd": _TAUGHT,
+    "sdft": _TAUGHT,
+    "sft": ("policy_gradient",),
+}
 
 
 class Settings(BaseModel):
@@ -45,14 +58,27 @@ class DataSettings(Settings):
     world_seed: int | None = Field(
         None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
     )
+    families: tuple[Literal["minicode", "minicode-texts"], ...] = Field(
+        ("minicode",),
+        min_length=1,
+        description="minicode: tasks learned one after the other, an equal share of the steps each",
+    )
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
 
 
 class ContextSettings(Settings):
-    template: Literal["published", "compact"] = "published"
+    template: Literal["published", "compact", "sdft", "opsd"] = "published"
     max_prompt_tokens: int = Field(2048, ge=8)
     max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
-    demonstration: Literal["random", "none"] = Field("random", description="which success of the group is shown")
+    demonstration: Literal["random", "solution", "column", "none"] = Field(
+        "random",
+        description="random: another success of the group; solution: the problem's reference program; column: a column "
+        "of the dataset",
+    )
+    column: str | None = Field(None, description="the dataset's column that holds demonstrations")
+    teacher_thinking: bool | None = Field(
+        None, description="enable_thinking of the teacher's prompt; null: as model.thinking"
+    )
     feedback: Literal["fallback", "always", "never"] = Field(
         "fallback", description="show environment feedback: only without a demonstration, always, or never"
     )
@@ -61,9 +87,17 @@ class ContextSettings(Settings):
     )
     remove_thinking: bool = Field(True, description="strip <think>…</think> from demonstrations")
 
+    @property
+    def reads_judgements(self) -> bool:
+        """Whether anything that a teacher is told depends on how responses were judged."""
+        return self.demonstration == "random" or self.feedback != "never"
+
 
 class RolloutSettings(Settings):
     responses: int = Field(8, ge=1, description="responses per question (the group size n)")
+    source: Literal["policy", "solution", "column"] = Field(
+        "policy", description="policy: sampled; solution, column: the dataset's demonstration is the response"
+    )
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: all")
@@ -115,25 +149,57 @@ class TeacherSettings(Settings):
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "fixed-length"]
 
 
-class DistillationSettings(Settings):
-    """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
+class Ramp(Settings):
+    """A factor that goes from `start` to `end` in equal steps over the first `steps` generation batches, and stays."""
+
+    start: float = Field(1.0, ge=0)
+    end: float = Field(1.0, ge=0)
+    steps: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _moves(self) -> Ramp:
+        if self.start == self.end:
+            raise ValueError(f"a ramp from {self.start:g} to {self.end:g} has no effect; set start or end")
+        return self
+
+    def at(self, step: int) -> float:
+        """The factor of the generation batch `step`, counted from 1."""
+        return self.start + (self.end - self.start) * min(1.0, (step - 1) / self.steps)
+
+
+class StreamSettings(Settings):
+    """What every loss stream has."""
 
     coefficient: float = Field(1.0, gt=0)
+    ramp: Ramp | None = Field(None, description="the coefficient's factor over the run; null: 1")
+
+    def at(self, step: int) -> StreamSettings:
+        """These settings with the coefficient of one generation batch."""
+        if self.ramp is None:
+            return self
+        return self.model_copy(update={"coefficient": self.coefficient * self.ramp.at(step)})
+
+
+class DistillationSettings(StreamSettings):
+    """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
+
     level: Literal["logit", "token", "sequence"] = "logit"
     alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
     top_k: int | None = Field(20, ge=1, description="entries of the student's top-K; null: full vocabulary")
     tail: bool = Field(True, description="one bucket for the rest; false renormalises the K entries")
+    support: Literal["student", "teacher"] = Field("student", description="whose top-K")
+    entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
+    skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
     advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
     is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
     sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
     aggregation: Aggregation = "token-mean"
 
 
-class PolicyGradientSettings(Settings):
+class PolicyGradientSettings(StreamSettings):
     """The clipped surrogate (METHODS: GRPO as strong as published)."""
 
-    coefficient: float = Field(1.0, gt=0)
-    variant: Literal["grpo", "gspo", "cispo"] = "grpo"
+    variant: Literal["grpo", "gspo", "cispo", "reinforce"] = "grpo"
     normalize_by_std: bool = False
     clip_low: float = Field(0.2, gt=0)
     clip_high: float = Field(0.28, gt=0)
@@ -144,17 +210,35 @@ class PolicyGradientSettings(Settings):
     drop_uniform_groups: bool = Field(False, description="DAPO: groups without spread do not count in the normaliser")
 
 
-class ReferenceSettings(Settings):
+class ReferenceSettings(StreamSettings):
     coefficient: float = Field(gt=0)
     kind: Literal["k1", "k2", "k3"] = "k3"
     aggregation: Aggregation = "token-mean"
 
 
 class AlgorithmSettings(Settings):
-    name: Literal["sdpo", "grpo"] = "sdpo"
+    name: str = Field("sdpo", description=f"{', '.join(ALGORITHM_STREAMS)}, or module:Class of one of your own")
     mix: float | None = Field(
         None, gt=0, lt=1, description="sdpo: λ of λ·A_GRPO + (1−λ)·A_SDPO, with one normaliser for both"
     )
+    entropy_beta: float | None = Field(None, ge=0, description="srpo: β of the token weight exp(−β·H_teacher)")
+
+    @model_validator(mode="after")
+    def _known(self) -> AlgorithmSettings:
+        if self.name not in ALGORITHM_STREAMS and not re.fullmatch(r"[\w.]+:\w+", self.name):
+            near = difflib.get_close_matches(self.name, ALGORITHM_STREAMS, 1)
+            raise ValueError(
+                f"algorithm.name={self.name} is unknown.{f' Did you mean {near[0]}?' if near else ''} "
+                f"Known: {', '.join(ALGORITHM_STREAMS)}; one of your own is given as module:Class"
+            )
+        if self.name == "srpo" and self.entropy_beta is None:
+            object.__setattr__(self, "entropy_beta", 1.0)
+        return self
+
+    @property
+    def label(self) -> str:
+        """What the algorithm is called in names of runs and in reports."""
+        return self.name.split(":")[-1].lower()
 
 
 class LearnerSettings(Settings):
@@ -225,7 +309,7 @@ class Recipe(Settings):
         """An algorithm's streams exist without being spelled out; streams that it does not have are refused below."""
         if isinstance(values, dict) and isinstance(values.get("algorithm") or {}, dict):
             values = dict(values)
-            for section in _streams(values.get("algorithm") or {}):
+            for section in _streams(values.get("algorithm") or {}, ()):
                 if values.get(section) is None:
                     values[section] = {}
         return values
@@ -233,9 +317,10 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _checks(self, info: ValidationInfo) -> Recipe:
         if not self.name:
-            object.__setattr__(self, "name", f"{self.recipe}-{self.algorithm.name}-seed{self.seed}")
-        wanted = _streams(self.algorithm.model_dump())
-        for section in ("teacher", "distillation", "policy_gradient"):
+            object.__setattr__(self, "name", f"{self.recipe}-{self.algorithm.label}-seed{self.seed}")
+        sections = ("teacher", "distillation", "policy_gradient")
+        wanted = _streams(self.algorithm.model_dump(), sections)
+        for section in sections:
             if getattr(self, section) is not None and section not in wanted:
                 raise ValueError(
                     f"{section} has no effect with algorithm.name={self.algorithm.name}"
@@ -269,19 +354,37 @@ class Recipe(Settings):
             )
         if self.model.attention == "flash_attention_2" and (self.profile, self.model.dtype) != ("gpu", "bfloat16"):
             raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
-        if self.algorithm.mix is not None and self.policy_gradient.aggregation != self.distillation.aggregation:
+        one_normalizer = self.algorithm.mix is not None or self.algorithm.name == "srpo"
+        if one_normalizer and self.policy_gradient.aggregation != self.distillation.aggregation:
+            what = "algorithm.mix weighs advantages" if self.algorithm.mix is not None else "srpo has both streams"
             raise ValueError(
-                "algorithm.mix weighs advantages under one normaliser: set policy_gradient.aggregation and "
-                "distillation.aggregation to the same value"
+                f"{what} under one normaliser: set policy_gradient.aggregation and distillation.aggregation to the "
+                "same value"
             )
+        if self.distillation is not None and self.teacher is None:
+            raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
+        self._check_source()
+        if self.algorithm.name in ("opsd", "sdft") and self.context.demonstration not in ("solution", "column"):
+            raise ValueError(
+                f"{self.algorithm.name} shows the teacher a text of the dataset: set context.demonstration to solution "
+                "or column"
+            )
+        if self.algorithm.name == "opsd" and self.teacher.kind != "frozen":
+            raise ValueError("opsd's teacher is the initial policy: set teacher.kind=frozen")
         if self.rollout.colocated and not resolved and "gpu_memory_utilization" not in self.rollout.model_fields_set:
             raise ValueError(
                 "rollout.colocated shares each GPU with the learner: set rollout.gpu_memory_utilization to what the "
                 "learner's weights and optimiser leave free (`--dry-run` prints them)"
             )
+        if len(set(self.data.families)) < len(self.data.families) or self.run.steps < len(self.data.families):
+            raise ValueError("data.families names each task once, and run.steps must have a step for each of them")
         if self.data.source == "minicode" and self.data.problem_split != "marked":
             raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
-        if self.distillation is not None and self.rollout.responses == 1 and self.context.feedback == "never":
+        if (
+            self.distillation is not None
+            and self.rollout.responses == 1
+            and (self.context.demonstration, self.context.feedback) == ("random", "never")
+        ):
             raise ValueError("a single response has no sibling, and context.feedback=never leaves the teacher nothing")
         if self.rollout.colocated and (self.rollout.engines, self.rollout.tensor_parallel_size) != (
             self.learner.ranks,
@@ -305,13 +408,35 @@ class Recipe(Settings):
             raise ValueError(
                 f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
             )
-        if distillation is not None and distillation.advantage_clip is not None and distillation.alpha != 1.0:
-            raise ValueError("distillation.advantage_clip is a form of the reverse KL; set distillation.alpha=1")
+        if distillation is not None and distillation.advantage_clip is not None:
+            if distillation.alpha != 1.0:
+                raise ValueError("distillation.advantage_clip is a form of the reverse KL; set distillation.alpha=1")
+            if distillation.entry_clip is not None:
+                raise ValueError("distillation.advantage_clip and distillation.entry_clip exclude each other; set one")
         if distillation is not None and self.context.demonstration == "none" and self.context.feedback == "never":
             raise ValueError(
                 "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
             )
+        if self.context.demonstration == "column" and self.context.column is None:
+            raise ValueError("context.demonstration=column needs the column's name: set context.column")
         return self
+
+    def _check_source(self) -> None:
+        """Responses of the dataset have no sampler and no siblings."""
+        source = self.rollout.source
+        if (self.algorithm.name == "sft") != (source != "policy"):
+            raise ValueError("rollout.source=solution or column and algorithm.name=sft belong together; set both")
+        if source == "policy":
+            return
+        if source == "column" and self.context.column is None:
+            raise ValueError("rollout.source=column needs the column's name: set context.column")
+        if self.rollout.responses != 1:
+            raise ValueError(f"a problem has one demonstration: with rollout.source={source} set rollout.responses=1")
+        if self.policy_gradient.variant != "reinforce" or self.policy_gradient.sampler_threshold is not None:
+            raise ValueError(
+                f"responses of rollout.source={source} were not sampled, so there is no ratio: set "
+                "policy_gradient.variant=reinforce and policy_gradient.sampler_threshold=null"
+            )
 
     @property
     def evaluation_samples(self) -> int:
@@ -327,12 +452,9 @@ class Recipe(Settings):
         return self.run.questions * self.rollout.responses
 
 
-def _streams(algorithm: dict[str, Any]) -> tuple[str, ...]:
-    if algorithm.get("name", "sdpo") == "grpo":
-        return ("policy_gradient",)
-    if algorithm.get("mix") is not None:
-        return ("teacher", "distillation", "policy_gradient")
-    return ("teacher", "distillation")
+def _streams(algorithm: dict[str, Any], unknown: tuple[str, ...]) -> tuple[str, ...]:
+    streams = ALGORITHM_STREAMS.get(algorithm.get("name", "sdpo"), unknown)
+    return (*streams, "policy_gradient") if algorithm.get("mix") is not None else streams
 
 
 def _explicitly_set(recipe: Recipe, path: str) -> bool:
@@ -352,6 +474,10 @@ def _one_update(recipe: Recipe) -> bool:
     return recipe.learner.updates_per_batch == 1
 
 
+def _without_ratio(recipe: Recipe) -> bool:
+    return recipe.policy_gradient.variant == "reinforce"
+
+
 def _noisy(recipe: Recipe) -> bool:
     return recipe.context.feedback_noise > 0
 
@@ -360,23 +486,39 @@ _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said)
 INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
+    ("algorithm.entropy_beta", lambda r: r.algorithm.name != "srpo", "with an algorithm other than srpo"),
     ("algorithm.mix", lambda r: r.algorithm.name != "sdpo", "with an algorithm other than sdpo"),
     ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
     ("distillation.top_k", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
     ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
     ("distillation.tail", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
     ("distillation.advantage_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
+    ("distillation.entry_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
+    (
+        "distillation.support",
+        lambda r: r.distillation.top_k is None,
+        "on the full vocabulary (distillation.top_k null)",
+    ),
+    ("distillation.support", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
     ("distillation.is_clip", _one_update, _ONE_UPDATE),
     ("policy_gradient.clip_low", _one_update, _ONE_UPDATE),
     ("policy_gradient.clip_high", _one_update, _ONE_UPDATE),
     ("policy_gradient.dual_clip", _one_update, _ONE_UPDATE),
     ("policy_gradient.dual_clip", lambda r: r.policy_gradient.variant == "cispo", "with policy_gradient.variant=cispo"),
-    ("policy_gradient.variant", lambda r: r.policy_gradient.variant != "grpo" and _one_update(r), _ONE_UPDATE),
+    ("policy_gradient.clip_low", _without_ratio, "with policy_gradient.variant=reinforce"),
+    ("policy_gradient.clip_high", _without_ratio, "with policy_gradient.variant=reinforce"),
+    ("policy_gradient.dual_clip", _without_ratio, "with policy_gradient.variant=reinforce"),
+    (
+        "policy_gradient.variant",
+        lambda r: r.policy_gradient.variant not in ("grpo", "reinforce") and _one_update(r),
+        _ONE_UPDATE,
+    ),
     ("data.path", lambda r: r.data.source == "minicode", "with data.source=minicode (its problems are generated)"),
     ("data.release", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
     ("data.window", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("data.exclude_ungradable", lambda r: r.data.source == "minicode", "with data.source=minicode"),
+    ("data.families", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
     ("data.world_seed", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
     ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
     ("evaluation.samples", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
@@ -386,6 +528,12 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
         lambda r: r.distillation is None and r.context.demonstration != "none",
         "without a teacher",
     ),
+    (
+        "context.column",
+        lambda r: (r.distillation is None or r.context.demonstration != "column") and r.rollout.source != "column",
+        "unless a teacher has context.demonstration=column",
+    ),
+    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
     ("context.feedback_noise", lambda r: _noisy(r) and r.distillation is None, "without a teacher"),
     ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),

@@ -27,6 +27,7 @@ from sdpo.placement import Placement, engine_config, plan_placement
 from sdpo.recipe import Recipe
 from sdpo.report import run_report
 from sdpo.rollout.fleet import Fleet
+from sdpo.sources import check_texts
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.trainer import Trainer
 
@@ -49,7 +50,7 @@ async def train(
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
         info = RunInfo.collect(
-            recipe=recipe.recipe, algorithm=recipe.algorithm.name, seed=recipe.seed, profile=recipe.profile
+            recipe=recipe.recipe, algorithm=recipe.algorithm.label, seed=recipe.seed, profile=recipe.profile
         )
         folder.create(info, settings)
     else:
@@ -115,6 +116,10 @@ def _resume(folder: RunFolder, console: Console) -> None:
 def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
+    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
+        check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
+    if recipe.rollout.source != "policy":
+        check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
     for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(problem)
         if recipe.distillation is not None:
@@ -127,7 +132,7 @@ def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[s
         project=recipe.tracking.project,
         group=recipe.recipe,
         name=recipe.name,
-        tags=[recipe.algorithm.name, recipe.profile],
+        tags=[recipe.algorithm.label, recipe.profile],
         config=settings,
         mode=recipe.tracking.wandb,
         run_id=folder.info.wandb_id,

@@ -1,13 +1,15 @@
 """The texts around a problem: how a student is asked, and how a teacher is told what went wrong.
 
-`PUBLISHED` is what SDPO used on LiveCodeBench (arXiv 2601.20802, released code).  `COMPACT` is this project's own short
-form for the bundled policy, whose vocabulary has a few hundred words and whose answers have a few dozen tokens.
+`PUBLISHED` is what SDPO used on LiveCodeBench (arXiv 2601.20802, released code).  `SDFT` has the teacher's text of
+arXiv 2601.19897; `OPSD` says in this project's own words what that of arXiv 2601.18734 asks for.  `COMPACT` is this
+project's own short form for the bundled policy, whose vocabulary has a few hundred words and whose answers have a few
+dozen tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox import Judgement
 from sandbox.feedback import render_feedback
@@ -54,4 +56,19 @@ COMPACT = Template(
     render_feedback=compact_feedback,
 )
 
-TEMPLATES = {t.name: t for t in (PUBLISHED, COMPACT)}
+SDFT = replace(
+    PUBLISHED,
+    name="sdft",
+    reprompt="{prompt}{solution}{feedback}\n\nNow answer with a response of your own, including the thinking process.",
+    solution="\n\nThis is an example for a response to the question:\n{successful_previous_attempt}",
+)
+
+OPSD = replace(
+    PUBLISHED,
+    name="opsd",
+    reprompt="{prompt}{solution}{feedback}\n\nMake sure that you understand why the reference solution is right. Then "
+    "solve the problem yourself, step by step and in your own words.",
+    solution="\n\nA reference solution:\n\n{successful_previous_attempt}",
+)
+
+TEMPLATES = {t.name: t for t in (PUBLISHED, COMPACT, SDFT, OPSD)}

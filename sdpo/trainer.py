@@ -97,7 +97,7 @@ class Trainer:
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
-                learned = await self.learner.train(samples, progress.advance)
+                learned = await self.learner.train(samples, progress.advance, step)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.fleet.handles, version=step + 1)
         learned |= await self.usage.since_last()
@@ -117,7 +117,7 @@ class Trainer:
 
     def draw(self, step: int) -> list[Problem]:
         """The questions of a step: seeded permutations of the training problems, one after the other."""
-        problems, size = self.dataset.train, self.recipe.run.questions
+        problems, size = self.dataset.training(step / self.recipe.run.steps), self.recipe.run.questions
         chosen = []
         for position in range(step * size, (step + 1) * size):
             epoch, place = divmod(position, len(problems))
@@ -146,7 +146,7 @@ class Trainer:
         """Measure pass@k on the evaluation problems (and the training problems, if asked).  True: the best yet."""
         metrics: dict[str, float] = {}
         results: dict[str, EvaluationResult] = {}
-        for name, problems in self._evaluation_sets().items():
+        for name, problems in self.dataset.evaluation_sets(self.recipe.evaluation.training_problems).items():
             with self.tracker.phase(
                 f"evaluate {name}", total=len(problems) * self.recipe.evaluation_samples
             ) as progress:
@@ -172,13 +172,6 @@ class Trainer:
             return False  # what was there before training is no checkpoint of this run
         self.state.best_value, self.state.best_step = value, self.state.step
         return True
-
-    def _evaluation_sets(self) -> dict[str, list[Problem]]:
-        held_out = self.dataset.problem_split != "none"
-        sets = {"held_out" if held_out else "test": self.dataset.evaluation}
-        if held_out and self.recipe.evaluation.training_problems:
-            sets["train"] = self.dataset.train
-        return sets
 
     def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
         metrics = batch_metrics(groups, samples, self.state.step) | learned

@@ -34,6 +34,7 @@ class Problem:
     limits: Limits = field(default_factory=Limits)
     files: Mapping[str, str] = field(default_factory=dict)  # modules that the program may import: name → source
     solution: str | None = None  # a reference program, where the source has one; reaches a teacher only by name
+    columns: Mapping[str, str] = field(default_factory=dict)  # further texts of its row; the same holds for them
 
     @property
     def functional(self) -> bool:
@@ -48,9 +49,9 @@ class Rollout:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]  # includes the end token when the model produced one
     text: str  # the decoded response, without special tokens
-    sampler_log_probs: np.ndarray  # float32 [len(response_ids)], at the sampling temperature
+    sampler_log_probs: np.ndarray  # float32 [len(response_ids)], at the sampling temperature; NaN: a dataset's response
     finish_reason: str  # "stop" | "length"
-    policy_version: int  # number of weight publications that the sampling engine had seen
+    policy_version: int  # number of weight publications that the sampling engine had seen; 0: a dataset's response
 
     @property
     def truncated(self) -> bool:
@@ -59,7 +60,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Group:
-    """One problem with its n rollouts and their judgements, index by index."""
+    """One problem with its n rollouts and their judgements, index by index; no judgements where none were needed."""
 
     problem: Problem
     rollouts: tuple[Rollout, ...]
@@ -67,7 +68,7 @@ class Group:
 
     @property
     def rewards(self) -> np.ndarray:
-        """float64 [n]: 1 where every training test passed, else 0."""
+        """float64 [n]: 1 where every training test passed, else 0; empty where nothing was judged."""
         return np.array([float(j.passed) for j in self.judgements])
 
 
@@ -77,6 +78,20 @@ class TeacherContext:
 
     prompt_ids: tuple[int, ...]
     weight: np.ndarray  # float32 [response length]
+
+
+@dataclass(frozen=True)
+class ScoredTokens:
+    """What a weight hook sees of one response: numbers of the present policy and teacher.  Each is float32 [R].
+
+    The teacher's are None where the response has no teacher context, advantages where it has none.
+    """
+
+    weight: np.ndarray | None  # of the distillation stream before the hook; 0: the token carries no loss
+    advantages: np.ndarray | None
+    entropy: np.ndarray  # nats
+    teacher_entropy: np.ndarray | None  # nats
+    log_ratio: np.ndarray | None  # log q − log π of the sampled token
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from sdpo.context import ContextBuilder
 from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Recipe, ReferenceSettings
-from sdpo.types import Group, Sample
+from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
+
+WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,27 @@ class LossPlan:
 
     Every N is counted over one whole optimiser batch, all ranks and micro-batches.  With `shared_normalizer` the
     policy-gradient and the distillation stream divide by one N: the tokens that carry either of them.
+
+    `weight_hook` multiplies token weights of the distillation stream.  It is called with the responses of one whole
+    optimiser batch, scored by student and teacher just before the update, so that it may normalise over all of them;
+    it returns a factor [R] for each response, None for those that it leaves alone.  It costs that forward pass.
     """
 
     policy_gradient: PolicyGradientSettings | None = None
     distillation: DistillationSettings | None = None
     reference: ReferenceSettings | None = None
     shared_normalizer: bool = False
+    weight_hook: WeightHook | None = None
+
+    def at(self, step: int) -> LossPlan:
+        """The plan with the coefficients of one generation batch, counted from 1."""
+        streams = ("policy_gradient", "distillation", "reference")
+        return replace(self, **{n: s.at(step) for n in streams if (s := getattr(self, n)) is not None})
 
 
 class Algorithm(Protocol):
     plan: LossPlan
+    needs_rewards: bool  # False: training responses are not judged, and groups come without judgements
 
     def __init__(self, recipe: Recipe) -> None: ...
 
@@ -37,12 +50,32 @@ class Algorithm(Protocol):
         ...
 
 
-def sample_of(group: Group, index: int, reference: bool) -> dict[str, object]:
+def teacher_of(
+    group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, plan: LossPlan
+) -> TeacherContext | None:
+    """The teacher of a response; None without a context.  Every token weighs 1, the first `skip_tokens` nothing."""
+    context = contexts.context(group, index, rng)
+    if context is None:
+        return None
+    weight = np.ones(len(group.rollouts[index].response_ids), np.float32)
+    weight[: plan.distillation.skip_tokens] = 0
+    return TeacherContext(contexts.reprompt(group.problem, context), weight)
+
+
+def distilled(group: Group, contexts: ContextBuilder, rng: np.random.Generator, plan: LossPlan) -> list[Sample]:
+    """Every response that has a context goes to the distillation stream, and none anywhere else."""
+    return [
+        Sample(**sample_of(group, i, plan), teacher=teacher_of(group, i, contexts, rng, plan))
+        for i in range(len(group.rollouts))
+    ]
+
+
+def sample_of(group: Group, index: int, plan: LossPlan) -> dict[str, object]:
     """The fields of a `Sample` that do not depend on the algorithm."""
     rollout = group.rollouts[index]
     return {
         "prompt_ids": rollout.prompt_ids,
         "response_ids": rollout.response_ids,
         "sampler_log_probs": rollout.sampler_log_probs,
-        "reference_weight": np.ones(len(rollout.response_ids), np.float32) if reference else None,
+        "reference_weight": np.ones(len(rollout.response_ids), np.float32) if plan.reference else None,
     }

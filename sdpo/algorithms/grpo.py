@@ -21,6 +21,8 @@ class GRPO:
     groups without spread (DAPO, arXiv 2503.14476) are settings of `policy_gradient`.
     """
 
+    needs_rewards = True
+
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.policy_gradient is not None
         self.settings = recipe.policy_gradient
@@ -31,7 +33,7 @@ class GRPO:
 
     def _group(self, group: Group) -> list[Sample]:
         return [
-            Sample(**sample_of(group, i, self.plan.reference is not None), advantages=advantages)
+            Sample(**sample_of(group, i, self.plan), advantages=advantages)
             for i, advantages in enumerate(response_advantages(group, self.settings))
         ]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdpo.algorithms.base import LossPlan, sample_of
+from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
 from sdpo.algorithms.feedback_noise import with_feedback_noise
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
-from sdpo.types import Group, Sample, TeacherContext
+from sdpo.types import Group, Sample
 
 
 class SDPO:
@@ -21,6 +21,8 @@ class SDPO:
     does not count in its normaliser.  With `algorithm.mix` = λ the advantages are λ·A_GRPO + (1−λ)·A_SDPO with one
     normaliser for both streams (mixing helps weak models, says the paper).
     """
+
+    needs_rewards = True
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.distillation is not None
@@ -48,21 +50,12 @@ class SDPO:
             advantages = response_advantages(group, self.gradient)
         return [
             Sample(
-                **sample_of(group, i, self.plan.reference is not None),
+                **sample_of(group, i, self.plan),
                 advantages=advantages[i],
-                teacher=self._teacher(group, i, contexts, rng),
+                teacher=teacher_of(group, i, contexts, rng, self.plan),
             )
             for i in range(len(group.rollouts))
         ]
-
-    def _teacher(
-        self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator
-    ) -> TeacherContext | None:
-        context = contexts.context(group, index, rng)
-        if context is None:
-            return None
-        weight = np.ones(len(group.rollouts[index].response_ids), np.float32)
-        return TeacherContext(contexts.reprompt(group.problem, context), weight)
 
 
 def _scaled(settings, factor: float):

@@ -44,6 +44,7 @@ FIELDS = (
 PLATFORMS = ("leetcode", "codeforces", "atcoder")
 DIFFICULTIES = ("easy", "medium", "hard")
 MARKS = ("train", "heldout")
+METADATA_KEYS = ("func_name", "files", "split", "solution")  # those with a meaning here
 
 # The tests of one official row take tens of megabytes at most; beyond this it is not data but a bomb.
 MAX_TEST_BYTES = 512 * 2**20

@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sandbox import Limits, TestCase
 from sdpo.data.lcb_files import find_files
 from sdpo.data.lcb_rows import (
     FIELDS,
     MAX_TEST_BYTES,
+    METADATA_KEYS,
     BadRow,
     check_functional,
     decode_metadata,
@@ -160,7 +161,14 @@ def _question(row: dict[str, str], max_test_bytes: int) -> Question:
         files=metadata.get("files", {}),
         solution=metadata.get("solution"),
         mark=metadata.get("split"),
+        columns=_columns(row, metadata),
     )
+
+
+def _columns(row: dict[str, Any], metadata: dict[str, Any]) -> dict[str, str]:
+    """Texts of the row that the format gives no meaning: further keys of the row, and of its metadata."""
+    further = {**row, **{key: value for key, value in metadata.items() if key not in METADATA_KEYS}}
+    return {key: value for key, value in further.items() if key not in FIELDS and isinstance(value, str)}
 
 
 def _moment(row: dict[str, str]):

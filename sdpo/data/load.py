@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sandbox import Limits
 from sdpo.data.livecodebench import Progress, load_livecodebench
-from sdpo.data.minicode import load_minicode
-from sdpo.data.splits import Dataset
+from sdpo.data.minicode import FAMILIES, load_minicode
+from sdpo.data.splits import Dataset, in_sequence
 from sdpo.paths import locate
 from sdpo.recipe import Recipe
+
+TASKS = {"minicode": "lists", "minicode-texts": "texts"}  # what a family's metrics are called where there are several
 
 
 def load_dataset(recipe: Recipe, progress: Progress | None = None) -> Dataset:
@@ -16,7 +18,11 @@ def load_dataset(recipe: Recipe, progress: Progress | None = None) -> Dataset:
     limits = Limits(cpu_time_s=recipe.sandbox.cpu_time_s, memory_mb=recipe.sandbox.memory_mb)
     if data.source == "minicode":
         world = recipe.seed if data.world_seed is None else data.world_seed
-        return load_minicode(world, test_split=data.test_split, limits=limits)
+        made = {
+            TASKS[name]: load_minicode(world, family=FAMILIES[name], test_split=data.test_split, limits=limits)
+            for name in data.families
+        }
+        return in_sequence(made) if len(made) > 1 else next(iter(made.values()))
     return load_livecodebench(
         None if data.path is None else locate(data.path),
         release=data.release,

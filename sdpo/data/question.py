@@ -25,6 +25,7 @@ class Question:
     files: Mapping[str, str] = field(default_factory=dict)
     solution: str | None = None
     mark: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self, training: tuple[TestCase, ...], evaluation: tuple[TestCase, ...], limits: Limits) -> Problem:
         """The Problem that trains on `training` and is measured on `evaluation`."""
@@ -41,6 +42,7 @@ class Question:
             limits=limits,
             files=self.files,
             solution=self.solution,
+            columns=self.columns,
         )
 
     @property

@@ -40,7 +40,10 @@ Tests = tuple[TestCase, ...]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Problems to train on and problems to evaluate on, and the names of what decided it."""
+    """Problems to train on and problems to evaluate on, and the names of what decided it.
+
+    With `tasks` the problems are those of several data sets, to be learned one after the other.
+    """
 
     train: list[Problem]
     evaluation: list[Problem]
@@ -48,6 +51,35 @@ class Dataset:
     test_split: str
     problem_split: str
     report: DataReport = field(default_factory=DataReport)
+    tasks: Mapping[str, Dataset] = field(default_factory=dict)
+
+    def training(self, progress: float) -> list[Problem]:
+        """What is trained on when this share of the run is done: each task has an equal share of the steps."""
+        tasks = list(self.tasks.values())
+        return tasks[min(int(progress * len(tasks)), len(tasks) - 1)].train if tasks else self.train
+
+    def evaluation_sets(self, training_problems: bool) -> dict[str, list[Problem]]:
+        """What is measured, by name; the first one decides which checkpoint is the best.  Tasks are measured apart."""
+        if self.tasks:
+            sets = {name: task.evaluation_sets(training_problems) for name, task in self.tasks.items()}
+            return {f"{name}_{part}": problems for name, own in sets.items() for part, problems in own.items()}
+        held_out = self.problem_split != "none"
+        sets = {"held_out" if held_out else "test": self.evaluation}
+        return sets | ({"train": self.train} if held_out and training_problems else {})
+
+
+def in_sequence(tasks: Mapping[str, Dataset]) -> Dataset:
+    """Data sets of one kind as tasks that are learned one after the other."""
+    first = next(iter(tasks.values()))
+    return Dataset(
+        train=[problem for task in tasks.values() for problem in task.train],
+        evaluation=[problem for task in tasks.values() for problem in task.evaluation],
+        name=", then ".join(task.name for task in tasks.values()),
+        test_split=first.test_split,
+        problem_split=first.problem_split,
+        report=first.report,
+        tasks=dict(tasks),
+    )
 
 
 class _CannotSplit(ValueError):

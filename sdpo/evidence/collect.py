@@ -41,7 +41,7 @@ def collect(
         reason=reason,
         settings=recipe.model_dump(mode="json"),
         attempts=attempts,
-        train=_columns([row for row in rows if "train/pass_rate" in row]),
+        train=_columns([row for row in rows if "policy/entropy" in row]),
         eval=_columns([row for row in rows if any(key.startswith("eval/") for key in row)]),
         problems=_problems(folder / "evaluations"),
         used_by=[spec.id],

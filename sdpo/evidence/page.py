@@ -9,7 +9,7 @@ from sdpo.evidence.layout import Layout
 from sdpo.evidence.markdown import Origin, Section, code, number, table
 from sdpo.evidence.pictures import Picture, draw
 from sdpo.evidence.record import Record
-from sdpo.evidence.sections import claims, comparison, forgetting, repeats, single_world, teacher, tuning
+from sdpo.evidence.sections import claims, comparison, forgetting, relatives, repeats, single_world, teacher, tuning
 from sdpo.evidence.sections.common import listed
 from sdpo.evidence.token_picture import TokenPicture, draw_tokens
 from sdpo.tracking.disk import atomic_write
@@ -22,6 +22,8 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     single_world.ablations,
     forgetting.section,
     comparison.fresh,
+    relatives.section,
+    relatives.sequence,
     single_world.noise,
     single_world.groups,
     single_world.limits,

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdpo.errors import UserError
 from sdpo.paths import locate
+from sdpo.recipe import ALGORITHM_STREAMS
 
 DECLARED = Path(__file__).with_name("studies.yaml")
 CHOSEN = "chosen"
-ALGORITHMS = ("sdpo", "grpo")
+ALGORITHMS = ("sdpo", "grpo")  # those that are tuned and compared; other ones run with their recipe's settings
 
 Chosen = Mapping[str, Sequence[str]]  # algorithm → its chosen settings, as key=value
 
@@ -27,7 +28,7 @@ class _Declared(BaseModel):
 class Variant(_Declared):
     """One run of a part, before its worlds."""
 
-    algorithm: str = Field(pattern="|".join(ALGORITHMS))
+    algorithm: str = Field(pattern="|".join(ALGORITHM_STREAMS))
     set: tuple[str, ...] = ()
     group: str = ""  # what it is compared within, where a part has several comparisons
     label: str = ""
@@ -108,7 +109,7 @@ def _spec(
     studies: Studies, part: str, name: str, variant: Variant, world: int, seed: int, chosen: Chosen | None
 ) -> RunSpec:
     declared = studies.parts[part]
-    base = tuple(chosen[variant.algorithm]) if declared.base == CHOSEN and chosen is not None else ()
+    base = tuple(chosen.get(variant.algorithm, ())) if declared.base == CHOSEN and chosen is not None else ()
     place = () if seed == world else (f"data.world_seed={world}",)
     return RunSpec(
         part=part,

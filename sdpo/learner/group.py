@@ -14,9 +14,9 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sdpo.algorithms.base import LossPlan
+from sdpo.algorithms.base import LossPlan, WeightHook
 from sdpo.learner.operators import Operator, costliest
-from sdpo.learner.rows import Row, deal, split, weigh
+from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.sums import Sums
 from sdpo.recipe import Recipe
 from sdpo.types import Sample
@@ -67,6 +67,7 @@ class Learner:
         """`actor_options`: resources of one rank (`sdpo.placement`); in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
+        plan = replace(plan, weight_hook=None)  # called here; a rank need not find the module that it comes from
         for rank in range(recipe.learner.ranks):
             where: Any = "DEFAULT"
             if group is not None:
@@ -79,20 +80,23 @@ class Learner:
         await self._all("start", address)
 
     async def train(
-        self, groups: Sequence[Sequence[Sample]], on_update: Callable[[], None] = lambda: None
+        self, groups: Sequence[Sequence[Sample]], on_update: Callable[[], None] = lambda: None, step: int = 1
     ) -> dict[str, float]:
-        """Use up one generation batch: `updates_per_batch` optimiser steps, each on an equal share of the groups.
+        """Use up generation batch `step`: `updates_per_batch` optimiser steps, each on an equal share of the groups.
 
         Returns means over all response tokens of the batch; `learner/loss` and the gradient norm are means over steps.
         """
         updates = self.recipe.learner.updates_per_batch
         per_update = len(groups) // updates
         batches = [[s for g in groups[u * per_update : (u + 1) * per_update] for s in g] for u in range(updates)]
-        rows = [weigh(batch, self.plan, self.recipe.rollout.max_response_tokens) for batch in batches]
+        plan = self.plan.at(step)
+        rows = [weigh(batch, plan, self.recipe.rollout.max_response_tokens) for batch in batches]
         if updates > 1:
             rows = await self._with_old_log_probs(rows)
         sums, step_values = Sums(), []
         for batch in rows:
+            if plan.weight_hook is not None:
+                batch = await self._hooked(batch, plan.weight_hook)
             results = await self._all("update", per_rank=deal(batch, self._split(batch)))
             for rank_sums, _ in results:
                 sums.add(rank_sums)
@@ -107,15 +111,23 @@ class Learner:
     async def _with_old_log_probs(self, batches: list[list[Row]]) -> list[list[Row]]:
         """Score the whole batch once with the policy that it begins with, before the first update changes it."""
         rows = [row for batch in batches for row in batch]
+        old = await self._scored("log_probs", rows)
+        scored = iter(replace(row, old_log_probs=values) for row, values in zip(rows, old, strict=True))
+        return [[next(scored) for _ in batch] for batch in batches]
+
+    async def _hooked(self, rows: list[Row], hook: WeightHook) -> list[Row]:
+        return reweighed(rows, hook(await self._scored("scores", rows)))
+
+    async def _scored(self, method: str, rows: Sequence[Row]) -> list[Any]:
+        """What a method of the ranks says of each row, in the order of the rows."""
         shares = self._split(rows)
-        results = await self._all("log_probs", per_rank=deal(rows, shares))
-        scored = list(rows)
+        results = await self._all(method, per_rank=deal(rows, shares))
+        scored: list[Any] = [None] * len(rows)
         for share, result in zip(shares, results, strict=True):
             for indices, values in zip(share, result, strict=True):
-                for i, old in zip(indices, values, strict=False):  # a filler's value has no index
-                    scored[i] = replace(rows[i], old_log_probs=old)
-        sizes = iter(scored)
-        return [[next(sizes) for _ in batch] for batch in batches]
+                for i, value in zip(indices, values, strict=False):  # a filler's value has no index
+                    scored[i] = value
+        return scored
 
     def _split(self, rows: Sequence[Row]) -> list[list[list[int]]]:
         return split(rows, self.recipe.learner.ranks, self.recipe.learner.micro_batch_tokens)

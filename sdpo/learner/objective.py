@@ -68,7 +68,7 @@ def _form(s: DistillationSettings) -> dict:
     """What the pass over the vocabulary computes of student and teacher: at the coarser levels log-probs only."""
     if s.level != "logit":
         return {}
-    return {"alpha": s.alpha, "top_k": s.top_k, "tail": s.tail, "advantage_clip": s.advantage_clip}
+    return {name: getattr(s, name) for name in ("alpha", "top_k", "tail", "support", "entry_clip", "advantage_clip")}
 
 
 def _policy_gradient(s: PolicyGradientSettings, t: Targets, found: VocabularyPass, old, outputs) -> torch.Tensor:

@@ -41,7 +41,7 @@ def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -
     reference = [s.reference_weight for s in samples]
     either = None
     if plan.shared_normalizer:
-        either = [g is not None or d is not None for g, d in zip(gradient, distillation, strict=True)]
+        either = [_tokens_of(g, s) | _tokens_of(d, s) for g, d, s in zip(gradient, distillation, samples, strict=True)]
     streams = [
         _stream_weights(samples, weights, settings, max_response_tokens, counted)
         for weights, settings, counted in (
@@ -67,14 +67,22 @@ def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -
     return rows
 
 
+def reweighed(rows: Sequence[Row], factors: Sequence[np.ndarray | None]) -> list[Row]:
+    """The rows with their distillation weights times what a weight hook returned."""
+    return [
+        row if f is None else replace(row, distillation_weight=(row.distillation_weight * f).astype(np.float32))
+        for row, f in zip(rows, factors, strict=True)
+    ]
+
+
 def _stream_weights(samples, weights, settings, max_response_tokens, counted) -> list[np.ndarray]:
-    """Coefficient × the stream's own token weight × its aggregation; `counted`: responses of the normaliser."""
+    """Coefficient × the stream's own token weight × its aggregation; `counted`: tokens [R] of the normaliser."""
     zeros = [np.zeros(len(s.response_ids), np.float32) for s in samples]
     if settings is None:
         return zeros
     if counted is None:
-        counted = [w is not None for w in weights]
-    masks = [np.full(len(zero), float(c)) for zero, c in zip(zeros, counted, strict=True)]
+        counted = [_tokens_of(w, s) for w, s in zip(weights, samples, strict=True)]
+    masks = [tokens.astype(float) for tokens in counted]
     totals = counts(masks)
     fixed_length = max_response_tokens if settings.aggregation == "fixed-length" else None
     return [
@@ -85,6 +93,11 @@ def _stream_weights(samples, weights, settings, max_response_tokens, counted) ->
         ).astype(np.float32)
         for zero, weight, mask in zip(zeros, weights, masks, strict=True)
     ]
+
+
+def _tokens_of(weight: np.ndarray | None, sample: Sample) -> np.ndarray:
+    """bool [R]: the tokens that a stream trains on; one of weight 0 must not dilute the mean."""
+    return np.zeros(len(sample.response_ids), bool) if weight is None else weight != 0
 
 
 def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list[list[int]]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdpo.learner.rows import Row
+from sdpo.types import ScoredTokens
 
 if TYPE_CHECKING:  # the driver adds up sums without importing torch
     import torch
@@ -80,7 +81,27 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
     if rows[0].old_log_probs is not None:  # later updates of a batch: the policy that was sampled from is the old one
         values["log_probs"] = np.concatenate([row.old_log_probs for row in rows])
     gap = np.concatenate([row.sampler_log_probs for row in rows]) - values["log_probs"]
-    sums.totals["policy/kl_sampler"][0] += float(gap[counted].sum())
-    sums.totals["policy/kl_sampler"][1] += int(counted.sum())
-    sums.largest["policy/sampler_gap_max"] = float(np.abs(gap[counted]).max(initial=0.0))
+    gap = gap[counted & np.isfinite(gap)]  # tokens of a dataset have no sampler
+    sums.totals["policy/kl_sampler"][0] += float(gap.sum())
+    sums.totals["policy/kl_sampler"][1] += len(gap)
+    sums.largest["policy/sampler_gap_max"] = float(np.abs(gap).max(initial=0.0))
     return sums
+
+
+def scored_tokens(rows: list[Row], outputs: dict[str, torch.Tensor]) -> list[ScoredTokens]:
+    """The outputs of one micro-batch, row by row, as a weight hook sees them."""
+    ends = np.cumsum([len(row.response_ids) for row in rows])[:-1]
+    values = {name: np.split(value.float().cpu().numpy(), ends) for name, value in outputs.items()}
+    scored = []
+    for i, row in enumerate(rows):
+        taught = row.teacher_prompt_ids is not None
+        scored.append(
+            ScoredTokens(
+                weight=row.distillation_weight if taught else None,
+                advantages=row.advantages if row.policy_gradient_weight.any() else None,
+                entropy=values["entropy"][i],
+                teacher_entropy=values["teacher_entropy"][i] if taught else None,
+                log_ratio=values["teacher_log_probs"][i] - values["log_probs"][i] if taught else None,
+            )
+        )
+    return scored

@@ -27,12 +27,13 @@ from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, fill, pack
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row
-from sdpo.learner.sums import Sums, token_sums
+from sdpo.learner.sums import Sums, scored_tokens, token_sums
 from sdpo.learner.teacher import Teacher, gathered
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.placement import weight_transfer
 from sdpo.recipe import Recipe
+from sdpo.types import ScoredTokens
 from sdpo.weights.publisher import Publisher
 
 
@@ -127,6 +128,11 @@ class LearnerWorker:
     def log_probs(self, micro_batches: list[list[Row]]) -> list[list[np.ndarray]]:
         """The current policy's log-probs of the response tokens, row by row, at the sampling temperature."""
         return [_by_row(self._score(rows, self._run_student), rows) for rows in micro_batches]
+
+    @torch.no_grad()
+    def scores(self, micro_batches: list[list[Row]]) -> list[list[ScoredTokens]]:
+        """What a weight hook sees of every row, under the present student and teacher.  Collective."""
+        return [scored_tokens(rows, self._loss(rows)[1]) for rows in micro_batches]
 
     def _loss(self, rows: list[Row]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         settings = self.recipe.learner

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Variant = Literal["grpo", "gspo", "cispo"]
+Variant = Literal["grpo", "gspo", "cispo", "reinforce"]
 KLEstimator = Literal["k1", "k2", "k3"]
 
 # Bound on |log ratio|: beyond it exp() is only a way to overflow.
@@ -40,8 +40,12 @@ def policy_gradient(
            response, this is GSPO's objective.  Published clips: 3e-4 and 4e-4.
     cispo  −stopgrad(clip(r))·A·log π: no token loses its gradient (MiniMax-M1, arXiv 2506.13585).  clip_low = 1
            leaves the weight without a lower bound; the dual clip has no meaning here and must be None.
+    reinforce  −A·log π, without ratio and clips (Williams 1992).  With A = 1 on given tokens: their negative
+           log-likelihood.
     """
     _check(variant, dual_clip, sequence_log_ratio)
+    if variant == "reinforce":
+        return -advantages * log_probs
     ratio = _ratio(log_probs, old_log_probs, variant, sequence_log_ratio)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     if variant == "cispo":
@@ -65,9 +69,12 @@ def clip_masks(
 ) -> tuple[Tensor, Tensor]:
     """Which tokens the clip and which the dual clip acts on, bool [n] each; arguments as in `policy_gradient`.
 
-    For cispo the first says where the weight was clipped; the second is all False.
+    For cispo the first says where the weight was clipped; the second is all False.  For reinforce both are.
     """
     _check(variant, dual_clip, sequence_log_ratio)
+    if variant == "reinforce":
+        nowhere = torch.zeros_like(log_probs, dtype=torch.bool)
+        return nowhere, nowhere
     ratio = _ratio(log_probs.detach(), old_log_probs, variant, sequence_log_ratio)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     if variant == "cispo":
@@ -90,8 +97,8 @@ def _ratio(log_probs: Tensor, old: Tensor | None, variant: Variant, sequence_log
 
 
 def _check(variant: Variant, dual_clip: float | None, sequence_log_ratio: Tensor | None) -> None:
-    if variant not in ("grpo", "gspo", "cispo"):
-        raise ValueError(f"variant is {variant!r}; it must be 'grpo', 'gspo' or 'cispo'")
+    if variant not in ("grpo", "gspo", "cispo", "reinforce"):
+        raise ValueError(f"variant is {variant!r}; it must be 'grpo', 'gspo', 'cispo' or 'reinforce'")
     if (sequence_log_ratio is not None) != (variant == "gspo"):
         raise ValueError("sequence_log_ratio belongs to variant 'gspo', which needs it")
     if dual_clip is not None and variant == "cispo":

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from sdpo.tracking.disk import atomic_write
 
 if TYPE_CHECKING:
+    from sandbox import Judgement
     from sdpo.types import Group
 
-# The columns that every table has; a row may bring more.
+# The columns that every table has; a row may bring more.  What a judgement says is null where nothing was judged.
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
@@ -48,7 +49,8 @@ def rollout_rows(
     """
     rows = []
     for g, group in enumerate(groups):
-        for i, (rollout, judgement) in enumerate(zip(group.rollouts, group.judgements, strict=True)):
+        judgements = group.judgements or [None] * len(group.rollouts)
+        for i, (rollout, judgement) in enumerate(zip(group.rollouts, judgements, strict=True)):
             rows.append(
                 {
                     "problem_id": group.problem.id,
@@ -58,14 +60,20 @@ def rollout_rows(
                     "response_tokens": len(rollout.response_ids),
                     "finish_reason": rollout.finish_reason,
                     "policy_version": rollout.policy_version,
-                    "passed": judgement.passed,
-                    "reward": float(judgement.passed),
-                    "verdict": str(getattr(judgement.verdict, "value", judgement.verdict)),
-                    "feedback": judgement.feedback,
+                    **(_judged(judgement) if judgement else {}),
                     "teacher_prompt": teacher_prompts[g][i] if teacher_prompts else None,
                 }
             )
     return rows
+
+
+def _judged(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "passed": judgement.passed,
+        "reward": float(judgement.passed),
+        "verdict": str(getattr(judgement.verdict, "value", judgement.verdict)),
+        "feedback": judgement.feedback,
+    }
 
 
 def rollouts_path(folder: Path, step: int) -> Path:

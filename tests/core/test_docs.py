@@ -7,6 +7,7 @@ import re
 import pytest
 
 from sdpo.paths import PROJECT
+from sdpo.recipe import ALGORITHM_STREAMS
 
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
 
@@ -17,6 +18,11 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(document):
     assert "@@" not in text
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         assert target.startswith("http") or (document.parent / target).exists(), target
+
+
+def test_every_algorithm_has_its_section():
+    titles = re.findall(r"^## (.+)$", (PROJECT / "docs" / "methods.md").read_text(), re.MULTILINE)
+    assert {name.upper() for name in ALGORITHM_STREAMS} <= set(titles)
 
 
 def test_the_readme_names_existing_files():

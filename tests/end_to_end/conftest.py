@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -65,6 +66,7 @@ def learner_for(parts):
     async def begin(recipe):
         plan = build_algorithm(recipe).plan
         learner.recipe, learner.plan = recipe, plan
+        plan = replace(plan, weight_hook=None)
 
         def restart(self, address):
             self.worker.recipe, self.worker.plan = recipe, plan

@@ -72,9 +72,15 @@ def layout(tmp_path_factory) -> Layout:
             if spec.id != "noise/noise-30-world0":
                 failed = spec.id == "worlds/grpo-world14"
                 train = {"train/taught_fraction": [0.5] * 15, "policy/entropy": [2.0 - i / 15 for i in range(15)]}
+                data = {"train": rows, "held_out": rows}
+                if part == "sequence":
+                    forgets = [*FAST[:3], NEVER[3]] if spec.algorithm == "sft" else FAST
+                    data = {
+                        f"{task}_{d}": forgets if task == "lists" else SLOW for task in ("lists", "texts") for d in data
+                    }
                 record(
                     spec.id,
-                    {"train": rows, "held_out": rows},
+                    data,
                     algorithm=spec.algorithm,
                     world=spec.world,
                     status="failed" if failed else "finished",
@@ -134,6 +140,20 @@ def test_where_grpo_is_as_good_is_found_by_the_numbers(page):
     text = part(page, "Where SDPO does not help")
     assert "at least as great as that of: SDPO, sibling only, pairs." in text
     assert "SDPO, sibling only, pairs: .50 → .50" in text
+
+
+def test_relatives_stand_in_the_order_of_their_results(page):
+    text = part(page, "Relatives")
+    # SDPO: area of 0, .5, 1, 1; the others 0, .25, .5, .75, on world 2 0, 0, .25, .25
+    assert "| SDPO | 3 | .667 | 1.00 | 1.00 |\n| GRPO | 3 | .292 | .58 | .58 |" in text
+    assert "| OPSD, world 2 | > 960 | > 960 | > 960 | > 960 | .12 |" in text
+
+
+def test_what_was_learned_and_lost_in_sequence(page):
+    text = part(page, "Two tasks in sequence")
+    assert "| SFT | lists (first) | held-out | .00 | 1.00 | .25 | .75 |" in text
+    assert "| SDFT | lists (first) | held-out | .00 | 1.00 | 1.00 | .00 |" in text
+    assert "| SFT, world 1 | texts (second) | training | .00 [.00, .00] | .50 [.50, .50] | .75 [.75, .75] |" in text
 
 
 def test_measurements_are_shown(page):

@@ -1,0 +1,174 @@
+"""The defining formula of each relative: from groups through its algorithm and the real learner, against float64."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sandbox import Judgement, Verdict
+from sdpo.algorithms import build_algorithm
+from sdpo.context import ContextBuilder
+from sdpo.learner.rows import deal, reweighed, split, weigh
+from sdpo.types import Group, Rollout
+from tests.core.test_context import problem, tokenizer  # noqa: F401 — a fixture
+from tests.learner.test_learner import loss_and_gradient, reference_log_probs
+from tests.learner.tiny import VOCABULARY, recipe
+
+ROUNDED = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=2048")
+
+
+@pytest.fixture(scope="module")
+def double(model):
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+
+
+def groups(passed: list[list[bool]]) -> list[Group]:
+    """Random responses of 1 to 9 tokens to problems with a reference solution."""
+    rng, made = np.random.default_rng(7), []
+    for p, row in enumerate(passed):
+        asked = replace(problem(f"Add {p} numbers."), solution=f"print({p})")
+        rollouts, judgements = [], []
+        for i, success in enumerate(row):
+            ids = tuple(rng.integers(0, VOCABULARY, 1 + (5 * p + 4 * i) % 9).tolist())
+            prompt = tuple(rng.integers(0, VOCABULARY, 6 + i).tolist())
+            unknown = np.full(len(ids), np.nan, np.float32)
+            rollouts.append(Rollout(prompt, ids, f"answer {i}", unknown, "stop", 1))
+            judgements.append(Judgement(Verdict.ACCEPTED if success else Verdict.WRONG_ANSWER, message="no"))
+        made.append(Group(asked, tuple(rollouts), tuple(judgements)))
+    return made
+
+
+def learned(settings, worker, tokenizer, passed):  # noqa: F811
+    """Samples, loss and gradients of the recipe's algorithm on one optimiser batch, in micro-batches of one row."""
+    algorithm = build_algorithm(settings)
+    contexts = ContextBuilder(tokenizer, settings.context)
+    samples = sum(algorithm.assign(groups(passed), contexts, np.random.default_rng(0)), [])
+    rows = weigh(samples, algorithm.plan, settings.rollout.max_response_tokens)
+    if algorithm.plan.weight_hook is not None:
+        scored = [s for micro in worker.scores([rows[:3], rows[3:]]) for s in micro]
+        rows = reweighed(rows, algorithm.plan.weight_hook(scored))
+    [micro_batches] = deal(rows, split(rows, 1, 1))
+    return samples, *loss_and_gradient(worker, micro_batches)
+
+
+def compare(wanted: torch.Tensor, student, loss: float, gradient) -> None:
+    wanted.backward()
+    assert loss == pytest.approx(wanted.item(), rel=2e-5)
+    for name, parameter in student.named_parameters():
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(gradient[name].double(), parameter.grad, rtol=1e-3, atol=3e-5 * scale)
+
+
+def chosen(log_probs: torch.Tensor, sample) -> torch.Tensor:
+    return log_probs.gather(1, torch.tensor(sample.response_ids)[:, None])[:, 0]
+
+
+MIXED = [[True, False, False], [False, False], [True, True]]
+
+
+def test_srpo(model, start, double, tokenizer):  # noqa: F811
+    """(Σ_wrong w·JSD − Σ_rest A·log π) / (all their tokens), w = exp(−β·H_q) / mean of that."""
+    settings = recipe(
+        model, "srpo", *ROUNDED, "algorithm.entropy_beta=2", "distillation.alpha=1", "context.feedback=never",
+        "distillation.sampler_threshold=null", "policy_gradient.sampler_threshold=null",
+    )  # fmt: skip
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, MIXED)
+    # Wrong with a successful sibling: distilled.  The failures of the second group have no teacher: GRPO, A = 0.
+    assert [s.teacher is not None for s in samples] == [False, True, True, False, False, False, False]
+    assert [None if s.advantages is None else round(float(s.advantages[0]), 3) for s in samples] == [
+        0.667, None, None, 0, 0, 0, 0,
+    ]  # fmt: skip
+    student, kls, weights, gains = copy.deepcopy(double), [], [], []
+    for s in samples:
+        p = reference_log_probs(student, s)
+        if s.teacher is None:
+            gains.append(torch.tensor(s.advantages) * (chosen(p, s) - chosen(p, s).detach()).exp())
+            continue
+        q = reference_log_probs(double, s, prompt=s.teacher.prompt_ids).detach()
+        kls.append((p.exp() * (p - q)).sum(-1))
+        weights.append((2 * (q.exp() * q).sum(-1)).exp())
+    weights = torch.cat(weights)
+    tokens = sum(len(s.response_ids) for s in samples)
+    distilled = (weights / weights.mean() * torch.cat(kls)).sum()
+    compare((distilled - torch.cat(gains).sum()) / tokens, student, loss, gradient)
+
+
+@pytest.mark.parametrize("version", ["v3", "v1", "sampled"])
+def test_opsd(model, start, double, tokenizer, version):  # noqa: F811
+    """mean of Σ_v min(q·log(q/π), c), or JSD, or −(log q − log π)·log π; q: the initial policy behind the solution."""
+    options = {
+        "v3": ["distillation.entry_clip=0.0005"],
+        "v1": ["distillation.alpha=0.5", "distillation.entry_clip=null"],
+        "sampled": ["distillation.level=token", "distillation.alpha=1", "distillation.entry_clip=null"],
+    }[version]
+    settings = recipe(model, "opsd", *ROUNDED, *options, "distillation.sampler_threshold=null", "learner.lr=3e-3")
+    assert not build_algorithm(settings).needs_rewards
+    worker, passed = start(settings), [[True], [False], [False]]
+    samples, *_ = learned(settings, worker, tokenizer, passed)
+    rows = weigh(samples, build_algorithm(settings).plan, 48)
+    worker.update(deal(rows, split(rows, 1, 8192))[0])
+    worker.finish_batch()  # the student has moved, its teacher has not
+    samples, loss, gradient = learned(settings, worker, tokenizer, passed)
+
+    student = copy.deepcopy(double)
+    student.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
+    terms, clipped = [], 0
+    for s in samples:
+        assert "print(" in tokenizer.decode(s.teacher.prompt_ids)
+        p = reference_log_probs(student, s)
+        q = reference_log_probs(double, s, prompt=s.teacher.prompt_ids).detach()
+        if version == "v3":
+            entries = q.exp() * (q - p)
+            clipped += int((entries > 0.0005).sum())
+            terms.append(entries.clamp(max=0.0005).sum(-1))
+        elif version == "v1":
+            m = ((p.exp() + q.exp()) / 2).log()
+            terms.append(((p.exp() * (p - m)).sum(-1) + (q.exp() * (q - m)).sum(-1)) / 2)
+        else:
+            terms.append((chosen(p, s) - chosen(q, s)).detach() * chosen(p, s))
+    assert version != "v3" or clipped > 10
+    compare(torch.cat(terms).mean(), student, loss, gradient)
+
+
+def test_sdft(model, start, double, tokenizer):  # noqa: F811
+    """mean over tokens behind the third of KL(q‖π), full vocabulary; q: the moving average behind the demonstration."""
+    settings = recipe(
+        model, "sdft", *ROUNDED, "distillation.sampler_threshold=null", "teacher.rate=0.25", "learner.lr=3e-3"
+    )
+    assert not build_algorithm(settings).needs_rewards
+    worker, passed = start(settings), [[True], [False], [False], [True]]
+    samples, *_ = learned(settings, worker, tokenizer, passed)
+    rows = weigh(samples, build_algorithm(settings).plan, 48)
+    worker.update(deal(rows, split(rows, 1, 8192))[0])
+    worker.finish_batch()
+    samples, loss, gradient = learned(settings, worker, tokenizer, passed)
+
+    student = copy.deepcopy(double)
+    student.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
+    average = copy.deepcopy(double)
+    with torch.no_grad():
+        for own, theirs in zip(average.parameters(), student.parameters(), strict=True):
+            own.mul_(0.75).add_(0.25 * theirs)
+    terms = []
+    for s in samples:
+        p = reference_log_probs(student, s)
+        q = reference_log_probs(average, s, prompt=s.teacher.prompt_ids).detach()
+        terms.append((q.exp() * (q - p)).sum(-1)[3:])
+    assert min(len(s.response_ids) for s in samples) < 3 < max(len(s.response_ids) for s in samples)
+    compare(torch.cat(terms).mean(), student, loss, gradient)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_sft(model, start, double, tokenizer, updates):  # noqa: F811
+    """mean of −log π over the tokens of the demonstrations, whatever policy the batch began with."""
+    settings = recipe(model, "sft", f"learner.updates_per_batch={updates}")
+    assert not build_algorithm(settings).needs_rewards
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, [[True], [False], [False]])
+    student = copy.deepcopy(double)
+    wanted = -torch.cat([chosen(reference_log_probs(student, s), s) for s in samples]).mean()
+    compare(wanted, student, loss, gradient)
