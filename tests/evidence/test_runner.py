@@ -131,6 +131,6 @@ def test_the_bundled_studies_are_valid_and_tune_both_methods_alike():
     bundled = load_studies()
     assert set(STUDIES["parts"]) <= set(bundled.parts)
     tuning = specs(bundled, "tuning", None)
-    assert sum(s.algorithm == "sdpo" for s in tuning) == sum(s.algorithm == "grpo" for s in tuning) == 6
+    assert sum(s.algorithm == "sdpo" for s in tuning) == sum(s.algorithm == "grpo" for s in tuning) == 7
     budgets = {resolve(s, Layout(Path("data"), Path("runs"))).run.steps for s in tuning}
     assert len(budgets) == 1

@@ -58,7 +58,7 @@ def hoped_for(pairs: Pairs) -> str:
     return (
         f"Hoped for before anything was run: to training pass@1 {AT:g}, GRPO needs at least {EVERY_WORLD:g} times the "
         f"generations of SDPO on every world, and at least {MEDIAN:g} times in the median. **Seen: {seen}; median "
-        f"{middle.text('{:.1f}')}. On every world: {every}; in the median: {at_least(middle.value, MEDIAN)}.**"
+        f"{middle.text('{:.2f}')}. On every world: {every}; in the median: {at_least(middle.value, MEDIAN)}.**"
     )
 
 
