@@ -118,7 +118,7 @@ def test_the_comparison_counts_generations_and_ratios(page):
     assert "| 0.5 | 0 | 320 [320, 320] | 640 [640, 640] | 2.0 [2.0, 2.0] |" in text
     assert "| 0.5 | 2 | 320 [320, 320] | > 960 [> 960] | > 3.0 [> 3.0] |" in text
     assert (
-        "world 0: 2.0, world 1: 2.0, world 2: > 3.0; median 2.0 [2.0, 2.0]. On every world: yes; in the median: no."
+        "world 0: 2.0, world 1: 2.0, world 2: > 3.0; median 2.00 [2.00, 2.00]. On every world: yes; in the median: no."
         in text
     )
     assert "| 0 | GRPO | .75 [.75, .75] | 1.00 [1.00, 1.00] |" in text
