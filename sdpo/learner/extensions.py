@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sys
 from importlib.metadata import version
@@ -20,8 +21,9 @@ def build_extensions() -> None:
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    folder = root / f"sdpo-{python}-torch{version('torch')}-deepspeed{version('deepspeed')}"
+    # Another environment's headers lie elsewhere, which would make each of two build anew after the other.
+    environment = hashlib.sha256(f"{sys.prefix} {version('torch')} {version('deepspeed')}".encode()).hexdigest()[:12]
+    folder = root / f"sdpo-{environment}"
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
     try:
