@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def build_extensions() -> None:
-    """Build or load what `deepspeed.init_distributed` needs, so that it finds it loaded.
+def build_extensions() -> Path:
+    """Build or load what `deepspeed.init_distributed` needs, so that it finds it loaded; returns the folder.
 
     torch guards a build by a file, which a process that is killed leaves behind: everybody after it would wait for
     ever.  Here builds happen in a folder of our own, one process at a time by a lock of the kernel's, so that a file
@@ -34,3 +34,4 @@ def build_extensions() -> None:
             build_shm_op()
     finally:
         os.environ["TORCH_EXTENSIONS_DIR"] = str(root)
+    return folder
