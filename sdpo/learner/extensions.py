@@ -20,7 +20,8 @@ def build_extensions() -> Path:
     from deepspeed.comm.torch import build_shm_op
     from torch.utils.cpp_extension import get_default_build_root
 
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    before = os.environ.get("TORCH_EXTENSIONS_DIR")
+    root = Path(before or get_default_build_root())
     # Another environment's headers lie elsewhere, which would make each of two build anew after the other.
     environment = hashlib.sha256(f"{sys.prefix} {version('torch')} {version('deepspeed')}".encode()).hexdigest()[:12]
     folder = root / f"sdpo-{environment}"
@@ -33,5 +34,7 @@ def build_extensions() -> Path:
                 left_behind.unlink()
             build_shm_op()
     finally:
-        os.environ["TORCH_EXTENSIONS_DIR"] = str(root)
+        del os.environ["TORCH_EXTENSIONS_DIR"]
+        if before is not None:
+            os.environ["TORCH_EXTENSIONS_DIR"] = before
     return folder
