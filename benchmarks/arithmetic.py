@@ -2,35 +2,58 @@
 
 Counted: matrix products of the decoder layers, attention over the causal half, and the output projection, which runs on
 response tokens only.  A backward pass costs twice its forward pass.  Not counted: norms, activations, softmaxes, the
-divergence itself, the optimiser, the moving average, padding.
+divergence itself, the optimiser, the moving average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 
-def layer_flops(config: Any, sequences: Iterable[tuple[int, int]]) -> float:
-    """One forward pass of the decoder layers of a Llama-shaped model over (prompt, response) lengths in tokens."""
+@dataclass(frozen=True)
+class Forward:
+    """What a forward pass runs on: segments of (tokens before them, tokens), and the number of tokens projected."""
+
+    segments: tuple[tuple[int, int], ...]
+    projected: int
+
+
+NOTHING = Forward((), 0)
+
+
+def rows(lengths: Iterable[tuple[int, int]]) -> Forward:
+    """Sequences one by one: (prompt, response) lengths in tokens."""
+    lengths = list(lengths)
+    return Forward(tuple((0, prompt + response) for prompt, response in lengths), sum(r for _, r in lengths))
+
+
+def packed(packs: Iterable[Any]) -> Forward:
+    """Packs of `sdpo.learner.packing`, in which a shared prefix stands once."""
+    packs = list(packs)
+    groups = [group for pack in packs for group in pack.groups]
+    segments = [part for g in groups for part in ((0, g.shared), *((g.shared, own) for own in g.own))]
+    return Forward(tuple(segments), sum(len(pack.predicts) for pack in packs))
+
+
+def layer_flops(config: Any, forward: Forward) -> float:
+    """One forward pass of the decoder layers of a Llama-shaped model."""
     hidden, queries = config.hidden_size, config.num_attention_heads * config.head_dim
     keys_and_values = 2 * config.num_key_value_heads * config.head_dim
     per_token = 2 * hidden * (2 * queries + keys_and_values + 3 * config.intermediate_size)
-    lengths = [prompt + response for prompt, response in sequences]
-    # QKᵀ and PV over the causal half: 2 · 2 · L²/2 per query channel.
-    return config.num_hidden_layers * sum(per_token * n + 2 * queries * n**2 for n in lengths)
+    # QKᵀ and PV: 2 · 2 per query channel and pair of tokens, half of the pairs within a segment.
+    pairs = sum(before * n + n**2 / 2 for before, n in forward.segments)
+    return config.num_hidden_layers * (per_token * sum(n for _, n in forward.segments) + 4 * queries * pairs)
 
 
-def projection_flops(config: Any, sequences: Iterable[tuple[int, int]]) -> float:
-    """One forward pass of the output projection, on response tokens only."""
-    return 2.0 * config.hidden_size * config.vocab_size * sum(response for _, response in sequences)
+def projection_flops(config: Any, forward: Forward) -> float:
+    """One forward pass of the output projection."""
+    return 2.0 * config.hidden_size * config.vocab_size * forward.projected
 
 
 def step_flops(
-    config: Any,
-    student: Sequence[tuple[int, int]],
-    teacher: Sequence[tuple[int, int]] = (),
-    checkpointing: bool = False,
+    config: Any, student: Forward, teacher: Forward = NOTHING, checkpointing: bool = False
 ) -> dict[str, float]:
     """One optimiser step: the student forward and backward (its layers forward again with checkpointing), the teacher
     forward."""

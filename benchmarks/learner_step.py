@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.arithmetic import step_flops
+import torch
+
+from benchmarks.arithmetic import packed, step_flops
 from benchmarks.common import Record, interleave, median_ratio, medians, parser, timed
 from benchmarks.learner import dealt, start_worker, step
 from benchmarks.responses import sampled_groups, samples_of
+from sdpo.learner.packing import fill, pack
+from sdpo.learner.rows import Row
 from sdpo.model_files import load_config
 from sdpo.recipe import Recipe
 from sdpo.recipe_files import find_recipe, load_recipe
@@ -30,10 +34,10 @@ def main() -> int:
     questions, responses = (2, 2) if args.small else (16, 4)
     groups = sampled_groups(recipes["sdpo"], questions, responses)
     samples = {name: samples_of(recipe, groups) for name, recipe in recipes.items()}
-    counted = {name: _arithmetic(recipe, samples[name]) for name, recipe in recipes.items()}
-    sides, steps = {}, {}
+    counted, sides, steps = {}, {}, {}
     for name, recipe in recipes.items():
         worker, (micro_batches,) = start_worker(recipe), dealt(recipe, samples[name])
+        counted[name] = _arithmetic(recipe, micro_batches)
         steps[name] = lambda worker=worker, batches=micro_batches: step(worker, batches)
         steps[name]()
         sides[name] = lambda work=steps[name]: timed(work)
@@ -76,10 +80,16 @@ def _recipe(algorithm: str, threads: int) -> Recipe:
     return load_recipe(find_recipe("livecodebench", algorithm), "cpu", (f"learner.cpu_threads={threads}",))
 
 
-def _arithmetic(recipe: Recipe, samples: list[Sample]) -> dict[str, float]:
-    student = [(len(s.prompt_ids), len(s.response_ids)) for s in samples]
-    teacher = [(len(s.teacher.prompt_ids), len(s.response_ids)) for s in samples if s.teacher is not None]
-    return step_flops(load_config(recipe), student, teacher)
+def _arithmetic(recipe: Recipe, micro_batches: list[list[Row]]) -> dict[str, float]:
+    """Of the packs that the learner makes of these rows."""
+    student, teacher, cpu = [], [], torch.device("cpu")
+    for rows in micro_batches:
+        student.append(pack([row.prompt_ids for row in rows], [row.response_ids for row in rows], cpu))
+        taught = [row for row in rows if row.teacher_prompt_ids is not None]
+        prompts, responses = [row.teacher_prompt_ids for row in taught], [row.response_ids for row in taught]
+        for members in fill(prompts, [len(r) for r in responses], recipe.learner.micro_batch_tokens):
+            teacher.append(pack([prompts[i] for i in members], [responses[i] for i in members], cpu))
+    return step_flops(load_config(recipe), packed(student), packed(teacher))
 
 
 def _what(samples: dict[str, list[Sample]]) -> str:

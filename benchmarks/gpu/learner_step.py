@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from benchmarks.arithmetic import rows as row_by_row
 from benchmarks.arithmetic import step_flops
 from benchmarks.common import Record, interleave, median_ratio, medians, parser
 from benchmarks.gpu.device import choose, matmul_limit, measure
@@ -82,8 +83,8 @@ def main() -> int:
     for work in sides.values():
         work()
     samples = interleave({n: lambda work=work: measure(device, work) for n, work in sides.items()}, args.repeats)
-    own = [(prompt, response)] * args.sequences
-    theirs = [(lengths.teacher_prompt, response)] * args.sequences
+    own = row_by_row([(prompt, response)] * args.sequences)
+    theirs = row_by_row([(lengths.teacher_prompt, response)] * args.sequences)
     counted = {
         "SDPO": step_flops(config, own, theirs, checkpointing=True),
         "GRPO": step_flops(config, own, checkpointing=True),

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import page
-from benchmarks.arithmetic import layer_flops, projection_flops, step_flops
+from benchmarks.arithmetic import Forward, layer_flops, projection_flops, rows, step_flops
 from benchmarks.common import QUIET, Record, interleave, median_ratio, medians
 
 
@@ -79,9 +79,14 @@ def test_counted_arithmetic_is_what_torch_counts():
         logits.sum().backward()
     other_half = 3 * 2 * (4 * 16) * length**2
     rotary = 2 * 8 * length  # positions times frequencies, a product of inner size 1
-    counted = layer_flops(config, [(prompt, response)]) + projection_flops(config, [(prompt, response)])
+    one = rows([(prompt, response)])
+    counted = layer_flops(config, one) + projection_flops(config, one)
     assert forward == pytest.approx(counted + other_half, abs=2 * rotary)
-    step = step_flops(config, [(prompt, response)], [(2 * prompt, response)])
+    step = step_flops(config, one, rows([(2 * prompt, response)]))
     assert step["student"] == 3 * counted
     assert counter.get_total_flops() == pytest.approx(step["student"] + 3 * other_half, abs=2 * rotary)
     assert step["total"] == step["student"] + step["teacher"] > 4 * counted
+    # Two responses behind a prompt that stands once: the attention of both to it is counted, its own only once.
+    apart = layer_flops(config, Forward(((0, length), (0, length)), 0))
+    shared = layer_flops(config, Forward(((0, prompt), (prompt, response), (prompt, response)), 0))
+    assert apart - shared == layer_flops(config, Forward(((0, prompt),), 0))
