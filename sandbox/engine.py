@@ -22,6 +22,7 @@ _SEND_TIMEOUT_S = 10.0
 _DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
+_SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
 _STILLBORN = 100  # in a row: children that died before they could take a program
 _ZYGOTE_RESTARTS = 3  # in a row, without a single child in between
 
@@ -65,7 +66,12 @@ class Engine:
         self._pool = pool
         self._start_server = start_server
         self._submitted: deque[Task] = deque()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as error:
+            raise SandboxError(f"the sandbox cannot start: {error} {_SCARCE}") from error
+        self._selector.register(self._wake, selectors.EVENT_READ, self._on_wake)
         self._lock = threading.Lock()
         self._closing = False
         self._failure: BaseException | None = None  # what ended the engine's thread before `close`
@@ -110,8 +116,6 @@ class Engine:
 
     def _run(self) -> None:
         failure: BaseException = SandboxError("the sandbox was closed before this program was judged")
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake, selectors.EVENT_READ, self._on_wake)
         self._waiting: deque[Task] = deque()
         self._forget_children()
         self._restarts = 0
@@ -124,7 +128,7 @@ class Engine:
         except BaseException as error:
             failure = error
             if isinstance(error, OSError):  # descriptors, above all
-                failure = SandboxError(f"the sandbox cannot go on: {error} (`ulimit -n`, `ulimit -u`, memory?)")
+                failure = SandboxError(f"the sandbox cannot go on: {error} {_SCARCE}")
             if not self.started.done():
                 self.started.set_exception(failure)
             self._failure = failure

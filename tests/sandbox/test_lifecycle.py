@@ -194,9 +194,11 @@ def test_a_sandbox_survives_the_thread_that_made_it():
         assert sandbox.judge(ADD, TESTS).passed
 
 
-def test_too_few_descriptors_are_named_as_the_cause():
+@pytest.mark.parametrize("descriptors", [27, 29, 40, 41, 59, 60])
+def test_too_few_descriptors_are_named_as_the_cause(descriptors):
     script = (
-        "import resource\nfrom sandbox import *\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\nboxes = []\n"
+        f"import resource\nfrom sandbox import *\nresource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors},) * 2)\n"
+        "boxes = []\n"
         "try:\n"
         "    for _ in range(9):\n"
         "        boxes.append(Sandbox(workers=1))\n"
