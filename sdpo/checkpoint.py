@@ -82,7 +82,7 @@ class Checkpoints:
     def _drop_old(self) -> None:
         linked = {(self.folder / name).resolve() for name in ("last", "best")}
         older = [c for c in sorted(self.folder.glob("step-??????")) if c.resolve() not in linked]
-        for checkpoint in older[: len(older) - self.keep]:
+        for checkpoint in older[: max(len(older) - self.keep, 0)]:
             shutil.rmtree(checkpoint)
 
 

@@ -30,6 +30,15 @@ def test_last_best_and_some_older_ones_stay(tmp_path):
     assert Checkpoints.state(checkpoints.last()).generations == 320
 
 
+@pytest.mark.parametrize("keep", [0, 1, 3, 4, 7, 20])
+def test_as_many_older_ones_stay_as_asked_for(tmp_path, keep):
+    checkpoints = Checkpoints(tmp_path, keep)
+    for step in range(1, 8):
+        write(checkpoints, step)
+        wanted = range(max(1, step - keep), step + 1)
+        assert names(checkpoints) == [f"step-{s:06d}" for s in wanted]
+
+
 def test_an_unfinished_checkpoint_does_not_count(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=0)
     write(checkpoints, 1)
