@@ -104,6 +104,22 @@ def make_inputs(tokens: int, hidden: int, vocabulary: int, dtype=torch.float32, 
     return states.requires_grad_(), matrix.requires_grad_(), teacher_states, teacher_matrix
 
 
+def relative_errors(
+    name: str, alpha: float, chunk_tokens: int, shape: dict[str, int], dtype=torch.float32, device="cpu"
+) -> dict[str, float]:
+    """Of a side's loss and gradients against its own formula in float64, on inputs of `dtype`."""
+    values = []
+    for function, computed_in in ((SIDES[name], dtype), (FORMULA[name], torch.float64)):
+        inputs = make_inputs(**shape, dtype=dtype, device=device)
+        inputs = tuple(x.detach().to(computed_in).requires_grad_(x.requires_grad) for x in inputs)
+        loss = function(*inputs, alpha, chunk_tokens)
+        loss.backward()
+        values.append([x.double() for x in (loss.detach(), inputs[0].grad, inputs[1].grad)])
+        del inputs
+    names = ("loss", "gradient of hidden states", "gradient of matrix")
+    return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, *values, strict=True)}
+
+
 def _logits(hidden, weight, teacher_hidden, teacher_weight) -> tuple[Tensor, Tensor]:
     """float32 (float64 for float64 inputs), as the released code computes losses."""
     with torch.no_grad():

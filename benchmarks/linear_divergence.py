@@ -113,12 +113,13 @@ def _reason(side, name: str) -> str | None:
 def _measure(side: str, size: dict[str, int], alpha: float, chunk_tokens: int, threads: int) -> dict[str, float]:
     import torch
 
-    from benchmarks.divergence_sides import SIDES, make_inputs
+    from benchmarks.divergence_sides import SIDES, make_inputs, relative_errors
 
     torch.set_num_threads(threads)
     extra_packages()
     if side.startswith("error of "):
-        return _error(side.removeprefix("error of "), size, alpha)
+        tokens = min(ERROR_TOKENS, size["tokens"])
+        return relative_errors(side.removeprefix("error of "), alpha, tokens // 4, size | {"tokens": tokens})
     warm = make_inputs(8 * chunk_tokens, 16, 256)  # loads libraries, compiles what is compiled
     SIDES[side](*warm, alpha, chunk_tokens).backward()
     if "Liger" in side:  # torch.compile: once more with the shapes that are measured
@@ -130,25 +131,6 @@ def _measure(side: str, size: dict[str, int], alpha: float, chunk_tokens: int, t
     spent = timed(lambda: SIDES[side](*inputs, alpha, chunk_tokens).backward())
     gradients = sum(x.grad.numel() * x.grad.element_size() for x in inputs[:2])
     return spent | {"peak_bytes": resident("VmHWM") - before - gradients}
-
-
-def _error(side: str, size: dict[str, int], alpha: float) -> dict[str, float]:
-    import torch
-
-    from benchmarks.divergence_sides import FORMULA, SIDES, make_inputs
-
-    shape = size | {"tokens": min(ERROR_TOKENS, size["tokens"])}
-    values = []
-    for function, dtype in ((SIDES[side], torch.float32), (FORMULA[side], torch.float64)):
-        inputs = make_inputs(**shape)
-        if dtype == torch.float64:
-            inputs = tuple(x.detach().double().requires_grad_(x.requires_grad) for x in inputs)
-        loss = function(*inputs, alpha, shape["tokens"] // 4)
-        loss.backward()
-        values.append([x.double() for x in (loss.detach(), inputs[0].grad, inputs[1].grad)])
-        del inputs
-    names = ("loss", "gradient of hidden states", "gradient of matrix")
-    return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, *values, strict=True)}
 
 
 if __name__ == "__main__":

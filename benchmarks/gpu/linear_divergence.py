@@ -14,7 +14,7 @@ import sys
 import torch
 
 from benchmarks.common import Record, extra_packages, interleave, median_ratio, medians, parser
-from benchmarks.divergence_sides import FORMULA, OURS, PLAIN, SIDES, make_inputs
+from benchmarks.divergence_sides import OURS, PLAIN, SIDES, make_inputs, relative_errors
 from benchmarks.gpu.device import choose, matmul_limit, measure
 
 FULL = {"tokens": 8192, "hidden": 4096, "vocabulary": 151_936}
@@ -36,7 +36,8 @@ def main() -> int:
     limit = matmul_limit(device, 256 if args.small else 8192)
     samples, refused = _sides(names, size, args, device)
     running = list(samples)
-    errors = {name: _error(name, size, args.alpha, device) for name in running}
+    shape = size | {"tokens": min(ERROR_TOKENS, size["tokens"])}
+    errors = {name: relative_errors(name, args.alpha, 64, shape, torch.bfloat16, device) for name in running}
     middle = medians(samples)
     flops = 8.0 * size["tokens"] * size["hidden"] * size["vocabulary"]  # two logits, two gradients
     rows = []
@@ -97,20 +98,6 @@ def _sides(
             refused[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     sides = {name: lambda name=name: one(name) for name in names if name not in refused}
     return interleave(sides, args.repeats), refused
-
-
-def _error(name: str, size: dict[str, int], alpha: float, device: torch.device) -> dict[str, float]:
-    shape = size | {"tokens": min(ERROR_TOKENS, size["tokens"])}
-    values = []
-    for function, dtype in ((SIDES[name], torch.bfloat16), (FORMULA[name], torch.float64)):
-        inputs = make_inputs(**shape, dtype=torch.bfloat16, device=device)
-        inputs = tuple(x.detach().to(dtype).requires_grad_(x.requires_grad) for x in inputs)
-        loss = function(*inputs, alpha, 64)
-        loss.backward()
-        values.append([x.double() for x in (loss.detach(), inputs[0].grad, inputs[1].grad)])
-        del inputs
-    names = ("loss", "gradient of hidden states", "gradient of matrix")
-    return {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, *values, strict=True)}
 
 
 if __name__ == "__main__":

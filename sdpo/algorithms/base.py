@@ -62,12 +62,22 @@ def teacher_of(
     return TeacherContext(contexts.reprompt(group.problem, context), weight)
 
 
-def distilled(group: Group, contexts: ContextBuilder, rng: np.random.Generator, plan: LossPlan) -> list[Sample]:
+class Distillation:
     """Every response that has a context goes to the distillation stream, and none anywhere else."""
-    return [
-        Sample(**sample_of(group, i, plan), teacher=teacher_of(group, i, contexts, rng, plan))
-        for i in range(len(group.rollouts))
-    ]
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.distillation is not None
+        self.needs_rewards = recipe.context.reads_judgements
+        self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
+
+    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
+        return [self._group(group, contexts, rng) for group in groups]
+
+    def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        return [
+            Sample(**sample_of(group, i, self.plan), teacher=teacher_of(group, i, contexts, rng, self.plan))
+            for i in range(len(group.rollouts))
+        ]
 
 
 def sample_of(group: Group, index: int, plan: LossPlan) -> dict[str, object]:

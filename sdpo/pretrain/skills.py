@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import Job, Judgement, Sandbox, extract_code
+from sandbox import Judgement, Sandbox
 from sdpo.context import Context, ContextBuilder
 from sdpo.data.minicode.family import LISTS, Family
 from sdpo.data.minicode.load import read_rows
 from sdpo.data.minicode.rows import task_rows, world_rows
 from sdpo.data.minicode.world import make_known_tasks, make_world
+from sdpo.judging import judge_responses
 from sdpo.pretrain.corpus import fenced
 from sdpo.pretrain.sampling import Sampler
 from sdpo.recipe import ContextSettings
@@ -77,8 +78,8 @@ class _Measure:
         known, known_kinds = read_rows(list(task_rows(f"known-{seed}", tasks, ())))
         each = [p for p in problems for _ in range(self.samples)]
         texts = self._sample(f"{self.family.name} {seed}, first try", each, [self.builder.prompt(p) for p in each])
-        first = self._judge(each, texts, evaluation=False)
-        self._record("first try", seed, kinds, each, self._judge(each, texts))
+        first = judge_responses(self.sandbox, each, texts, training=True)
+        self._record("first try", seed, kinds, each, judge_responses(self.sandbox, each, texts, training=False))
 
         solution = {p.id: fenced(p.solution or "") for p in problems}
         solution |= {p.id: t for p, t, j in zip(each, texts, first, strict=True) if j.passed}
@@ -91,14 +92,14 @@ class _Measure:
 
         each = [p for p in known for _ in range(self.samples)]
         texts = self._sample(f"{self.family.name} {seed}, known words", each, [self.builder.prompt(p) for p in each])
-        self._record("known words", seed, known_kinds, each, self._judge(each, texts))
+        self._record("known words", seed, known_kinds, each, judge_responses(self.sandbox, each, texts, training=False))
 
     def _retry(
         self, condition: str, seed: int, kinds: dict[str, str], problems: list[Problem], contexts: list[Context]
     ) -> None:
         prompts = [self.builder.reprompt(p, c) for p, c in zip(problems, contexts, strict=True)]
         texts = self._sample(f"{self.family.name} {seed}, {condition}", problems, prompts)
-        self._record(condition, seed, kinds, problems, self._judge(problems, texts))
+        self._record(condition, seed, kinds, problems, judge_responses(self.sandbox, problems, texts, training=False))
 
     def _sample(self, what: str, problems: list[Problem], prompts: list[tuple[int, ...]]) -> list[str]:
         done = 0
@@ -110,18 +111,6 @@ class _Measure:
                 self.progress(what, done, len(problems))
 
         return self.sampler.sample(prompts, report)
-
-    def _judge(self, problems: list[Problem], texts: list[str], evaluation: bool = True) -> list[Judgement]:
-        """Judgements in order; the same program for the same problem is run once."""
-        jobs: dict[tuple[str, str | None], Job] = {}
-        keys = []
-        for problem, text in zip(problems, texts, strict=True):
-            key = problem.id, extract_code(text)
-            tests = problem.evaluation_tests if evaluation else problem.training_tests
-            jobs.setdefault(key, Job(key[1], tests, problem.limits, problem.files))
-            keys.append(key)
-        judged = dict(zip(jobs, self.sandbox.judge_many(list(jobs.values())), strict=True))
-        return [judged[key] for key in keys]
 
     def _record(
         self, condition: str, seed: int, kinds: dict[str, str], problems: list[Problem], judgements: list[Judgement]

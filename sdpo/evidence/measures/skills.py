@@ -14,8 +14,8 @@ from typing import Any
 from sandbox import Sandbox, extract_code
 from sdpo.context import ContextBuilder
 from sdpo.data.minicode import LISTS, TEXTS, load_minicode
-from sdpo.evidence.measures.judged import judge
 from sdpo.evidence.measures.store import save
+from sdpo.judging import judge_responses
 from sdpo.pretrain.sampling import Sampler
 from sdpo.pretrain.skills import Outcome, measure_skills
 from sdpo.recipe import ContextSettings
@@ -69,7 +69,7 @@ def _own(policy: Path, world: int) -> dict[str, Any]:
         for name, problems in (("train", dataset.train), ("held_out", dataset.evaluation)):
             each = [problem for problem in problems for _ in range(SAMPLES)]
             texts = sampler.sample([builder.prompt(problem) for problem in each])
-            passed = [j.passed for j in judge(sandbox, each, texts, training=False)]
+            passed = [j.passed for j in judge_responses(sandbox, each, texts, training=False)]
             groups = range(0, len(each), SAMPLES)
             result[name] = {
                 "passed": [sum(passed[i : i + SAMPLES]) for i in groups],

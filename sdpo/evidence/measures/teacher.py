@@ -22,10 +22,10 @@ from sdpo.context import ContextBuilder
 from sdpo.data import Dataset
 from sdpo.data.load import load_dataset
 from sdpo.evidence.measures.agreement import agreement, wrong_tokens
-from sdpo.evidence.measures.judged import judge
 from sdpo.evidence.measures.store import save
 from sdpo.evidence.measures.teacher_model import Pair, load_pair, logits
 from sdpo.evidence.measures.token_classes import CLASSES, token_classes
+from sdpo.judging import judge_responses
 from sdpo.losses.divergence import divergence
 from sdpo.losses.logits import sampled_log_probs
 from sdpo.pretrain.corpus import fenced
@@ -76,7 +76,7 @@ class _Checkpoint:
     def measure(self) -> dict[str, Any]:
         student_rate, taught = self._answers()
         texts = self.pair.teacher.sample([t.teacher_prompt for t in taught])
-        verdicts = judge(self.sandbox, [t.problem for t in taught], texts, training=False)
+        verdicts = judge_responses(self.sandbox, [t.problem for t in taught], texts, training=False)
         rates = {}
         for told in ("all", *sorted({t.told for t in taught})):
             some = [i for i, t in enumerate(taught) if told in ("all", t.told)]
@@ -91,8 +91,8 @@ class _Checkpoint:
         prompts = [self.builder.prompt(problem) for problem in each]
         ids = self.pair.student.sample_ids(prompts)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        rewards = judge(self.sandbox, each, texts, training=True)
-        measured = [j.passed for j in judge(self.sandbox, each, texts, training=False)]
+        rewards = judge_responses(self.sandbox, each, texts, training=True)
+        measured = [j.passed for j in judge_responses(self.sandbox, each, texts, training=False)]
         rng, taught = np.random.default_rng(self.recipe.seed), []
         for g, problem in enumerate(problems):
             rows = range(g * n, (g + 1) * n)
