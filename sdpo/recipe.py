@@ -1,21 +1,20 @@
-"""Every option of a run, with its one default and the checks that keep options honest.
+"""Every option of a run, with its one default.
 
 A recipe is a YAML file that `sdpo.recipe_files` resolves (``extends``, profile, ``key=value``) and validates against
 `Recipe`.  Unknown keys are errors.  So are options that would have no effect: an explicitly set value that another
-setting makes inert is refused rather than ignored (see `INERT`).
+setting makes inert is refused rather than ignored (`sdpo.recipe_checks`).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-REMOVE = "remove it from the recipe, or set it to null"
+from sdpo.recipe_checks import REMOVE, check
 
 # The sections that feed each algorithm's streams.  One from outside the package has those that its recipe spells out.
 _TAUGHT = ("teacher", "distillation")
@@ -327,116 +326,8 @@ class Recipe(Settings):
                     f"{' without algorithm.mix' if self.algorithm.name == 'sdpo' else ''}; {REMOVE}"
                 )
         resolved = bool(info.context and info.context.get("resolved"))  # every default is spelled out there
-        if not resolved:
-            idle = {
-                path: f"{path} has no effect {reason}"
-                for path, inert, reason in INERT
-                if _explicitly_set(self, path) and inert(self)
-            }
-            if idle:
-                raise ValueError(f"{'; '.join(idle.values())}. {REMOVE[0].upper() + REMOVE[1:]}: {', '.join(idle)}")
-        if self.run.questions % self.learner.updates_per_batch:
-            raise ValueError(
-                f"learner.updates_per_batch={self.learner.updates_per_batch} must divide "
-                f"run.questions={self.run.questions}: mini-batches are whole groups"
-            )
-        if 1 not in self.evaluation.ks or min(self.evaluation.ks) < 1:
-            raise ValueError("evaluation.ks must hold 1 (the best checkpoint is chosen by pass@1) and nothing below it")
-        if max(self.evaluation.ks) > self.evaluation_samples:
-            raise ValueError(
-                f"evaluation.ks asks for pass@{max(self.evaluation.ks)} from {self.evaluation_samples} samples; "
-                "raise evaluation.samples (greedy decoding, temperature 0, gives one)"
-            )
-        if self.model.dtype == "bfloat16" and self.learner.zero_stage == 0:
-            raise ValueError(
-                "model.dtype=bfloat16 needs fp32 master weights, which learner.zero_stage=0 does not keep; set "
-                "learner.zero_stage=1 (the same thing on one rank)"
-            )
-        if self.model.attention == "flash_attention_2" and (self.profile, self.model.dtype) != ("gpu", "bfloat16"):
-            raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
-        one_normalizer = self.algorithm.mix is not None or self.algorithm.name == "srpo"
-        if one_normalizer and self.policy_gradient.aggregation != self.distillation.aggregation:
-            what = "algorithm.mix weighs advantages" if self.algorithm.mix is not None else "srpo has both streams"
-            raise ValueError(
-                f"{what} under one normaliser: set policy_gradient.aggregation and distillation.aggregation to the "
-                "same value"
-            )
-        if self.distillation is not None and self.teacher is None:
-            raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
-        self._check_source()
-        if self.algorithm.name in ("opsd", "sdft") and self.context.demonstration not in ("solution", "column"):
-            raise ValueError(
-                f"{self.algorithm.name} shows the teacher a text of the dataset: set context.demonstration to solution "
-                "or column"
-            )
-        if self.algorithm.name == "opsd" and self.teacher.kind != "frozen":
-            raise ValueError("opsd's teacher is the initial policy: set teacher.kind=frozen")
-        if self.rollout.colocated and not resolved and "gpu_memory_utilization" not in self.rollout.model_fields_set:
-            raise ValueError(
-                "rollout.colocated shares each GPU with the learner: set rollout.gpu_memory_utilization to what the "
-                "learner's weights and optimiser leave free (`--dry-run` prints them)"
-            )
-        if len(set(self.data.families)) < len(self.data.families) or self.run.steps < len(self.data.families):
-            raise ValueError("data.families names each task once, and run.steps must have a step for each of them")
-        if self.data.source == "minicode" and self.data.problem_split != "marked":
-            raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
-        if (
-            self.distillation is not None
-            and self.rollout.responses == 1
-            and (self.context.demonstration, self.context.feedback) == ("random", "never")
-        ):
-            raise ValueError("a single response has no sibling, and context.feedback=never leaves the teacher nothing")
-        if self.rollout.colocated and (self.rollout.engines, self.rollout.tensor_parallel_size) != (
-            self.learner.ranks,
-            1,
-        ):
-            raise ValueError(
-                "rollout.colocated puts one engine on the GPU of each learner rank: set "
-                f"rollout.engines={self.learner.ranks} and rollout.tensor_parallel_size=1"
-            )
-        if self.rollout.staleness and self.rollout.colocated:
-            raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
-        for name in ("policy_gradient", "distillation"):
-            stream = getattr(self, name)
-            if self.rollout.staleness and stream is not None and stream.sampler_threshold is None:
-                raise ValueError(
-                    f"rollout.staleness={self.rollout.staleness} samples with older weights; {name}.sampler_threshold "
-                    "corrects for that (2 is usual)"
-                )
-        distillation = self.distillation
-        if distillation is not None and distillation.level != "logit" and distillation.alpha != 1.0:
-            raise ValueError(
-                f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
-            )
-        if distillation is not None and distillation.advantage_clip is not None:
-            if distillation.alpha != 1.0:
-                raise ValueError("distillation.advantage_clip is a form of the reverse KL; set distillation.alpha=1")
-            if distillation.entry_clip is not None:
-                raise ValueError("distillation.advantage_clip and distillation.entry_clip exclude each other; set one")
-        if distillation is not None and self.context.demonstration == "none" and self.context.feedback == "never":
-            raise ValueError(
-                "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
-            )
-        if self.context.demonstration == "column" and self.context.column is None:
-            raise ValueError("context.demonstration=column needs the column's name: set context.column")
+        check(self, resolved)
         return self
-
-    def _check_source(self) -> None:
-        """Responses of the dataset have no sampler and no siblings."""
-        source = self.rollout.source
-        if (self.algorithm.name == "sft") != (source != "policy"):
-            raise ValueError("rollout.source=solution or column and algorithm.name=sft belong together; set both")
-        if source == "policy":
-            return
-        if source == "column" and self.context.column is None:
-            raise ValueError("rollout.source=column needs the column's name: set context.column")
-        if self.rollout.responses != 1:
-            raise ValueError(f"a problem has one demonstration: with rollout.source={source} set rollout.responses=1")
-        if self.policy_gradient.variant != "reinforce" or self.policy_gradient.sampler_threshold is not None:
-            raise ValueError(
-                f"responses of rollout.source={source} were not sampled, so there is no ratio: set "
-                "policy_gradient.variant=reinforce and policy_gradient.sampler_threshold=null"
-            )
 
     @property
     def evaluation_samples(self) -> int:
@@ -455,96 +346,3 @@ class Recipe(Settings):
 def _streams(algorithm: dict[str, Any], unknown: tuple[str, ...]) -> tuple[str, ...]:
     streams = ALGORITHM_STREAMS.get(algorithm.get("name", "sdpo"), unknown)
     return (*streams, "policy_gradient") if algorithm.get("mix") is not None else streams
-
-
-def _explicitly_set(recipe: Recipe, path: str) -> bool:
-    """Whether the option was given and is not switched off (null, or false where false is the default)."""
-    node: Any = recipe
-    *parents, leaf = path.split(".")
-    for part in parents:
-        node = getattr(node, part)
-        if node is None:
-            return False
-    value, default = getattr(node, leaf), type(node).model_fields[leaf].default
-    switched_off = value is None or (value is False and default is False)
-    return leaf in node.model_fields_set and not switched_off
-
-
-def _one_update(recipe: Recipe) -> bool:
-    return recipe.learner.updates_per_batch == 1
-
-
-def _without_ratio(recipe: Recipe) -> bool:
-    return recipe.policy_gradient.variant == "reinforce"
-
-
-def _noisy(recipe: Recipe) -> bool:
-    return recipe.context.feedback_noise > 0
-
-
-_ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
-
-# (option, when it does nothing, how that is said)
-INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
-    ("algorithm.entropy_beta", lambda r: r.algorithm.name != "srpo", "with an algorithm other than srpo"),
-    ("algorithm.mix", lambda r: r.algorithm.name != "sdpo", "with an algorithm other than sdpo"),
-    ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
-    ("distillation.top_k", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
-    ("distillation.tail", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("distillation.advantage_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("distillation.entry_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    (
-        "distillation.support",
-        lambda r: r.distillation.top_k is None,
-        "on the full vocabulary (distillation.top_k null)",
-    ),
-    ("distillation.support", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("distillation.is_clip", _one_update, _ONE_UPDATE),
-    ("policy_gradient.clip_low", _one_update, _ONE_UPDATE),
-    ("policy_gradient.clip_high", _one_update, _ONE_UPDATE),
-    ("policy_gradient.dual_clip", _one_update, _ONE_UPDATE),
-    ("policy_gradient.dual_clip", lambda r: r.policy_gradient.variant == "cispo", "with policy_gradient.variant=cispo"),
-    ("policy_gradient.clip_low", _without_ratio, "with policy_gradient.variant=reinforce"),
-    ("policy_gradient.clip_high", _without_ratio, "with policy_gradient.variant=reinforce"),
-    ("policy_gradient.dual_clip", _without_ratio, "with policy_gradient.variant=reinforce"),
-    (
-        "policy_gradient.variant",
-        lambda r: r.policy_gradient.variant not in ("grpo", "reinforce") and _one_update(r),
-        _ONE_UPDATE,
-    ),
-    ("data.path", lambda r: r.data.source == "minicode", "with data.source=minicode (its problems are generated)"),
-    ("data.release", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
-    ("data.window", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.exclude_ungradable", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.families", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
-    ("data.world_seed", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
-    ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
-    ("evaluation.samples", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
-    ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
-    (
-        "context.demonstration",
-        lambda r: r.distillation is None and r.context.demonstration != "none",
-        "without a teacher",
-    ),
-    (
-        "context.column",
-        lambda r: (r.distillation is None or r.context.demonstration != "column") and r.rollout.source != "column",
-        "unless a teacher has context.demonstration=column",
-    ),
-    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
-    ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
-    ("context.feedback_noise", lambda r: _noisy(r) and r.distillation is None, "without a teacher"),
-    ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),
-    ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
-    ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
-    ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
-    ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
-    ("data.max_bad_rows", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
-    ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
-    ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
-    ("learner.triton", lambda r: r.profile == "cpu", "with profile=cpu (kernels need a GPU)"),
-    ("learner.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
-)
