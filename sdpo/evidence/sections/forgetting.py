@@ -11,7 +11,7 @@ import numpy as np
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from sdpo.evaluation.passk import pass_at_k
 from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
-from sdpo.evidence.markdown import Origin, Section, interval, number, table
+from sdpo.evidence.markdown import Origin, Section, interval, last, number, table
 from sdpo.evidence.measures.parts import BEFORE
 from sdpo.evidence.pictures import COLOURS, Bar, Panel, Picture
 from sdpo.evidence.sections.common import name
@@ -146,17 +146,21 @@ def label(key: str) -> str:
 
 
 def ceiling(evidence: Evidence) -> str:
-    """What the policy can do when it is told, before any training: nothing that it is taught can be better."""
+    """What the policy can do when it is told, before any training, and what it learns from correct programs alone."""
     before = evidence.skills.get(BEFORE)
     if before is None:
         return "The supervised ceiling is measured by `make results PARTS=forgetting`, which is not run yet."
     rows = []
     for world, counts in before["own"].items():
-        rows.append([world, *(interval(_condition(counts, c)) for c in _CONDITIONS[:3])])
+        tuned = evidence.variant("relatives", "sft", int(world))
+        learned = ["–" if tuned is None else interval(last(tuned, dataset)) for dataset in DATASETS]
+        rows.append([world, *(interval(_condition(counts, c)) for c in _CONDITIONS[:3]), *learned])
+    header = ["world", *_CONDITIONS[:3], *(f"fine-tuned: {TITLES[dataset]}" for dataset in DATASETS)]
     return (
         "The supervised ceiling: pass rates of the policy before training on these problems (training and held-out "
-        "ones together), when it is told nothing, the feedback on its failed first try, and a correct solution:\n\n"
-        + table(["world", *_CONDITIONS[:3]], rows)
+        "ones together), when it is told nothing, the feedback on its failed first try, and a correct solution; and "
+        "pass@1 at the end of fine-tuning on the training problems' reference programs (part relatives):\n\n"
+        + table(header, rows)
     )
 
 
