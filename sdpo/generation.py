@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sandbox import Judgement, Sandbox, extract_code
-from sdpo.algorithms import build_algorithm
 from sdpo.context import ContextBuilder
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
@@ -61,17 +59,16 @@ class Generation:
         )
         self.evaluation_sampling = evaluation_sampling(recipe)
 
-    @cached_property
-    def judges(self) -> bool:
-        """Whether training responses are judged; evaluation alone does not need the algorithm."""
-        return build_algorithm(self.recipe).needs_rewards
-
     async def responses(
-        self, problem: Problem, seed: Sequence[int], on_response: Callable[[int], None] = lambda count: None
+        self,
+        problem: Problem,
+        seed: Sequence[int],
+        on_response: Callable[[int], None] = lambda count: None,
+        judged: bool = True,
     ) -> PendingGroup:
         """The group of a training step: on the training tests, with the tests that the feedback policy asks for.
 
-        An algorithm that needs no rewards gets its responses without judgements.
+        judged: False for an algorithm that needs no rewards; its groups come without judgements.
         """
         if self.recipe.rollout.source != "policy":
             on_response(1)
@@ -81,7 +78,7 @@ class Generation:
         async def respond(sampled: Awaitable[Rollout]) -> tuple[Rollout, asyncio.Task[Judgement] | None]:
             rollout = await sampled
             on_response(1)
-            if not self.judges:
+            if not judged:
                 return rollout, None
             return rollout, asyncio.ensure_future(self._judge(problem, rollout, problem.training_tests, stop))
 

@@ -134,10 +134,10 @@ class Trainer:
             return [await group.judged(progress.advance) for group in pending]
 
     async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
-        seed = self.recipe.seed
+        seed, judged = self.recipe.seed, self.algorithm.needs_rewards
         return await asyncio.gather(
             *(
-                self.generation.responses(problem, seed=[seed, step, i], on_response=on_response)
+                self.generation.responses(problem, [seed, step, i], on_response, judged)
                 for i, problem in enumerate(self.draw(step - 1))
             )
         )
