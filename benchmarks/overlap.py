@@ -1,8 +1,8 @@
-"""Wall clock and pass rate of the same training at `rollout.staleness` 0 (on-policy) and 1 (one batch ahead).
+"""Whole steps: wall clock and pass rate of SDPO and GRPO at `rollout.staleness` 0 (on-policy) and 1 (one batch ahead).
 
-Runs `sdpo train livecodebench --profile cpu` once per staleness and seed, one after the other, in folders of their own,
-and reads everything back from the run folders.  A step's seconds are the median over its steps of the time between the
-rows of metrics.jsonl, without start-up and evaluations.
+Runs `sdpo train livecodebench --profile cpu` once per algorithm, staleness and seed, one after the other, in folders of
+their own, and reads everything back from the run folders.  A step's seconds are the median over its steps of the time
+between the rows of metrics.jsonl, without start-up and evaluations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.common import ROOT, Record, parser, tools_on_path
 from sdpo.tracking.metrics_file import read_metrics
 
-STALENESS = (0, 1)
+SIDES = [(algorithm, staleness) for algorithm in ("sdpo", "grpo") for staleness in (0, 1)]
 
 
 def main() -> int:
@@ -26,29 +26,43 @@ def main() -> int:
     args = options.parse_args()
     record = Record("overlap", args)
     steps, repeats = (2, 1) if args.small else (args.steps, args.repeats)
-    runs: dict[str, list[dict[str, float]]] = {str(s): [] for s in STALENESS}
+    runs: dict[str, list[dict[str, float]]] = {_label(*side): [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(repeats):
-            for staleness in STALENESS:
-                runs[str(staleness)].append(_run(Path(folder), staleness, seed, steps, args.small))
+            for side in SIDES:
+                runs[_label(*side)].append(_run(Path(folder), *side, seed, steps, args.small))
     rows = [
-        [f"staleness {s}"] + [f"{statistics.mean(run[key] for run in found):{form}}" for key, form in _COLUMNS.items()]
-        for s, found in runs.items()
+        [label] + [f"{statistics.mean(run[key] for run in found):{form}}" for key, form in _COLUMNS.items()]
+        for label, found in runs.items()
     ]
+    ratios = {
+        staleness: statistics.median(
+            a["step_s"] / b["step_s"]
+            for a, b in zip(runs[_label("sdpo", staleness)], runs[_label("grpo", staleness)], strict=True)
+        )
+        for staleness in (0, 1)
+    }
     record.finish(
         ["", "wall clock, s", "s per step", "pass@1 at the start", "pass@1 at the end", "pass rate, last 5 steps"],
         rows,
-        [f"Means of {repeats} seed(s), {steps} steps of SDPO on the bundled problems, evaluation at start and end."],
+        [
+            f"Means of {repeats} seed(s), {steps} steps on the bundled problems, evaluation at start and end.",
+            f"SDPO ÷ GRPO, seconds per step: {ratios[0]:.2f} at staleness 0, {ratios[1]:.2f} at staleness 1.",
+        ],
         runs=runs,
     )
     return 0
 
 
+def _label(algorithm: str, staleness: int) -> str:
+    return f"{algorithm.upper()}, staleness {staleness}"
+
+
 _COLUMNS = {"wall_s": ".0f", "step_s": ".2f", "pass_at_start": ".3f", "pass_at_end": ".3f", "pass_rate": ".3f"}
 
 
-def _run(folder: Path, staleness: int, seed: int, steps: int, small: bool) -> dict[str, float]:
-    name = f"staleness{staleness}-seed{seed}"
+def _run(folder: Path, algorithm: str, staleness: int, seed: int, steps: int, small: bool) -> dict[str, float]:
+    name = f"{algorithm}-staleness{staleness}-seed{seed}"
     settings = [
         f"rollout.staleness={staleness}",
         f"seed={seed}",
@@ -60,7 +74,8 @@ def _run(folder: Path, staleness: int, seed: int, steps: int, small: bool) -> di
         "tracking.wandb=disabled",
         *(["run.questions=2", "evaluation.samples=1", "evaluation.ks=[1]"] if small else []),
     ]
-    command = [sys.executable, "-m", "sdpo.cli", "train", "--profile", "cpu", "livecodebench", *settings]
+    command = [sys.executable, "-m", "sdpo.cli", "train", "livecodebench", "--profile", "cpu", *settings]
+    command += ["--algorithm", algorithm]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | tools_on_path(), capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[2:])} failed:\n{(done.stdout + done.stderr)[-3000:]}")

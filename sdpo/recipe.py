@@ -190,6 +190,9 @@ class DistillationSettings(StreamSettings):
     entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
     skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
     advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
+    advantage_clip_factor: float | None = Field(
+        None, gt=0, description="the same with c = this times the running mean of |log q − log π|"
+    )
     is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
     sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
     aggregation: Aggregation = "token-mean"

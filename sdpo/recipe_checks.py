@@ -130,11 +130,12 @@ def _distillation(recipe: Recipe) -> None:
         raise ValueError(
             f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
         )
-    if distillation is not None and distillation.advantage_clip is not None:
-        if distillation.alpha != 1.0:
-            raise ValueError("distillation.advantage_clip is a form of the reverse KL; set distillation.alpha=1")
-        if distillation.entry_clip is not None:
-            raise ValueError("distillation.advantage_clip and distillation.entry_clip exclude each other; set one")
+    clips = ("advantage_clip", "advantage_clip_factor", "entry_clip")
+    given = [f"distillation.{clip}" for clip in clips if distillation and getattr(distillation, clip) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; set one")
+    if given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
+        raise ValueError(f"{given[0]} is a form of the reverse KL; set distillation.alpha=1")
     if distillation is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
         raise ValueError(
             "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
@@ -193,17 +194,16 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("algorithm.entropy_beta", lambda r: r.algorithm.name != "srpo", "with an algorithm other than srpo"),
     ("algorithm.mix", lambda r: r.algorithm.name != "sdpo", "with an algorithm other than sdpo"),
     ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
-    ("distillation.top_k", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
+    *(
+        (f"distillation.{option}", lambda r: r.distillation.level != "logit", "unless distillation.level=logit")
+        for option in ("top_k", "tail", "support", "entry_clip", "advantage_clip", "advantage_clip_factor")
+    ),
     ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
-    ("distillation.tail", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("distillation.advantage_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
-    ("distillation.entry_clip", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
     (
         "distillation.support",
         lambda r: r.distillation.top_k is None,
         "on the full vocabulary (distillation.top_k null)",
     ),
-    ("distillation.support", lambda r: r.distillation.level != "logit", "unless distillation.level=logit"),
     ("distillation.is_clip", _one_update, _ONE_UPDATE),
     ("policy_gradient.clip_low", _one_update, _ONE_UPDATE),
     ("policy_gradient.clip_high", _one_update, _ONE_UPDATE),

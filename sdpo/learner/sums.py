@@ -46,6 +46,8 @@ def _restore(totals: dict[str, list[float]], plain: dict[str, float], largest: d
     return sums
 
 
+ADVANTAGE = "distillation/advantage_size"
+
 # per-token output → (metric, which tokens it is averaged over)
 _METRICS = {
     "entropy": ("policy/entropy", "all"),
@@ -57,6 +59,7 @@ _METRICS = {
     "distillation_loss": ("distillation/loss", "distillation_weight"),
     "teacher_entropy": ("distillation/teacher_entropy", "distillation_weight"),
     "teacher_gain": ("distillation/teacher_gain", "distillation_weight"),
+    "advantage_size": (ADVANTAGE, "distillation_weight"),
 }
 
 
@@ -65,7 +68,8 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
 
     policy/kl_sampler is the mean of log π_sampler − log π over sampled tokens, π the trainer's policy that the batch
     began with: an estimate of KL(sampler‖trainer), which on-policy is rounding;
-    distillation/teacher_gain the mean of log q − log π: how much likelier the sampled token is to the teacher.
+    distillation/teacher_gain the mean of log q − log π: how much likelier the sampled token is to the teacher,
+    and distillation/advantage_size the mean of its absolute value.
     """
     sums = Sums()
     sums.plain["learner/loss"] = float(loss.detach())
@@ -73,6 +77,7 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
     values = {name: value.float().cpu().numpy() for name, value in outputs.items()}
     if "teacher_log_probs" in values:
         values["teacher_gain"] = values["teacher_log_probs"] - values["log_probs"]
+        values["advantage_size"] = np.abs(values["teacher_gain"])
     for name, (metric, over) in _METRICS.items():
         if name in values:
             mask = counted if over == "all" else counted & (np.concatenate([getattr(row, over) for row in rows]) != 0)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.model import PolicyModel, load_model
@@ -92,6 +93,8 @@ class LearnerWorker:
         self.teacher = None
         if self.plan.distillation is not None:
             self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference)
+        factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
+        self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
 
     def _replica(self, kind: type[Replica]) -> Replica:
@@ -109,6 +112,8 @@ class LearnerWorker:
             self.engine.backward(loss * self.recipe.learner.ranks)
             sums.add(token_sums(rows, loss, outputs))
         self.engine.step()
+        if self.advantage_clip is not None:
+            self.advantage_clip.observe(sums, self.device)
         if self.teacher is not None:
             self.teacher.follow(self.student, "update")
         norm = self._norm if clips_itself(self.recipe) else self.engine.get_global_grad_norm()
@@ -139,7 +144,8 @@ class LearnerWorker:
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
             targets = self._sequence_means(rows, targets, teacher)
-            objective = build_objective(self.plan, targets, teacher, self._triton)
+            plan = self.plan if self.advantage_clip is None else self.advantage_clip.applied(self.plan)
+            objective = build_objective(plan, targets, teacher, self._triton)
             return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
 
     def _teacher_logits(self, rows: list[Row]):
@@ -250,16 +256,19 @@ class LearnerWorker:
 
     def save(self, folder: str) -> None:
         """Write student, optimiser, schedule and the moving-average teacher (fp32) below `folder`.  Collective."""
-        self.engine.save_checkpoint(folder, tag="student", save_latest=False)
+        state = {"mean_advantage": None if self.advantage_clip is None else self.advantage_clip.mean}
+        self.engine.save_checkpoint(folder, tag="student", client_state=state, save_latest=False)
         average = self.teacher.average if self.teacher is not None else None
         if average is not None and (average.sharded or self.rank == 0):
             torch.save(average.state_dict(), self._teacher_file(folder))
 
     def load(self, folder: str) -> None:
         """Take over what `save` wrote.  Collective; needs the number of ranks that it was written with."""
-        path, _ = self.engine.load_checkpoint(folder, tag="student")
+        path, state = self.engine.load_checkpoint(folder, tag="student")
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}.")
+        if self.advantage_clip is not None:
+            self.advantage_clip.mean = state["mean_advantage"]
         if self.teacher is not None and self.teacher.average is not None:
             self.teacher.average.load_state_dict(torch.load(self._teacher_file(folder), map_location=self.device))
 

@@ -13,7 +13,10 @@ import torch.multiprocessing as mp
 from tests.learner.tiny import dealt, recipe, samples
 
 STEPS = 3
-OVERRIDES = ("algorithm.mix=0.5", "teacher.rate=0.3", "reference={coefficient: 0.1}", "learner.lr=1e-3")
+OVERRIDES = (
+    "algorithm.mix=0.5", "teacher.rate=0.3", "reference={coefficient: 0.1}", "learner.lr=1e-3",
+    "distillation.alpha=1", "distillation.advantage_clip_factor=1",
+)  # fmt: skip
 
 
 def train(settings, rank: int, address, out: Path, resume: bool) -> None:
