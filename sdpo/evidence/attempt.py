@@ -40,16 +40,14 @@ def command(spec: RunSpec, folder: Path) -> str:
     return shlex.join(["sdpo", *arguments(spec, folder)])
 
 
-def attempt(
-    spec: RunSpec, folder: Path, tick: Callable[[], None], fresh: bool = False, program: Sequence[str] = PROGRAM
-) -> int:
+def attempt(spec: RunSpec, folder: Path, tick: Callable[[], None], program: Sequence[str] = PROGRAM) -> int:
     """Start or resume the run of `folder` and wait for its end.  Returns its exit status; STOPPED after Ctrl-C.
 
     `tick` is called twice a second.  SIGINT and SIGTERM reach the run as Ctrl-C: the first saves its last complete
     step, the second ends it at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*arguments(spec, folder), *(["--fresh"] if fresh else [])]
+    words = arguments(spec, folder)
     # The package that runs this is the one that is measured, wherever another copy may be installed.
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
@@ -72,7 +70,6 @@ def attempt(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
     status = STOPPED if stopped() else process.returncode
-    folder.mkdir(parents=True, exist_ok=True)  # --fresh renames the folder
     _note(folder, started, time.monotonic() - clock, status)
     return status
 

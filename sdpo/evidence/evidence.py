@@ -63,3 +63,8 @@ class Evidence:
         for spec, record in self.finished(part):
             worlds.setdefault(spec.world, {})[spec.algorithm] = record
         return {world: both for world, both in worlds.items() if set(both) == set(ALGORITHMS)}
+
+    def complete_pairs(self, part: str) -> dict[int, dict[str, Record]]:
+        """The same if no world is missing, else nothing: what holds on some of them is no verdict."""
+        pairs = self.pairs(part)
+        return pairs if set(pairs) == set(self.studies.parts[part].worlds) else {}

@@ -17,7 +17,7 @@ class Origin:
     """Where numbers come from that are in no record of a run."""
 
     hardware: str
-    commit: str
+    commits: list[str]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ def interval(estimate: Estimate) -> str:
 def last(record: Record, dataset: str, k: int = 1, difficulty: str | None = None) -> Estimate:
     """pass@k at the last evaluation, with its bootstrap interval over problems."""
     return bootstrap_mean(Passes.of(record, dataset, k, difficulty).values[-1])
-
-
-def first(record: Record, dataset: str, k: int = 1) -> Estimate:
-    """pass@k before training."""
-    return bootstrap_mean(Passes.of(record, dataset, k).values[0])
 
 
 def code(text: str) -> str:

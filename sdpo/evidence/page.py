@@ -19,6 +19,7 @@ MADE_BY = "sdpo results page"
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     comparison.section,
     tuning.section,
+    single_world.combined,
     single_world.ablations,
     forgetting.section,
     comparison.fresh,
@@ -58,7 +59,7 @@ def write_page(evidence: Evidence, layout: Layout) -> None:
 
 def _opening(evidence: Evidence) -> str:
     records = evidence.index.records
-    failed = sum(not record.finished for record in records)
+    failed = sum(bool(record.failures) for record in records)
     made = "No run is recorded yet."
     if records:
         made = (
@@ -67,7 +68,13 @@ def _opening(evidence: Evidence) -> str:
         )
     return (
         "# Does hindsight beat a bare reward, and when?\n\n"
-        "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. Which runs there are is "
+        "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. A world of minicode gives "
+        "nonsense words secret meanings, operations on lists (a second family: on texts), and its problems ask for "
+        "programs that do what a sentence of such words says; the policy must learn the meanings. It was pre-trained "
+        "on other worlds for one skill: to use what its context tells, feedback on a failed try or a correct solution. "
+        "Feedback shows what was expected. That is favourable ground for SDPO, whose teacher is the policy with such a "
+        "context; a *sibling* is another response of the same group, and its success the solution that is shown. "
+        "*Known words* are problems of plain English words alone. Which runs there are is "
         "declared in `sdpo/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
         f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
@@ -93,7 +100,7 @@ def _measured(evidence: Evidence) -> str:
 
 
 def _commits(records: list[Record]) -> str:
-    commits = list(dict.fromkeys(record.commit for record in records))
+    commits = list(dict.fromkeys(commit for record in records for commit in record.commits))
     changed = sum(bool(record.changes) for record in records)
     text = f"commit {commits[0]}" if len(commits) == 1 else f"commits {listed(commits)}"
     return text + (f" ({changed} runs with changes to tracked files, named in their records)" if changed else "")
@@ -112,7 +119,7 @@ def _footer(runs: Sequence[Record | Origin]) -> str:
     """What stands below a figure."""
     return (
         f"Hardware: {listed(dict.fromkeys(r.hardware for r in runs))}. Commit: "
-        f"{listed(dict.fromkeys(r.commit for r in runs))}. Data: docs/results/evidence. Made by: {MADE_BY}."
+        f"{listed(dict.fromkeys(c for r in runs for c in r.commits))}. Data: docs/results/evidence. Made by: {MADE_BY}."
     )
 
 
@@ -137,15 +144,15 @@ def _runs(evidence: Evidence) -> str:
         rows.append(
             [
                 f"[{record.run}](runs/{record.run}.json)",
-                record.status,
+                record.status + (f", after {len(record.earlier_failures)} failed" if record.earlier_failures else ""),
                 ", ".join(run for run in record.used_by if run != record.run) or "–",
                 number(curve[-1][1]) if curve else "–",
                 duration(record.elapsed_s),
-                record.commit + (f" + {len(record.changes)} changed files" if record.changes else ""),
+                ", ".join(record.commits) + (f" + {len(record.changes)} changed files" if record.changes else ""),
                 record.started[:16].replace("T", " "),
             ]
         )
     header = ["run", "status", "also answers", "training pass@1", "took", "commit", "started (UTC)"]
     body = table(header, rows) if rows else "None yet."
-    failed = [f"* {r.run} failed: {r.reason}" for r in evidence.index.records if not r.finished]
+    failed = [f"* {r.run} failed: {reason}" for r in evidence.index.records for reason in r.failures]
     return "## All runs\n\nFailed ones included.\n\n" + "\n\n".join(filter(None, [body, "\n".join(failed)]))

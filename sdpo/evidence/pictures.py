@@ -22,15 +22,13 @@ _WIDTH, _HEIGHT = 5.0, 3.6  # inches of a panel
 
 @dataclass(frozen=True)
 class Curve:
-    """A line; `low` and `high` its interval or empty; without a label it is not in the legend."""
+    """A line; without a label it is not in the legend."""
 
     label: str
     points: Sequence[tuple[float, float]]
     colour: str
     dashed: bool = False
     thin: bool = False
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ class Panel:
     bars: list[Bar] = field(default_factory=list)
     y_limits: tuple[float | None, float | None] = (0.0, 1.0)
     line: float | None = None  # a horizontal line for comparison
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,6 @@ def draw(picture: Picture, footer: str) -> bytes:
             axis.set_ylim(*panel.y_limits)
             if panel.line is not None:
                 axis.axhline(panel.line, color="#888888", linewidth=1.0, linestyle=":")
-            if panel.note:
-                axis.text(0.02, 0.97, panel.note, transform=axis.transAxes, va="top", fontsize=9, color="#555555")
         for axis in axes[len(picture.panels) :]:
             axis.set_visible(False)
         small = {"fontsize": 7.5, "color": "#555555", "x": 0.01, "ha": "left", "parse_math": False}
@@ -120,8 +115,6 @@ def _curves(axis: Any, panel: Panel) -> None:
             alpha=0.5 if curve.thin else 1.0,
             label=curve.label or None,
         )
-        if len(curve.low):
-            axis.fill_between(xs, curve.low, curve.high, color=curve.colour, alpha=0.15, linewidth=0)
     if any(curve.label for curve in panel.curves):
         axis.legend(frameon=False, fontsize=9, loc="best")
     axis.set_xlim(left=0)

@@ -33,6 +33,8 @@ class Estimate:
         """ "1,081 [900, 1,300]", "> 5,120 [> 4,600]"."""
         if self.value == UNKNOWN:
             return "–"
+        if math.isinf(self.high) and self.low <= 0:
+            return f"{self.value.text(form)} [not bounded]"
         if math.isinf(self.high):
             return f"{self.value.text(form)} [> {form.format(self.low)}]"
         return f"{self.value.text(form)} [{form.format(self.low)}, {form.format(self.high)}]"
@@ -111,11 +113,11 @@ def reach(passes: Passes, threshold: float) -> Estimate:
     return Estimate(value, *quantiles([bound(x, budget) for x in sampled]))
 
 
-def ratios(slow: Passes, fast: Passes, threshold: float) -> tuple[Bound, list[Bound]]:
+def ratios(slow: Passes, fast: Passes, threshold: float, seed: int = 0) -> tuple[Bound, list[Bound]]:
     """(generations of `slow` / generations of `fast`, the same for every resample of their common problems)."""
     if slow.ids != fast.ids:
         raise ValueError("a ratio compares runs on the same problems")
-    chosen = draws(len(slow.ids))
+    chosen = draws(len(slow.ids), seed=seed)
     pairs = []
     for curves in ((slow.curve[None], fast.curve[None]), (slow.resampled(chosen), fast.resampled(chosen))):
         ends = [crossings(p.xs, c, threshold) for p, c in zip((slow, fast), curves, strict=True)]
@@ -129,9 +131,24 @@ def reach_ratio(slow: Passes, fast: Passes, threshold: float) -> Estimate:
     return Estimate(value, *quantiles(sampled))
 
 
+def mean_over_budget(passes: Passes) -> float:
+    """Mean pass@k over the budget: the area under its curve, linear between evaluations, divided by the budget."""
+    return float(np.trapezoid(passes.curve, passes.xs) / (passes.xs[-1] - passes.xs[0]))
+
+
+def difference(a: Passes, b: Passes) -> tuple[float, float, float]:
+    """(mean over the budget of a − that of b, and the ends of its interval over their common problems)."""
+    if a.ids != b.ids:
+        raise ValueError("a difference compares runs on the same problems")
+    chosen, tail = draws(len(a.ids)), (1 - LEVEL) / 2
+    means = [np.trapezoid(p.resampled(chosen), p.xs, axis=1) / (p.xs[-1] - p.xs[0]) for p in (a, b)]
+    low, high = np.quantile(means[0] - means[1], (tail, 1 - tail))
+    return mean_over_budget(a) - mean_over_budget(b), float(low), float(high)
+
+
 def median_ratio(pairs: Mapping[int, tuple[Passes, Passes]], threshold: float) -> Estimate:
     """The median over worlds of slow / fast; in every resample each world draws its own problems."""
-    each = [ratios(slow, fast, threshold) for slow, fast in pairs.values()]
+    each = [ratios(slow, fast, threshold, world) for world, (slow, fast) in pairs.items()]
     value = median([value for value, _ in each])
     sampled = zip(*(sampled for _, sampled in each), strict=True)
     return Estimate(value, *quantiles([median(list(row)) for row in sampled]))

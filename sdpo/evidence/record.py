@@ -1,8 +1,9 @@
 """A record: what is kept of one run, enough to recompute every number of the page.
 
-command, commit, changes   what was run, at which commit, and which tracked files differed from it
+command, commit, changes   what was run, at which commit it began, and which tracked files differed from it
 hardware, elapsed_s        where, and how long with start-up, over all attempts
 status, reason, attempts   finished or failed; when it was started, and how each attempt ended
+earlier_failures           why it failed before it was tried again
 settings                   the resolved recipe
 train                      one column per metric of the training steps (`sdpo.tracking.metric_names`)
 eval                       one column per metric of the evaluations, and the passes of every problem in `problems`
@@ -57,15 +58,26 @@ class Record:
     eval: Columns
     problems: dict[str, Counts]  # data set → counts
     used_by: list[str] = field(default_factory=list)  # every declared run that this one is the answer to
+    earlier_failures: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         return self.status == FINISHED
 
-    def curve(self, metric: str, axis: str = "generations") -> list[tuple[float, float]]:
-        """(axis, value) wherever the metric was measured."""
+    @property
+    def commits(self) -> list[str]:
+        """Those of all its attempts: a run that was stopped may have gone on at another one."""
+        return list(dict.fromkeys([self.commit, *(attempt["commit"] for attempt in self.attempts)]))
+
+    @property
+    def failures(self) -> list[str]:
+        """The reason of every failure, earlier ones included."""
+        return self.earlier_failures + ([] if self.finished else [self.reason])
+
+    def curve(self, metric: str) -> list[tuple[float, float]]:
+        """(generations, value) wherever the metric was measured."""
         columns = self.eval if metric.startswith("eval/") else self.train
-        pairs = zip(columns.get(axis, []), columns.get(metric, []), strict=False)
+        pairs = zip(columns.get("generations", []), columns.get(metric, []), strict=False)
         return [(float(x), float(y)) for x, y in pairs if x is not None and y is not None]
 
     def save(self, path: Path) -> None:

@@ -21,7 +21,7 @@ from sdpo.evidence.record import FAILED, FINISHED, Record, load_records
 from sdpo.evidence.studies import RunSpec
 from sdpo.recipe import Recipe
 from sdpo.recipe_files import find_recipe, load_recipe, load_resolved
-from sdpo.tracking import RunFolder
+from sdpo.tracking import RunFolder, set_aside
 from sdpo.tracking.lock import FolderLock
 
 _FAILURES_IN_A_ROW = 3  # then it is the machine
@@ -37,16 +37,17 @@ class Runner:
     ) -> None:
         """`retry`: try failed runs again, each once.  `program`: what is called with the arguments of a run."""
         self.layout, self.progress, self.retry, self.program = layout, progress, retry, program
-        self.records = [(identity_of(record), record) for record in load_records(layout.records)]
+        self.records: list[tuple[Recipe | None, Record]] = []
         self.made: set[str] = set()  # by this runner
         self.failures = 0  # in a row
 
     def run(self, specs: Sequence[RunSpec]) -> None:
         """Every run that has no record yet.  Raises Stopped, and UserError where going on would make no sense."""
         planned = [(spec, resolve(spec, self.layout)) for spec in specs]
-        todo = [(spec, recipe) for spec, recipe in planned if not self._answered(spec, recipe)]
-        self.progress.plan([recipe.run.steps for _, recipe in todo], [record for _, record in self.records])
-        with _alone(self.layout.runs):
+        with _alone(self.layout.runs):  # before the records are read: another runner may write them
+            self.records = [(identity_of(record), record) for record in load_records(self.layout.records)]
+            todo = [(spec, recipe) for spec, recipe in planned if not self._answered(spec, recipe)]
+            self.progress.plan([recipe.run.steps for _, recipe in todo], [record for _, record in self.records])
             for spec, recipe in todo:
                 if not self._answered(spec, recipe):  # a run of this very list may have answered it meanwhile
                     self._make(spec, recipe)
@@ -83,8 +84,9 @@ class Runner:
             recipe = resolve(spec, self.layout)
         folder = self.layout.folder(spec.id)
         self.progress.begin(spec.id, folder, recipe.run.steps)
-        fresh = _holds_another(folder, recipe)
-        status = attempt(spec, folder, self.progress.tick, fresh, self.program)
+        if _holds_another(folder, recipe):
+            set_aside(folder)
+        status = attempt(spec, folder, self.progress.tick, self.program)
         if status == STOPPED:
             raise Stopped
         self.made.add(spec.id)
@@ -101,7 +103,7 @@ class Runner:
         reason = "" if status == 0 else f"exit status {status}: {last_words(folder)}"
         record = collect(spec, recipe, folder, command(spec, folder), outcome, reason, attempts(folder))
         if old is not None:
-            record.used_by = old.used_by
+            record.used_by, record.earlier_failures = old.used_by, old.failures
             self.records = [(known, r) for known, r in self.records if r is not old]
         record.save(self.layout.record(spec.id))
         self.records.append((identity(recipe), record))

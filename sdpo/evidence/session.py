@@ -45,7 +45,11 @@ class Session:
             if list(words) != ["list"]:
                 self._page()
             return 0
-        except Stopped:
+        except (Stopped, UserError) as ended:
+            if runner is not None and runner.made:
+                self._page()  # with what was made before
+            if not isinstance(ended, Stopped):
+                raise
             self.progress.message("Stopped. The same command goes on from there.")
             return 130
         finally:

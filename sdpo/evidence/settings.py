@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from sdpo.errors import UserError
 from sdpo.evidence.attempt import changed_files
 from sdpo.evidence.index import Index
+from sdpo.evidence.reaching import Passes, mean_over_budget
 from sdpo.evidence.record import Record
 from sdpo.evidence.studies import ALGORITHMS, Chosen, RunSpec
 from sdpo.tracking import provenance
@@ -20,7 +20,6 @@ from sdpo.tracking.run_info import now
 
 TUNING = "tuning"
 _NOT_CHOSEN = ("seed=", "data.world_seed=", "run.keep_checkpoints=")
-METRIC = "eval/train/pass@1"
 RULE = (
     "For each method, of its configurations in part `tuning` the one with the greatest mean training pass@1 over the "
     "budget: the area under the curve of pass@1 against generations, linear between evaluations, divided by the "
@@ -30,8 +29,7 @@ RULE = (
 
 def area(record: Record) -> float:
     """Mean training pass@1 over the budget."""
-    xs, ys = np.array(record.curve(METRIC)).T
-    return float(np.trapezoid(ys, xs) / (xs[-1] - xs[0]))
+    return mean_over_budget(Passes.of(record, "train"))
 
 
 def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:

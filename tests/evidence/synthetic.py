@@ -49,7 +49,7 @@ def record(
         elapsed_s=240.0,
         status=status,
         reason="" if status == "finished" else "exit status 2: error: it broke",
-        settings={},
+        settings={"rollout": {"responses": 4}},
         attempts=[],
         train={**own, **(train or {})},
         eval=columns,

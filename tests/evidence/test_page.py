@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from sdpo.evidence.evidence import Evidence
-from sdpo.evidence.layout import Layout
+from sdpo.evidence.layout import DATA, Layout
 from sdpo.evidence.page import compose, png_of, write_page
 from sdpo.evidence.record import dump
-from sdpo.evidence.sections import claims, comparison, repeats
+from sdpo.evidence.sections import claims, comparison
+from sdpo.evidence.spread import further_run, two_runs
 from sdpo.evidence.studies import load_studies, specs
 from sdpo.paths import PROJECT
 from sdpo.report.bounds import Bound
@@ -42,9 +43,12 @@ def teacher(world: int) -> dict:
     checkpoint = {
         "step": 0,
         "student": 0.25,
-        "with_context": {"all": [100, 0.1, 0.8], "feedback": [100, 0.1, 0.8]},
-        "classes": {"operation": [10, 6.0, 5], "name": [10, 3.0, 1], "boilerplate": [80, 1.0, 0]},
-        "agreement": {"problem": ["a", "a", "b"], "precision": [1.0, 0.0, 1.0], "chance": [0.1] * 3, "auc": [0.9] * 3},
+        "with_context": {"all": [100, 0.1, 0.8], "failed": [90, 0.0, 0.7], "feedback": [100, 0.1, 0.8]},
+        "classes": {"operation": [10, 6.0, 8, 4], "name": [10, 3.0, 8, 2], "boilerplate": [80, 1.0, 70, 0]},
+        "agreement": {
+            "problem": ["a", "a", *"bcdefghij"], "precision": [1.0, 0.0, *9 * [1.0]], "chance": 11 * [0.1],
+            "auc": 11 * [0.9], "own_precision": 11 * [0.3], "own_auc": 11 * [0.6],
+        },
         "examples": [
             {"problem": "a", "statement": "Print the `zorp`.", "told": "feedback",
              "tokens": ["print(", "max", "(x)\n```"], "gap": [0.1, 5.0, -0.2], "wrong": [0, 1, 0]}
@@ -71,7 +75,9 @@ def layout(tmp_path_factory) -> Layout:
                 rows = [*FAST[:3], NEVER[3]] if spec.variant == "teacher-live" else NEVER
             if spec.id != "noise/noise-30-world0":
                 failed = spec.id == "worlds/grpo-world14"
-                train = {"train/taught_fraction": [0.5] * 15, "policy/entropy": [2.0 - i / 15 for i in range(15)]}
+                falls = [2.0 - i / 15 for i in range(15)]
+                half = {f"train/{name}": [0.5] * 15 for name in ("taught_fraction", "groups_with_success")}
+                train = {**half, "policy/entropy": falls}
                 data = {"train": rows, "held_out": rows}
                 if part == "sequence":
                     forgets = [*FAST[:3], NEVER[3]] if spec.algorithm == "sft" else FAST
@@ -140,8 +146,8 @@ def test_what_is_missing_and_what_failed_is_said(page):
 
 def test_where_grpo_is_as_good_is_found_by_the_numbers(page):
     text = part(page, "Where SDPO does not help")
-    assert "at least as great as that of: SDPO, sibling only, pairs." in text
-    assert "SDPO, sibling only, pairs: .50 → .50" in text
+    assert "is at least as great as that of SDPO with: SDPO, sibling only, pairs (.12)**" in text
+    assert "| SDPO, sibling only, pairs | .50 → .50 | .50 → .50 | 1.70 → 1.20 → 1.37 |" in text
 
 
 def test_relatives_stand_in_the_order_of_their_results(page):
@@ -162,20 +168,26 @@ def test_measurements_are_shown(page):
     lost = part(page, "What is lost")
     assert "| SDPO, world 1 | training | .50 → .75 | .50 → 1.00 | .00 → .25 | 3.0 → 3.0 |" in lost
     knows = part(page, "What the teacher knows")
-    assert "the teacher is right in .80 of the cases that it teaches (the student in .10)" in knows
-    assert "| 0 | 0 | .25 | .10 → .80 | 100 | .60 (.60; wrong .50) |" in knows
-    assert "| 0 | 0 | .75 [.50, 1.00] | .10 [.10, .10] | .90 [.90, .90] |" in knows  # mean of a: .5 and b: 1
+    assert "at least 10 of them: world 0: .70 of 90 at step 0 → .70 of 90 at step 0" in knows
+    assert "| 0 | 0 | .25 | .10 → .80 (100) | .70 (90) | .60 (.60; wrong .50) |" in knows
+    # of ten problems, a: .5 and the others 1
+    assert "| 0 | 0 | 10 | .95 [.85, 1.00] | .30 [.30, .30] | .10 [.10, .10] | .90 [.90, .90] | .60" in knows
 
 
 def test_verdicts_follow_their_rules(page):
     rows = {row.split(" | ")[0].lstrip("| "): row for row in part(page, "Published claims").splitlines() if "**" in row}
     verdict = {claim: re.search(r"\*\*(.*?)\*\*", row)[1] for claim, row in rows.items()}
     assert verdict["SDPO ends above GRPO (LiveCodeBench v6 48.8 against 41.2)"] == "reproduced in small"
-    # GRPO's budget of 960 / SDPO's generations to .75 (480), .75 and .25 (160): 2, 2, 6
+    # GRPO's generations to its last .75, .75 and .25 (960, 960, 640) / SDPO's (480, 480, 160)
     fewer = "SDPO reaches GRPO's final accuracy with 4 times fewer generations"
-    assert verdict[fewer] == "not reproduced" and "2.0, 2.0, 6.0 times; median 2.0" in rows[fewer]
+    assert verdict[fewer] == "not reproduced" and "2.0, 2.0, 4.0 times; median 2.0" in rows[fewer]
     assert verdict["With live weights training eventually diverges"] == "reproduced in small"
-    assert verdict["Logit > token > sequence credit (.49, .48, .46)"] == "not reproduced"  # all alike
+    assert verdict["Logit > token > sequence credit (.49, .48, .46)"] == "no difference seen"  # all alike
+    live = "Live weights are the worst teacher (36.1; frozen 48.8, moving average 49.3, trust region 50.6)"
+    assert verdict[live] == "reproduced in small"
+    assert verdict["Style tokens carry 6 to 13 times the divergence of content tokens"] == "not reproduced"
+    assert verdict["SRPO ends above GRPO, and GRPO above SDPO (77.4, 74.0, 71.1)"] == "not reproduced"
+    assert verdict["Learning from oneself forgets less than supervised fine-tuning"] == "reproduced in small"
     assert verdict["Entropy and diversity shrink"] == "not run yet"  # fewer than 20 steps
     assert verdict["At test time, one hard question is solved with fewer attempts"] == "not testable here"
 
@@ -192,7 +204,8 @@ def test_links_lead_to_records_and_figures(layout, composed):
     page, sections = composed
     names = {f"{picture.name}.png" for section in sections for picture in section.pictures}
     for target in re.findall(r"\]\(([^)#]+)\)", page):
-        assert target.startswith("http") or target in names or (layout.data / target).exists(), target
+        there = any((folder / target).exists() for folder in (layout.data, PROJECT / DATA))
+        assert target.startswith("http") or target in names or there, target
 
 
 @pytest.mark.parametrize("name", ["worlds", "teacher_tokens"])
@@ -217,4 +230,5 @@ def test_bounds_decide_only_what_they_can():
 
 def test_a_further_run_is_expected_within_the_prediction_interval():
     # s = .1, n = 3: 4.30 · .1 · √(4/3)
-    assert repeats.further_run([0.4, 0.5, 0.6]) == pytest.approx(4.30 * 0.1 * (4 / 3) ** 0.5)
+    assert further_run([0.4, 0.5, 0.6]) == pytest.approx(4.30 * 0.1 * (4 / 3) ** 0.5)
+    assert two_runs([0.4, 0.5, 0.6]) == pytest.approx(4.30 * 0.1 * 2**0.5)

@@ -60,6 +60,21 @@ def test_a_failed_run_is_kept_with_its_reason_and_tried_again_when_asked(studies
     make_runner(retry=True).run(declared[:2])
     again = Record.load(layout.record("tuning/sdpo-world0"))
     assert again.finished and [a["exit_status"] for a in again.attempts] == [2, 0] and again.train["step"][-1] == 4
+    assert again.failures == [failed.reason]  # what failed stays said
+
+
+def test_a_folder_with_other_settings_is_set_aside_with_its_log(studies, layout, tmp_path, make_runner, monkeypatch):
+    monkeypatch.setenv("TINY_FAIL", "tuning-sdpo-world0")
+    make_runner().run(specs(studies, "tuning", None)[:1])
+    layout.record("tuning/sdpo-world0").unlink()
+    monkeypatch.delenv("TINY_FAIL")
+    changed = studies.model_copy(update={"common": ("evaluation.every=2", "run.steps=6")})
+    make_runner().run(specs(changed, "tuning", None)[:1])
+    record = Record.load(layout.record("tuning/sdpo-world0"))
+    assert record.finished and record.train["step"][-1] == 6 and len(record.attempts) == 1
+    (aside,) = layout.runs.glob("tuning-sdpo-world0.*")
+    assert "the disk is full" in (aside / "train.log").read_text()
+    assert "the disk is full" not in (layout.folder("tuning/sdpo-world0") / "train.log").read_text()
 
 
 def test_other_settings_under_a_recorded_name_are_refused(studies, tuned, make_runner):
@@ -106,7 +121,7 @@ def test_the_choice_follows_its_rule_and_is_made_once(studies, tuned, layout):
     with pytest.raises(UserError, match="Tuning is not complete: tuning/sdpo-world0"):
         settings.choose(declared, Index([]), layout.settings)
     record = Record.load(layout.record("tuning/sdpo-fast-world0"))
-    record.eval["eval/train/pass@1"] = [0.0, 1.0, 1.0]  # of 0, 128, 256 generations: mean (0.5 + 1) / 2
+    record.problems["train"].passed = [[0] * 4, [4] * 4, [4] * 4]  # of 0, 128, 256 generations: mean (0.5 + 1) / 2
     record.save(layout.record("tuning/sdpo-fast-world0"))
     chosen = settings.choose(declared, Index.of(layout), layout.settings)
     assert chosen == {"sdpo": ("learner.lr=2e-3",), "grpo": ()}

@@ -19,14 +19,12 @@ from rich.console import Console as RichConsole
 from sdpo.evaluation import EvaluationResult
 from sdpo.evaluation.results import ProblemResult
 from sdpo.recipe_files import find_recipe, load_recipe
-from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, set_aside
+from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 
 _, train, recipe_name, _, algorithm, _, profile, *rest = sys.argv
 assert train == "train"
 recipe = load_recipe(find_recipe(recipe_name, algorithm), profile, [word for word in rest if "=" in word])
 path = Path(recipe.run.directory) / recipe.name
-if "--fresh" in rest:
-    set_aside(path)
 stop = []
 signal.signal(signal.SIGINT, lambda *_: stop.append(True))
 

@@ -14,6 +14,12 @@ from sdpo.paths import locate
 from sdpo.recipe_files import validate
 
 BEFORE = "before"  # the file of the initial policy
+# Measured beside the ends of the comparison's runs, since these differ in more than their method: GRPO's chosen
+# settings hold it to the initial policy, and SDPO has learned more by its end.  File → run, step (None: its last).
+BESIDE = {
+    "grpo-world0-recipe": ("tuning/grpo-world0", None),
+    "sdpo-world0-step20": ("comparison/sdpo-world0", 20),
+}
 Say = Callable[[str], None]
 
 
@@ -31,10 +37,12 @@ def forgetting(evidence: Evidence, layout: Layout, say: Say) -> None:
     if not set(map(str, worlds)) <= set(evidence.skills.get(BEFORE, {"own": {}})["own"]):
         policy = Path(locate(paths.pop()))
         skills.measure(policy, {"policy": BEFORE, "run": None, "step": 0}, worlds, True, out, say)
-    for name, record in records.items():
+    chosen = [(name, record, None) for name, record in records.items()]
+    beside = [(name, evidence.index.finished(run), step) for name, (run, step) in BESIDE.items()]
+    for name, record, at in chosen + [(name, record, at) for name, record, at in beside if record is not None]:
         out = layout.skills / f"{name}.json"
         if not out.exists():
-            step, policy = _last_policy(record, layout)
+            step, policy = _policy(record, layout, at)
             label = {"policy": name, "run": record.run, "algorithm": record.algorithm, "step": step}
             skills.measure(policy, label, [record.world], False, out, say)
 
@@ -47,7 +55,7 @@ def teacher(evidence: Evidence, layout: Layout, say: Say) -> None:
     for name, record in _compared(evidence).items():
         out = layout.teacher / f"{name}.json"
         if record.algorithm == "sdpo" and not out.exists():
-            _last_policy(record, layout)
+            _policy(record, layout)
             recipe = validate(record.settings, record.run, resolved=True)
             label = {"run": record.run, "world": record.world}
             measured.measure(recipe, layout.folder(record.run), label, out, say)
@@ -67,10 +75,13 @@ def _compared(evidence: Evidence) -> dict[str, Record]:
     return found
 
 
-def _last_policy(record: Record, layout: Layout) -> tuple[int, Path]:
+def _policy(record: Record, layout: Layout, step: int | None = None) -> tuple[int, Path]:
+    """(step, model folder) of a checkpoint; None: the last one."""
     folder = layout.folder(record.run)
     last = Checkpoints(folder / "checkpoints", 0).last()
-    if last is None:
+    if step is not None and last is not None:
+        last = last.with_name(f"step-{step:06d}")
+    if last is None or not last.is_dir():
         raise UserError(
             f"The checkpoints of {record.run} are not in {folder} (they are not committed). Make the run again there, "
             f"with its own command: {record.command}"

@@ -32,6 +32,8 @@ from sdpo.pretrain.corpus import fenced
 from sdpo.recipe import Recipe
 from sdpo.types import Group, Problem, Rollout
 
+# Of the teacher's ranking, by chance, and of the student's own one: the tokens that it found least likely itself.
+_AGREEMENT = ("precision", "chance", "auc", "own_precision", "own_auc")
 EXAMPLES = 4  # responses that are kept token by token, of each checkpoint
 Say = Callable[[str], None]
 
@@ -78,10 +80,12 @@ class _Checkpoint:
         texts = self.pair.teacher.sample([t.teacher_prompt for t in taught])
         verdicts = judge_responses(self.sandbox, [t.problem for t in taught], texts, training=False)
         rates = {}
-        for told in ("all", *sorted({t.told for t in taught})):
-            some = [i for i, t in enumerate(taught) if told in ("all", t.told)]
-            student = sum(taught[i].passed for i in some) / len(some)
-            rates[told] = [len(some), student, sum(verdicts[i].passed for i in some) / len(some)]
+        for told in ("all", "failed", *sorted({t.told for t in taught})):
+            some = [i for i, t in enumerate(taught) if told in ("all", t.told) or (told == "failed" and not t.passed)]
+            right = [
+                sum(passed[i] for i in some) for passed in ([t.passed for t in taught], [v.passed for v in verdicts])
+            ]
+            rates[told] = [len(some), *(n / len(some) if some else None for n in right)]
         return {"student": student_rate, "with_context": rates, **self._tokens(taught)}
 
     def _answers(self) -> tuple[float, list[_Taught]]:
@@ -122,27 +126,29 @@ class _Checkpoint:
         ids = [t.ids for t in taught]
         own = logits(self.pair.student.model, [t.prompt for t in taught], ids)
         theirs = logits(self.pair.teacher.model, [t.teacher_prompt for t in taught], ids)
-        classes = {kind: [0, 0.0, 0.0] for kind in CLASSES}  # tokens, divergence, of them wrong
+        # tokens, divergence, tokens of failed answers, of these wrong
+        classes = {kind: [0, 0.0, 0, 0] for kind in CLASSES}
         found, examples = [], []
         for t, student, teacher in zip(taught, own, theirs, strict=True):
             tokens = np.array(t.ids)
             texts = [self.tokenizer.decode([i]) for i in t.ids]
             each = divergence(student, teacher, self.recipe.distillation.alpha).numpy()
             index = torch.from_numpy(tokens)
-            gap = (sampled_log_probs(student, index) - sampled_log_probs(teacher, index)).numpy()
+            surprise = -sampled_log_probs(student, index).numpy()
+            gap = -surprise - sampled_log_probs(teacher, index).numpy()
             wrong = np.zeros(len(tokens), bool) if t.passed else wrong_tokens(t.ids, t.correct)
             for kind, value, is_wrong in zip(token_classes(texts), each.tolist(), wrong.tolist(), strict=True):
-                row = classes[kind]
-                row[0], row[1], row[2] = row[0] + 1, row[1] + value, row[2] + is_wrong
+                added = (1, value, int(not t.passed), int(is_wrong))
+                classes[kind] = [a + b for a, b in zip(classes[kind], added, strict=True)]
             if not t.passed and (row := agreement(gap, wrong)) is not None:
-                found.append((t.problem.id, *row))
+                found.append((t.problem.id, *row, *agreement(surprise, wrong)[::2]))
                 if len(examples) < EXAMPLES and t.problem.id not in {e["problem"] for e in examples}:
                     examples.append(_example(t, texts, gap, wrong))
         return {
-            "classes": {kind: [n, round(total, 4), wrong] for kind, (n, total, wrong) in classes.items()},
+            "classes": {kind: [n, round(total, 4), *rest] for kind, (n, total, *rest) in classes.items()},
             "agreement": {
                 "problem": [row[0] for row in found],
-                **{key: [round(row[i], 4) for row in found] for i, key in enumerate(("precision", "chance", "auc"), 1)},
+                **{key: [round(row[i], 4) for row in found] for i, key in enumerate(_AGREEMENT, 1)},
             },
             "examples": examples,
         }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
 from sdpo.evidence.markdown import Section, interval, last, number, table
-from sdpo.evidence.pictures import COLOURS, FREE, Curve, Panel
+from sdpo.evidence.pictures import BLACK, COLOURS, FREE, Curve, Panel
 from sdpo.evidence.reaching import Passes, reach
 from sdpo.evidence.record import Record
 from sdpo.evidence.settings import area
@@ -78,11 +78,12 @@ def dataset_panels(named: Named, colours: Mapping[str, str] | None = None) -> li
 
 
 def group_panel(title: str, named: Named) -> Panel:
-    """Training (solid) and held-out (dashed) pass@1 of some runs on one pair of axes."""
-    curves = []
-    for i, (label, record) in enumerate(named):
-        curves.append(curve(record, "train", label, FREE[i % len(FREE)]))
-        curves.append(curve(record, "held_out", "", FREE[i % len(FREE)], dashed=True, thin=True))
+    """Training (solid) and held-out (dashed) pass@1 of some runs on one pair of axes; the chosen settings in black."""
+    curves, free = [], iter(FREE * 3)
+    for label, record in named:
+        colour = BLACK if "chosen" in label else next(free)
+        curves.append(curve(record, "train", label, colour))
+        curves.append(curve(record, "held_out", "", colour, dashed=True, thin=True))
     return Panel(title, GENERATIONS, "pass@1", curves)
 
 

@@ -24,7 +24,7 @@ def section(evidence: Evidence) -> Section:
     pairs = evidence.pairs("comparison")
     if not pairs:
         return not_run(evidence, "comparison")
-    text = [opening(evidence, "comparison"), hoped_for(pairs)]
+    text = [opening(evidence, "comparison"), hoped_for(pairs, bool(evidence.complete_pairs("comparison")))]
     text += [_reach_text(pairs, dataset) for dataset in DATASETS]
     text += [_last_text(pairs), forgetting.ceiling(evidence), _time_text(pairs)]
     pictures = [_picture(pairs, "generations", GENERATIONS), _picture(pairs, "wall_clock_s", "wall clock (s)")]
@@ -36,7 +36,7 @@ def fresh(evidence: Evidence) -> Section:
     pairs = evidence.pairs("worlds")
     if not pairs:
         return not_run(evidence, "worlds")
-    text = [opening(evidence, "worlds"), hoped_for(pairs)]
+    text = [opening(evidence, "worlds"), hoped_for(pairs, bool(evidence.complete_pairs("worlds")))]
     text += [_reach_text(pairs, dataset) for dataset in DATASETS] + [_last_text(pairs)]
     caption = (
         "pass@1 against generations on each world. Solid: training problems; thin and dashed: held-out problems. Last "
@@ -48,17 +48,18 @@ def fresh(evidence: Evidence) -> Section:
     return Section(_title(evidence, "worlds"), "\n\n".join(text), [picture], _records(pairs))
 
 
-def hoped_for(pairs: Pairs) -> str:
-    """The hope and what came out of it, in one sentence each; the verdict follows from the bounds."""
+def hoped_for(pairs: Pairs, complete: bool) -> str:
+    """The hope and what came out of it, in one sentence each; the verdict follows from the bounds of all worlds."""
     each = {world: world_ratio(pair, AT) for world, pair in pairs.items()}
     middle = median_ratio(_passes(pairs, _DATASET), AT)
     seen = ", ".join(f"world {world}: {ratio.value.text('{:.1f}')}" for world, ratio in each.items())
     verdicts = [at_least(ratio.value, EVERY_WORLD) for ratio in each.values()]
     every = "no" if "no" in verdicts else "yes" if set(verdicts) == {"yes"} else "undecided"
+    verdict = f" On every world: {every}; in the median: {at_least(middle.value, MEDIAN)}." if complete else ""
     return (
         f"Hoped for before anything was run: to training pass@1 {AT:g}, GRPO needs at least {EVERY_WORLD:g} times the "
         f"generations of SDPO on every world, and at least {MEDIAN:g} times in the median. **Seen: {seen}; median "
-        f"{middle.text('{:.2f}')}. On every world: {every}; in the median: {at_least(middle.value, MEDIAN)}.**"
+        f"{middle.text('{:.2f}')}.{verdict}**"
     )
 
 
@@ -113,7 +114,8 @@ def _time_text(pairs: Pairs) -> str:
     header = ["world", "SDPO, s to .5", "GRPO, s to .5", "SDPO, s per step", "GRPO, s per step"]
     return (
         "Seconds of training and evaluation until training pass@1 .5, and median seconds of a step (generate, judge, "
-        "update, publish):\n\n" + table(header, rows)
+        "update, publish). The machine did other work at times, and these differ between like runs by half: for times "
+        "that can be relied on see [performance](../../performance.md).\n\n" + table(header, rows)
     )
 
 
@@ -141,7 +143,8 @@ def _picture(pairs: Pairs, axis: str, x_label: str) -> Picture:
     against = "generations" if axis == "generations" else "wall clock"
     caption = f"pass@k against {against}. Thin: one line per world; thick: their mean."
     if axis != "generations":
-        caption += " Wall clock includes the evaluations and leaves out start-up."
+        caption += " Wall clock includes the evaluations and leaves out start-up; the machine did other work at times."
+        caption += " The mean ends where the shortest run does."
     return Picture(f"comparison_{against.replace(' ', '_')}", f"pass@k against {against}", caption, panels)
 
 

@@ -25,6 +25,7 @@ from sdpo.evidence.settings import area
 from sdpo.report.figures import GENERATIONS
 
 _TASKS = {"lists": "lists (first)", "texts": "texts (second)"}
+FIRST_TASK = "lists_held_out"
 _MEASURED = {f"{task}_{dataset}": (task, dataset) for task in _TASKS for dataset in DATASETS}
 
 

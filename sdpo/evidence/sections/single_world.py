@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
 from sdpo.evidence.evidence import Evidence
-from sdpo.evidence.markdown import Section, number
-from sdpo.evidence.pictures import COLOURS, FREE, Panel, Picture
+from sdpo.evidence.markdown import Section, number, table
+from sdpo.evidence.pictures import COLOURS, FREE, Picture
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections.common import (
     OUTCOME_NOTE,
     SOLID,
     Named,
-    curve,
     dataset_panels,
     group_panel,
     name,
     not_run,
     opening,
     outcome_table,
+    pair_panel,
 )
 from sdpo.evidence.settings import area
-from sdpo.report.figures import GENERATIONS
 
 _GROUPS = ("teacher", "context", "credit", "divergence", "support", "mix")
 
@@ -32,6 +34,8 @@ def ablations(evidence: Evidence) -> Section:
     panels, named = [], [("chosen settings", chosen)]
     for group in _GROUPS:
         own = [(_label(spec.label, record, chosen), record) for spec, record in runs if spec.group == group]
+        if all(record is chosen for _, record in own):
+            continue
         if not any(record is chosen for _, record in own):
             own = [("chosen settings", chosen), *own]
         panels.append(group_panel(group, own))
@@ -41,8 +45,8 @@ def ablations(evidence: Evidence) -> Section:
     )
     caption += "the reverse KL, so logit credit stands beside them with the reverse KL too."
     text = [opening(evidence, "ablations"), outcome_table(named), OUTCOME_NOTE]
-    picture = Picture("ablations", "Ablations", caption, panels, 3)
-    return Section(evidence.studies.parts["ablations"].title, "\n\n".join(text), [picture], [r for _, r in runs])
+    pictures = [Picture("ablations", "Ablations", caption, panels, 3)] if panels else []
+    return Section(evidence.studies.parts["ablations"].title, "\n\n".join(text), pictures, [r for _, r in runs])
 
 
 def _label(label: str, record: Record, chosen: Record) -> str:
@@ -60,24 +64,51 @@ def limits(evidence: Evidence) -> Section:
         return made
     rows = []
     for spec, record in evidence.finished("limits"):
-        taught = record.curve("train/taught_fraction")
-        if spec.algorithm == "sdpo" and taught:
-            share = [sum(y for _, y in part) / len(part) for part in (taught[:10], taught[-10:])]
-            rows.append(f"{spec.label}: {number(share[0])} → {number(share[1])}")
-    why = "Why: SDPO learns from a response only where its teacher is told something. Share of responses with a teacher"
-    text = f"{made.text}\n\n{why}, mean of the first → last ten steps: {'; '.join(rows)}."
-    return Section(made.title, f"{text}\n\n{_as_good(evidence)}", made.pictures, made.runs)
+        curves = [[y for _, y in record.curve(metric)] for metric in _NARROWING]
+        if all(len(values) > 10 for values in curves):
+            taught, successes, entropy = curves
+            cells = [_means(taught[:10], taught[-10:]), _means(successes[:10], successes[-10:])]
+            rows.append([spec.label, *cells, _means(entropy[:10], entropy[10:20], entropy[-10:])])
+    header = ["", "responses with a teacher", "groups with a success", "entropy, nats per token"]
+    shares = (
+        "Shares of the training batches, mean of the first → last ten steps; entropy, first → second → last ten:\n\n"
+        + table(header, rows)
+    )
+    return Section(made.title, "\n\n".join([made.text, _as_good(evidence), shares, _WHY]), made.pictures, made.runs)
+
+
+_NARROWING = ("train/taught_fraction", "train/groups_with_success", "policy/entropy")
+_WHY = (
+    "How this is read: without feedback only a group that holds a success has a teacher. Its questions are learned at "
+    "once, the policy narrows on what it was shown, and finds few further successes; GRPO moves more slowly and keeps "
+    "trying. A teacher that is told another question's failure is told something false; a reward is never false."
+)
+
+
+def _means(*parts: Sequence[float]) -> str:
+    return " → ".join(number(statistics.mean(part)) for part in parts)
 
 
 def _as_good(evidence: Evidence) -> str:
-    """The settings in which GRPO reaches a greater mean training pass@1 than SDPO."""
+    """The settings, of this part and of the ablations, in which GRPO reaches a greater mean training pass@1."""
     grpo = evidence.variant("limits", "grpo")
     if grpo is None:
         return ""
-    weaker = [s.label for s, r in evidence.finished("limits") if s.algorithm == "sdpo" and area(r) <= area(grpo)]
+    named = [(s.label, r) for s, r in evidence.finished("limits") if s.algorithm == "sdpo"]
+    known = {id(record) for _, record in named}
+    ablations = [(f"{s.group}: {s.label}", r) for s, r in evidence.finished("ablations") if id(r) not in known]
+    values = {label: area(record) for label, record in named + ablations}
+    weaker = [f"{label} ({number(value)})" for label, value in values.items() if value <= area(grpo)]
     if not weaker:
-        return "GRPO's mean training pass@1 over the budget is below that of every SDPO run shown here."
-    return f"GRPO's mean training pass@1 over the budget is at least as great as that of: {'; '.join(weaker)}."
+        return "GRPO's mean training pass@1 over the budget is below that of every SDPO run on world 0."
+    return (
+        f"**GRPO's mean training pass@1 over the budget, {number(area(grpo))}, is at least as great as that of SDPO "
+        f"with: {'; '.join(weaker)}** (of this part and of the ablations)."
+    )
+
+
+def combined(evidence: Evidence) -> Section:
+    return _beside(evidence, "combined", label_with_algorithm=True)
 
 
 def sizes(evidence: Evidence) -> Section:
@@ -105,16 +136,10 @@ def longer(evidence: Evidence) -> Section:
         return not_run(evidence, "longer")
     panels, named = [], []
     for spec, record in runs:
-        pair: list[tuple[str, Record]] = [("GRPO", record)]
-        if sdpo := evidence.variant("comparison", "sdpo", spec.world):
-            pair.insert(0, ("SDPO", sdpo))
-        curves = []
-        for label, member in pair:
-            colour = COLOURS[label.lower()]
-            curves.append(curve(member, "train", label, colour))
-            curves.append(curve(member, "held_out", "", colour, dashed=True, thin=True))
-        panels.append(Panel(f"world {spec.world}", GENERATIONS, "pass@1", curves))
-        named += [(f"{label}, world {spec.world}", member) for label, member in pair]
+        sdpo = evidence.variant("comparison", "sdpo", spec.world)
+        pair = {"grpo": record} if sdpo is None else {"sdpo": sdpo, "grpo": record}
+        panels.append(pair_panel(f"world {spec.world}", pair))
+        named += [(f"{name(algorithm)}, world {spec.world}", member) for algorithm, member in pair.items()]
     text = [opening(evidence, "longer"), outcome_table(named), OUTCOME_NOTE]
     picture = Picture("longer", "A longer budget for GRPO", f"SDPO with its own budget beside it. {SOLID}", panels, 3)
     return Section(evidence.studies.parts["longer"].title, "\n\n".join(text), [picture], [r for _, r in runs])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,33 +12,40 @@ from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from sdpo.evidence.evidence import Evidence
 from sdpo.evidence.markdown import Section, interval, number, table
 from sdpo.evidence.measures.token_classes import CLASSES
-from sdpo.evidence.pictures import BLUE, FREE, GREEN, Bar, Curve, Panel, Picture
+from sdpo.evidence.pictures import BLUE, FREE, GREEN, Curve, Panel, Picture
 from sdpo.evidence.sections.common import listed
 from sdpo.evidence.sections.forgetting import origins
 from sdpo.evidence.token_picture import TokenPicture
 
 TITLE = "What the teacher knows"
+_FEW = 10  # problems, or failed answers
 _QUESTION = (
     "At each checkpoint of the SDPO runs of the comparison: how often is the teacher right where the student is asked "
     "to learn from it, on which tokens do they disagree, and are these the wrong ones?"
 )
 _HOW = (
-    "Student: pass rate over all its answers to the training problems; the next two columns are about the answers for "
-    "which there is a teacher. Divergence: share of the sum over tokens, and mean per token in nats, by token class "
-    "(operation: what computes; name: other identifiers; boilerplate: reading, printing, keywords, the fence). Wrong: "
-    "share of the tokens of the class that a diff against the nearest correct program changes, in failed answers."
+    "Student: pass rate over all its answers to the training problems; then the answers for which there is a teacher, "
+    "and of these the ones that failed, with the pass rate of what the teacher answers instead. Divergence: share of "
+    "the sum over tokens, and mean per token in nats, by token class (operation: what computes; name: other "
+    "identifiers; boilerplate: reading, printing, keywords, the fence). Wrong: share of the tokens of the class, in "
+    "failed answers, that a diff against the nearest correct program changes. A checkpoint is kept where held-out "
+    "pass@1 was the best so far, and every 20 steps."
 )
 _AGREEMENT = (
     "Agreement: of a failed answer with m wrong tokens, the share of wrong ones among the m tokens that the teacher "
-    "finds most too likely (log π − log q), the same by chance (m / length), and the probability that a wrong token is "
-    "ranked above a right one (AUC, .5 by chance); means over problems with their intervals."
+    "finds most too likely (log π − log q), and the probability that a wrong token is ranked above a right one (AUC, "
+    ".5 by chance). Beside it the same for what the student itself found least likely (−log π), which needs no "
+    "teacher, and by chance (m / length). Means over problems with their intervals, where there are at least "
+    f"{_FEW} problems."
 )
 
 
 def section(evidence: Evidence) -> Section:
     if not evidence.teacher:
         return Section(TITLE, f"{_QUESTION}\n\n*Not run yet.* `make results PARTS=teacher` (after the comparison)")
-    text = [_QUESTION, _summary(evidence.teacher), _rates(evidence.teacher), _HOW, _agree(evidence.teacher), _AGREEMENT]
+    text = [_QUESTION, _summary(evidence.teacher), _rates(evidence.teacher), _HOW]
+    text += [f"World {run['world']}: {run['note']}" for run in evidence.teacher.values() if "note" in run]
+    text += [_agree(evidence.teacher), _AGREEMENT]
     pictures = [_picture(evidence.teacher)]
     if tokens := _examples(evidence.teacher):
         pictures.append(tokens)
@@ -44,26 +53,30 @@ def section(evidence: Evidence) -> Section:
 
 
 def agreement(checkpoint: dict[str, Any], what: str) -> Estimate | None:
-    """Mean over problems of "precision", "chance" or "auc"; None where no failed answer could be compared."""
+    """Mean over problems of a column of "agreement"; None where too few problems have a failed answer to compare."""
     by_problem: dict[str, list[float]] = {}
     for problem, value in zip(checkpoint["agreement"]["problem"], checkpoint["agreement"][what], strict=True):
         by_problem.setdefault(problem, []).append(value)
-    return bootstrap_mean([float(np.mean(values)) for values in by_problem.values()]) if by_problem else None
+    if len(by_problem) < _FEW:
+        return None
+    return bootstrap_mean([float(np.mean(values)) for values in by_problem.values()])
 
 
 def _summary(runs: dict[str, dict[str, Any]]) -> str:
-    """In words: the first and the last checkpoint, over all runs."""
-    gaps = []
-    for index in (0, -1):
-        rates = [run["checkpoints"][index]["with_context"]["all"] for run in runs.values()]
-        gaps.append([float(np.mean([row[i] for row in rates])) for i in (1, 2)])
-    worlds = [run["world"] for run in runs.values()]
-    share = [_share(run["checkpoints"][0], "operation") for run in runs.values()]
+    """In words: how the teacher does on failed answers, first and as long as there are enough of them."""
+    sentences = []
+    for run in runs.values():
+        rated = [c for c in run["checkpoints"] if c["with_context"]["failed"][0] >= _FEW]
+        ends = [
+            f"{number(c['with_context']['failed'][2])} of {c['with_context']['failed'][0]} at step {c['step']}"
+            for c in (rated[0], rated[-1])
+        ]
+        sentences.append(f"world {run['world']}: {' → '.join(ends)}")
+    shares = [number(_share(run["checkpoints"][0], "operation")) for run in runs.values()]
     return (
-        f"**Before training the teacher is right in {number(gaps[0][1])} of the cases that it teaches (the student in "
-        f"{number(gaps[0][0])}); at the end in {number(gaps[1][1])} (the student in {number(gaps[1][0])}). Before "
-        f"training {number(float(np.mean(share)))} of the divergence lies on operation tokens.** "
-        f"Means over {listed(f'world {world}' for world in worlds)}."
+        "**Where the student failed and there is a teacher, the teacher is right in this share of the answers, before "
+        f"training and at the last checkpoint with at least {_FEW} of them: {'; '.join(sentences)}. Before training "
+        f"{listed(shares)} of the divergence lies on operation tokens.**"
     )
 
 
@@ -76,15 +89,15 @@ def _rates(runs: dict[str, dict[str, Any]]) -> str:
     rows = []
     for run in runs.values():
         for checkpoint in run["checkpoints"]:
-            n, student, teacher = checkpoint["with_context"]["all"]
+            (n, student, teacher), (failed, _, instead) = (checkpoint["with_context"][k] for k in ("all", "failed"))
             row = [run["world"], checkpoint["step"], number(checkpoint["student"])]
-            row += [f"{number(student)} → {number(teacher)}", n]
+            row += [f"{number(student)} → {number(teacher)} ({n})", f"{number(instead)} ({failed})" if failed else "–"]
             for kind in CLASSES:
-                tokens, total, wrong = checkpoint["classes"][kind]
-                mean, share = (total / tokens, wrong / tokens) if tokens else (0.0, 0.0)
-                row.append(f"{number(_share(checkpoint, kind))} ({number(mean)}; wrong {number(share)})")
+                tokens, total, in_failed, wrong = checkpoint["classes"][kind]
+                mean, share = total / tokens if tokens else 0.0, number(wrong / in_failed) if in_failed else "–"
+                row.append(f"{number(_share(checkpoint, kind))} ({number(mean)}; wrong {share})")
             rows.append(row)
-    header = ["world", "step", "student", "with a teacher: student → teacher", "answers"]
+    header = ["world", "step", "student", "with a teacher: student → teacher (answers)", "failed: teacher (answers)"]
     return table([*header, *(f"divergence, {kind}" for kind in CLASSES)], rows)
 
 
@@ -92,39 +105,59 @@ def _agree(runs: dict[str, dict[str, Any]]) -> str:
     rows = []
     for run in runs.values():
         for checkpoint in run["checkpoints"]:
-            cells = [agreement(checkpoint, what) for what in ("precision", "chance", "auc")]
-            rows.append(
-                [run["world"], checkpoint["step"], *("–" if cell is None else interval(cell) for cell in cells)]
-            )
-    return table(["world", "step", "agreement", "by chance", "AUC"], rows)
+            cells = [agreement(checkpoint, what) for what in ("precision", "own_precision", "chance", "auc", "own_auc")]
+            if cells[0] is not None:
+                problems = len(set(checkpoint["agreement"]["problem"]))
+                rows.append([run["world"], checkpoint["step"], problems, *map(interval, cells)])
+    return table(["world", "step", "problems", "agreement", "the student's own", "by chance", "AUC", "its own"], rows)
 
 
 def _picture(runs: dict[str, dict[str, Any]]) -> Picture:
-    rate_curves, share_bars, agree_curves = [], [], []
+    """A panel of rates and one of agreement with a line for each world, and the divergence of each world."""
+    rates, agree, divergences = [], [], []
     for i, run in enumerate(runs.values()):
-        steps = [c["step"] for c in run["checkpoints"]]
-        student, teacher = ([c["with_context"]["all"][k] for c in run["checkpoints"]] for k in (1, 2))
-        rate_curves.append(Curve("teacher" if i == 0 else "", list(zip(steps, teacher, strict=True)), GREEN))
-        rate_curves.append(
-            Curve("student" if i == 0 else "", list(zip(steps, student, strict=True)), BLUE, dashed=True)
-        )
-        for colour, what in ((GREEN, "precision"), ("#999999", "chance")):
-            values = [(c["step"], agreement(c, what)) for c in run["checkpoints"]]
-            points = [(step, estimate.value) for step, estimate in values if estimate is not None]
-            title = {"precision": "teacher", "chance": "by chance"}[what]
-            if points:
-                agree_curves.append(Curve(title if i == 0 else "", points, colour, dashed=what == "chance"))
-    first = next(iter(runs.values()))
-    for checkpoint in first["checkpoints"]:
-        for kind, colour in zip(CLASSES, FREE, strict=False):
-            share = _share(checkpoint, kind)
-            share_bars.append(Bar(f"step {checkpoint['step']}", share, colour, series=kind))
+        checkpoints = run["checkpoints"]
+        failed = [c["with_context"]["failed"] for c in checkpoints]
+        taught = [rate if n >= _FEW else None for n, _, rate in failed]
+        lines = [_line("teacher, where the student failed", GREEN, checkpoints, taught)]
+        lines += [_line("student", BLUE, checkpoints, [c["student"] for c in checkpoints], dashed=True)]
+        rates += _labelled(lines, i == 0)
+        estimates = {what: [agreement(c, what) for c in checkpoints] for _, what, _ in _RANKINGS}
+        values = {what: [None if e is None else e.value for e in found] for what, found in estimates.items()}
+        lines = [_line(t, colour, checkpoints, values[what], what == "chance") for t, what, colour in _RANKINGS]
+        agree += _labelled(lines, i == 0)
+        shares = [
+            _line(kind, colour, checkpoints, [_share(c, kind) for c in checkpoints])
+            for kind, colour in zip(CLASSES, FREE, strict=False)
+        ]
+        divergences.append(Panel(f"share of the divergence, world {run['world']}", "step", "share", shares))
     panels = [
-        Panel("pass rate where there is a teacher", "step", "pass rate", rate_curves),
-        Panel(f"share of the divergence, world {first['world']}", "", "share", bars=share_bars),
-        Panel("wrong tokens among those it wants changed", "step", "share", agree_curves),
+        Panel("pass rates", "step", "pass rate", rates),
+        Panel("wrong tokens among the highest ranked", "step", "share", agree),
+        *divergences,
     ]
-    return Picture("teacher", TITLE, "One line per world in the first and third panel.", panels, 3)
+    caption = f"One line per world in the first two panels, as long as there are {_FEW} failed answers or problems."
+    return Picture("teacher", TITLE, caption, panels, 3)
+
+
+_RANKINGS = (
+    ("ranked by the teacher", "precision", GREEN),
+    ("by the student itself", "own_precision", BLUE),
+    ("by chance", "chance", "#999999"),
+)
+
+
+def _line(
+    title: str, colour: str, checkpoints: Sequence[dict[str, Any]], values: Sequence[float | None], dashed: bool = False
+) -> Curve:
+    steps = [c["step"] for c in checkpoints]
+    points = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
+    return Curve(title, points, colour, dashed=dashed)
+
+
+def _labelled(lines: Sequence[Curve], shown: bool) -> list[Curve]:
+    """Those that have points; in the legend or not."""
+    return [replace(line, label=line.label if shown else "") for line in lines if line.points]
 
 
 def _examples(runs: dict[str, dict[str, Any]]) -> TokenPicture | None:
@@ -134,9 +167,9 @@ def _examples(runs: dict[str, dict[str, Any]]) -> TokenPicture | None:
             if checkpoint["examples"]:
                 caption = (
                     "Failed answers of the student, token by token. Redder: the teacher finds the token less likely "
-                    "than the student does; bluer: likelier (log π − log q). Underlined: what a diff against the "
-                    f"nearest correct program changes. World {run['world']}, step {checkpoint['step']}; the first "
-                    "ones, not chosen by hand."
+                    "than the student does; bluer: likelier (log π − log q; the colour is full at 4 nats). Underlined: "
+                    f"what a diff against the nearest correct program changes. World {run['world']}, step "
+                    f"{checkpoint['step']}; the first ones, not chosen by hand."
                 )
                 return TokenPicture("teacher_tokens", "Tokens", caption, checkpoint["examples"])
     return None
