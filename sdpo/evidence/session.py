@@ -70,7 +70,7 @@ class Session:
         part = self.studies.parts[word.split("/")[0]]
         if not part.missing:
             return True
-        text = f"{word} needs {', '.join(part.missing)}, which is not there (see the page)."
+        text = f"{word} needs {part.missing}, which is not there."
         if asked:
             raise UserError(text)
         self.progress.message(f"Left out: {text}")
@@ -122,7 +122,7 @@ class Session:
         for name, part in self.studies.parts.items():
             self.progress.message(f"{name}: {part.question}")
             if part.missing:
-                self.progress.message(f"  needs {', '.join(part.missing)}")
+                self.progress.message(f"  needs {part.missing}")
             for spec in evidence.specs(name):
                 record = evidence.index.get(spec.id)
                 state = "not run yet" if record is None else record.status

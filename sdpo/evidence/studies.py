@@ -41,13 +41,14 @@ class Part(_Declared):
     seeds: tuple[int, ...] | None = None  # None: the world is the seed
     base: str | None = Field(None, pattern=CHOSEN)
     set: tuple[str, ...] = ()  # options of all its runs
-    needs: tuple[str, ...] = ()  # model folders without which the part cannot run
+    needs: dict[str, str] = {}  # model folders without which the part cannot run → the command that makes each
     runs: dict[str, Variant]
 
     @property
-    def missing(self) -> list[str]:
-        """What the part needs and is not there."""
-        return [path for path in self.needs if not Path(locate(path)).is_dir()]
+    def missing(self) -> str:
+        """What the part needs and is not there, with the commands that make it; empty if nothing is."""
+        absent = {path: made for path, made in self.needs.items() if not Path(locate(path)).is_dir()}
+        return ", ".join(f"{path} (made by: {made})" for path, made in absent.items())
 
 
 class Studies(_Declared):

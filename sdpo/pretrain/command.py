@@ -40,7 +40,7 @@ def main(overrides: Sequence[str] = ()) -> int:
             write_card(Path(options["out"]), *outcomes)
         return 0
     out = Path(options.get("out", DEFAULT_OUT))
-    work = PROJECT / "build" / f"policy-seed{settings.seed}"
+    work = PROJECT / "build" / f"policy-seed{settings.seed}-layers{settings.layers}"
     origin = {"command": " ".join(["sdpo pretrain", *changed_settings(overrides)]), "commit": _commit()}
     shutil.rmtree(work, ignore_errors=True)
     with _bar("loss {task.fields[loss]}", console) as bar:

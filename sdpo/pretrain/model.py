@@ -8,14 +8,14 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 INITIAL_STD = 0.04
 
 
-def make_model(vocab_size: int, seed: int, pad: int, eos: int) -> Qwen3ForCausalLM:
+def make_model(vocab_size: int, layers: int, seed: int, pad: int, eos: int) -> Qwen3ForCausalLM:
     """A freshly initialised model in fp32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=vocab_size,
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,

@@ -41,6 +41,7 @@ class PretrainSettings:
     final: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    layers: int = 4  # .21 M parameters each, and .1 M for the vocabulary
     vocab_size: int = 768
     tokenizer_examples: int = 12_000
     processes: int = 2
@@ -101,7 +102,7 @@ def _run(rank: int, settings: PretrainSettings, out: Path, rendezvous: str, repo
 
 def _loop(rank: int, settings: PretrainSettings, out: Path, report: Report | None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(out)
-    model = make_model(len(tokenizer), settings.seed, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    model = make_model(len(tokenizer), settings.layers, settings.seed, tokenizer.pad_token_id, tokenizer.eos_token_id)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=settings.betas, fused=True)
     data = batches(settings.seed, rank, settings.batch // settings.processes, tokenizer)

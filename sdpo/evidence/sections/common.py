@@ -21,7 +21,7 @@ def not_run(evidence: Evidence, part: str) -> Section:
     declared = evidence.studies.parts[part]
     text = f"{declared.question}\n\n*Not run yet.* `make results PARTS={part}`"
     if declared.needs:
-        text += f" needs policies that are not shipped: {', '.join(f'`{path}`' for path in declared.needs)}."
+        text += f" needs policies that are not shipped: {', '.join(f'`{made}`' for made in declared.needs.values())}."
     return Section(declared.title, text)
 
 

@@ -76,7 +76,23 @@ def _summary(runs: dict[str, dict[str, Any]]) -> str:
     return (
         "**Where the student failed and there is a teacher, the teacher is right in this share of the answers, before "
         f"training and at the last checkpoint with at least {_FEW} of them: {'; '.join(sentences)}. Before training "
-        f"{listed(shares)} of the divergence lies on operation tokens.**"
+        f"{listed(shares)} of the divergence lies on operation tokens.{_where(runs)}**"
+    )
+
+
+def _where(runs: dict[str, dict[str, Any]]) -> str:
+    """Whether the teacher finds the wrong tokens better than the student's own surprise does."""
+    cells = []
+    for run in runs.values():
+        found = [agreement(run["checkpoints"][0], what) for what in ("precision", "own_precision", "auc", "own_auc")]
+        if None in found:
+            return ""
+        teacher, own, auc, own_auc = (number(estimate.value) for estimate in found if estimate is not None)
+        cells.append(f"{teacher} / {own}, AUC {auc} / {own_auc}")
+    return (
+        " As for which tokens are wrong, before training, the teacher / the student's own surprise find "
+        f"{'; '.join(cells)}: the student knows where it guessed. Where its surprise does as well, what hindsight adds "
+        "is not the place but what should stand there."
     )
 
 
