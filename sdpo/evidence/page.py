@@ -39,7 +39,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
 def compose(evidence: Evidence) -> tuple[str, list[Section]]:
     """The page's text, and the sections with the figures that it refers to."""
     sections = [make(evidence) for make in SECTIONS]
-    parts = [_opening(evidence)]
+    parts = [_opening(evidence), *_in_short(evidence)]
     for section in sections:
         parts += [f"## {section.title}\n\n{section.text}", *(_figure(picture) for picture in section.pictures)]
     return "\n\n".join([*parts, _again(evidence), _runs(evidence)]) + "\n", sections
@@ -79,8 +79,20 @@ def _opening(evidence: Evidence) -> str:
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
         f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
         "They do not include what another run with other random numbers adds: see "
-        "[the same world again](#the-same-world-again)."
+        "[the same world again](#the-same-world-again). An interval without width says that all problems agree; with "
+        "64 of them the rate may still be .05 off."
     )
+
+
+def _in_short(evidence: Evidence) -> list[str]:
+    """The answers that the sections below come to, as far as there are data."""
+    lines = []
+    if pairs := evidence.complete_pairs("comparison"):
+        lines.append(f"To training pass@1 .5 GRPO needs {comparison.times(pairs)} times the generations of SDPO.")
+    if pairs := evidence.complete_pairs("worlds"):
+        lines.append(f"On five worlds that nobody tuned on: {comparison.times(pairs)} times.")
+    lines += [text for text in (forgetting.in_short(evidence), single_world.as_good(evidence)) if text]
+    return ["\n".join(f"* {line}" for line in lines)] if lines else []
 
 
 def _measured(evidence: Evidence) -> str:

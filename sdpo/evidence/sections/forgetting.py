@@ -58,6 +58,23 @@ def _summary(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> str:
     return text
 
 
+def in_short(evidence: Evidence) -> str:
+    """What becomes of one skill, in one sentence."""
+    before, after = evidence.skills.get(BEFORE), _after(evidence)
+    if before is None or not after:
+        return ""
+    what = ("minicode", "with solution")
+    ends = {}
+    for algorithm in ("sdpo", "grpo"):
+        values = [skill(p, *what).value for k, p in after.items() if p["algorithm"] == algorithm and k not in BESIDE]
+        ends[algorithm] = f"{number(min(values))} to {number(max(values))}" if values else "–"
+    first = number(skill(before, *what).value)
+    return (
+        f"Forgetting: shown a correct solution, the policy solves other worlds' problems in {first} of the cases "
+        f"before training, in {ends['sdpo']} after SDPO, in {ends['grpo']} after GRPO."
+    )
+
+
 def origins(measured: dict[str, dict[str, Any]]) -> list[Origin]:
     """Where measurements were made."""
     return [Origin(content["hardware"], [content["commit"]]) for content in measured.values()]

@@ -74,7 +74,7 @@ def limits(evidence: Evidence) -> Section:
         "Shares of the training batches, mean of the first → last ten steps; entropy, first → second → last ten:\n\n"
         + table(header, rows)
     )
-    return Section(made.title, "\n\n".join([made.text, _as_good(evidence), shares, _WHY]), made.pictures, made.runs)
+    return Section(made.title, "\n\n".join([made.text, as_good(evidence), shares, _WHY]), made.pictures, made.runs)
 
 
 _NARROWING = ("train/taught_fraction", "train/groups_with_success", "policy/entropy")
@@ -89,7 +89,7 @@ def _means(*parts: Sequence[float]) -> str:
     return " → ".join(number(statistics.mean(part)) for part in parts)
 
 
-def _as_good(evidence: Evidence) -> str:
+def as_good(evidence: Evidence) -> str:
     """The settings, of this part and of the ablations, in which GRPO reaches a greater mean training pass@1."""
     grpo = evidence.variant("limits", "grpo")
     if grpo is None:
