@@ -29,7 +29,7 @@ def draw_tokens(picture: TokenPicture, footer: str) -> bytes:
     from matplotlib.figure import Figure
 
     rows = sum(len(_lines(example)) + 3 for example in picture.examples) + 1
-    width, height = 10.0, rows * _LINE
+    width, height = 7.5, rows * _LINE
     colours = matplotlib.colormaps["coolwarm"]
     with matplotlib.rc_context(FONTS):
         canvas = Figure(figsize=(width, height), dpi=DPI)
@@ -57,6 +57,12 @@ def draw_tokens(picture: TokenPicture, footer: str) -> bytes:
                     x = end
                 y += _LINE
             y += 1.3 * _LINE
+        scale = canvas.colorbar(
+            matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(-_STRONGEST, _STRONGEST), colours),
+            cax=canvas.add_axes((0.88, 0.55, 0.025, 0.35)),
+            alpha=0.55,
+        )
+        scale.set_label("log π − log q, nats", fontsize=8)
         axis.text(0.15, height - 0.6 * _LINE, footer, fontsize=6.5, color="#555555", va="center", parse_math=False)
         return png(canvas, picture.title, footer)
 
