@@ -160,15 +160,10 @@ def in_fresh_process(module: str, *arguments: str) -> dict[str, Any]:
     Raises RuntimeError with the end of its standard error when it fails.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | tools_on_path())
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command[2:])} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def tools_on_path() -> dict[str, str]:
-    """DeepSpeed calls ninja by name; it lies beside the interpreter and not on everybody's PATH."""
-    return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def extra_packages() -> None:

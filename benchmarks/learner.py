@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Sequence
 
-from benchmarks.common import tools_on_path
 from sdpo.algorithms import build_algorithm
 from sdpo.learner.rows import Row, deal, split, weigh
 from sdpo.recipe import Recipe
@@ -21,7 +20,7 @@ def free_address() -> tuple[str, int]:
 
 def start_worker(recipe: Recipe, rank: int = 0, address: tuple[str, int] | None = None):
     """A started `LearnerWorker`; its first step still builds what is built once."""
-    os.environ.update(tools_on_path(), DS_ACCELERATOR="cpu")
+    os.environ["DS_ACCELERATOR"] = "cpu"
     from sdpo.learner.worker import LearnerWorker
 
     worker = LearnerWorker(recipe, build_algorithm(recipe).plan, rank)

@@ -7,14 +7,13 @@ between the rows of metrics.jsonl, without start-up and evaluations.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import ROOT, Record, parser, tools_on_path
+from benchmarks.common import ROOT, Record, parser
 from sdpo.tracking.metrics_file import read_metrics
 
 SIDES = [(algorithm, staleness) for algorithm in ("sdpo", "grpo") for staleness in (0, 1)]
@@ -76,7 +75,7 @@ def _run(folder: Path, algorithm: str, staleness: int, seed: int, steps: int, sm
     ]
     command = [sys.executable, "-m", "sdpo.cli", "train", "livecodebench", "--profile", "cpu", *settings]
     command += ["--algorithm", algorithm]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | tools_on_path(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[2:])} failed:\n{(done.stdout + done.stderr)[-3000:]}")
     return _read(folder / name)

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Record, medians, parser, progress, tools_on_path
+from benchmarks.common import Record, medians, parser, progress
 
 SIDES = {"buckets": 256 * 2**20, "one RPC per parameter": 1}
 LARGER = {
@@ -82,7 +82,6 @@ def _larger(folder: Path) -> str:
 
 
 async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]]:
-    import os
 
     import ray
     import torch
@@ -92,7 +91,6 @@ async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]
     from sdpo.rollout.fleet import Fleet
     from sdpo.weights.publisher import Publisher
 
-    os.environ.update(tools_on_path())
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     config = EngineConfig(
         model=model, dtype="float32", max_model_len=1024, max_num_seqs=32, seed=0, device="cpu", enforce_eager=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,14 +11,20 @@ from sdpo.errors import UserError
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs of this machine, asked of the driver so that torch need not be imported for it."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or shutil.which("nvidia-smi") is None:
+    """NVIDIA GPUs that may be used here, asked of the driver so that torch need not be imported for it."""
+    if shutil.which("nvidia-smi") is None:
         return 0
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
-    return sum(line.startswith("GPU ") for line in listing.splitlines())
+    present = sum(line.startswith("GPU ") for line in listing.splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # of which the driver's list knows nothing
+    if visible is None:
+        return present
+    ids = [word.strip() for word in visible.split(",")]
+    usable = itertools.takewhile(lambda word: word and not word.startswith("-"), ids)  # CUDA stops at the first bad one
+    return min(len(list(usable)), present)
 
 
 def choose_profile(wanted: str | None, plan_only: bool = False) -> tuple[str, str]:

@@ -245,7 +245,7 @@ class AlgorithmSettings(Settings):
 
 class LearnerSettings(Settings):
     ranks: int = Field(1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 2
     lr: float = Field(1e-6, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)

@@ -57,10 +57,10 @@ def _budget(recipe: Recipe) -> None:
 
 def _precision(recipe: Recipe) -> None:
     """What number formats need."""
-    if recipe.model.dtype == "bfloat16" and recipe.learner.zero_stage == 0:
+    if recipe.model.dtype == "bfloat16" and recipe.learner.zero_stage < 2:
         raise ValueError(
-            "model.dtype=bfloat16 needs fp32 master weights, which learner.zero_stage=0 does not keep; set "
-            "learner.zero_stage=1 (the same thing on one rank)"
+            "model.dtype=bfloat16 needs fp32 master weights and gradients summed up in fp32, which DeepSpeed keeps "
+            "from stage 2 on; set learner.zero_stage=2"
         )
     if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
@@ -239,7 +239,13 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ),
     ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
-    ("context.feedback_noise", lambda r: _noisy(r) and r.distillation is None, "without a teacher"),
+    (
+        "context.feedback_noise",
+        lambda r: _noisy(r) and r.algorithm.name in ("grpo", "srpo", "opsd", "sdft", "sft"),
+        "with an algorithm other than sdpo, which alone swaps feedback",
+    ),
+    ("policy_gradient.normalize_by_std", lambda r: r.algorithm.name == "sft", "on demonstrations: they have no group"),
+    ("policy_gradient.drop_uniform_groups", lambda r: r.algorithm.name == "sft", "on demonstrations"),
     ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),

@@ -22,8 +22,8 @@ from benchmarks.common import Record, interleave, median_ratio, medians, parser
 from benchmarks.gpu.device import choose, matmul_limit, measure
 from sdpo.losses.chunked import projected_loss
 from sdpo.losses.linear import linear_divergence
-from sdpo.losses.logits import sampled_log_probs
 from sdpo.losses.policy import policy_gradient
+from sdpo.losses.vocabulary import vocabulary_pass
 
 QWEN3 = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 40_960}
 MODELS = {
@@ -171,7 +171,7 @@ def _step(student, batch: list[SimpleNamespace], chunk_tokens: int, teacher) -> 
 
 def _policy_gradient(hidden, student, tokens, weights, chunk_tokens: int) -> torch.Tensor:
     def loss(logits: torch.Tensor, rows: slice):
-        log_probs = sampled_log_probs(logits, tokens[rows])
+        log_probs = vocabulary_pass(logits, tokens[rows]).log_probs
         losses = policy_gradient(log_probs, None, torch.ones_like(log_probs))
         return (losses * weights[rows]).sum(), {"log_probs": log_probs}
 

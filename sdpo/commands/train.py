@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 from sdpo.checkpoint import Checkpoints
@@ -60,8 +58,6 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 
 
 def _train(recipe: Recipe, folder: RunFolder) -> int:
-    # DeepSpeed calls ninja by name, which lies beside the interpreter and not on everybody's PATH.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with open_sandbox(recipe) as sandbox, Console(recipe.name, recipe.run.steps) as console:
         from sdpo.session import prepare, train
 

@@ -1,7 +1,8 @@
 """Attention over packs, as implementations that transformers' models can be loaded with.
 
 Each takes the queries, keys and values of a whole pack, [1, heads, T, size], and `groups` from the call of the model.
-No mask of T×T is made except by "eager", which is the definition that the others are tested against.
+"eager" makes a mask of T×T; it is the definition that the others are tested against.  "sdpa" makes masks within a group
+only: where a window slides, and on CPUs for sequences that continue shared tokens.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ Groups = tuple[Group, ...]
 
 def register(attention: str) -> str:
     """The name under which a model is loaded with the packed form of `model.attention`."""
-    name = f"packed_{attention}"
-    AttentionInterface.register(name, {"sdpa": _sdpa, "flash_attention_2": _flash, "eager": _masked}[attention])
+    # transformers takes every name with "flash" in it for one of its own, and looks for its kernel.
+    name, form = {
+        "sdpa": ("packed_sdpa", _sdpa),
+        "flash_attention_2": ("packed_varlen", _flash),
+        "eager": ("packed_eager", _masked),
+    }[attention]
+    AttentionInterface.register(name, form)
     return name
 
 
@@ -82,7 +88,7 @@ def _continue(group: Group, shared, own, sliding_window, options) -> torch.Tenso
     return output.transpose(0, 1).flatten(1, 2).index_select(1, kept)[None]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)  # for the layers of one pass; lengths do not come again later
 def _padding(lengths: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(place of every entry of the padded batch among the own tokens, places of these in the batch), both flat."""
     longest, starts = max(lengths), np.cumsum((0, *lengths[:-1]))

@@ -22,7 +22,7 @@ def engine_config(recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {"stage": settings.zero_stage, "contiguous_gradients": True},
         "steps_per_print": 2**31 - 1,
     }
-    if recipe.model.dtype == "bfloat16" and settings.zero_stage >= 2:
+    if recipe.model.dtype == "bfloat16":
         # Otherwise sums over micro-batches and ranks round in bf16, and the result depends on how they were cut.
         config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     return config

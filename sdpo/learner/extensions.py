@@ -26,7 +26,11 @@ def build_extensions() -> Path:
     environment = hashlib.sha256(f"{sys.prefix} {version('torch')} {version('deepspeed')}".encode()).hexdigest()[:12]
     folder = root / f"sdpo-{environment}"
     folder.mkdir(parents=True, exist_ok=True)
+    path = os.environ["PATH"]
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    # torch calls ninja by name.  The one beside the interpreter is not on everybody's PATH, and another version would
+    # build anew what this one built.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     try:
         with (folder / "sdpo.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -34,6 +38,7 @@ def build_extensions() -> Path:
                 left_behind.unlink()
             build_shm_op()
     finally:
+        os.environ["PATH"] = path
         del os.environ["TORCH_EXTENSIONS_DIR"]
         if before is not None:
             os.environ["TORCH_EXTENSIONS_DIR"] = before

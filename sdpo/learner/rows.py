@@ -23,7 +23,7 @@ class Row:
     prompt_ids: np.ndarray  # int64 [P]
     response_ids: np.ndarray  # int64 [R]
     sampler_log_probs: np.ndarray  # float32 [R]
-    advantages: np.ndarray  # float32 [R]
+    advantages: np.ndarray | None  # float32 [R]; None: no policy gradient
     policy_gradient_weight: np.ndarray
     distillation_weight: np.ndarray
     reference_weight: np.ndarray
@@ -57,7 +57,7 @@ def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -
                 prompt_ids=np.asarray(s.prompt_ids, np.int64),
                 response_ids=np.asarray(s.response_ids, np.int64),
                 sampler_log_probs=np.asarray(s.sampler_log_probs, np.float32),
-                advantages=np.zeros(len(s.response_ids), np.float32) if s.advantages is None else s.advantages,
+                advantages=s.advantages,
                 policy_gradient_weight=streams[0][i],
                 distillation_weight=streams[1][i],
                 reference_weight=streams[2][i],

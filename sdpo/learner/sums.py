@@ -103,7 +103,7 @@ def scored_tokens(rows: list[Row], outputs: dict[str, torch.Tensor]) -> list[Sco
         scored.append(
             ScoredTokens(
                 weight=row.distillation_weight if taught else None,
-                advantages=row.advantages if row.policy_gradient_weight.any() else None,
+                advantages=row.advantages,
                 entropy=values["entropy"][i],
                 teacher_entropy=values["teacher_entropy"][i] if taught else None,
                 log_ratio=values["teacher_log_probs"][i] - values["log_probs"][i] if taught else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -111,13 +111,14 @@ class LearnerWorker:
             # DeepSpeed averages gradients over ranks; the weights already divide by the counts of all ranks.
             self.engine.backward(loss * self.recipe.learner.ranks)
             sums.add(token_sums(rows, loss, outputs))
+        [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         if self.advantage_clip is not None:
             self.advantage_clip.observe(sums, self.device)
         if self.teacher is not None:
             self.teacher.follow(self.student, "update")
         norm = self._norm if clips_itself(self.recipe) else self.engine.get_global_grad_norm()
-        return sums, {"learner/grad_norm": float(norm), "learner/lr": self.engine.get_lr()[0]}
+        return sums, {"learner/grad_norm": float(norm), "learner/lr": rate}
 
     def _clip(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Between the reduction of the gradients over ranks and the optimiser's step."""
@@ -179,14 +180,18 @@ class LearnerWorker:
         return int(largest)
 
     def _targets(self, rows: list[Row]) -> Targets:
+        def flat(arrays: Iterable[np.ndarray]) -> torch.Tensor:
+            return torch.from_numpy(np.concatenate(list(arrays))).to(self.device)
+
         def joined(name: str) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate([getattr(row, name) for row in rows])).to(self.device)
+            return flat(getattr(row, name) for row in rows)
 
         reference = self.reference
+        advantages = (np.zeros_like(r.sampler_log_probs) if r.advantages is None else r.advantages for r in rows)
         return Targets(
             tokens=joined("response_ids"),
             sampler_log_probs=joined("sampler_log_probs"),
-            advantages=joined("advantages"),
+            advantages=flat(advantages),
             policy_gradient_weight=joined("policy_gradient_weight"),
             distillation_weight=joined("distillation_weight"),
             reference_weight=joined("reference_weight"),
@@ -210,10 +215,12 @@ class LearnerWorker:
             theirs = torch.cat([found.log_probs for found in passes])
         own = self._score(rows, self._run_student)
         if gap:
-            targets = replace(targets, sequence_gap=_response_means(own - theirs, lengths))
+            gaps = _response_means(own - theirs, lengths, targets.distillation_weight != 0)
+            targets = replace(targets, sequence_gap=gaps)
         if ratio:
             old = own if targets.old_log_probs is None else targets.old_log_probs
-            targets = replace(targets, sequence_log_ratio=_response_means(own - old, lengths))
+            ratios = _response_means(own - old, lengths, torch.ones_like(own, dtype=torch.bool))
+            targets = replace(targets, sequence_log_ratio=ratios)
         return targets
 
     @torch.no_grad()
@@ -296,5 +303,7 @@ def _by_row(values: torch.Tensor, rows: list[Row]) -> list[np.ndarray]:
     return np.split(values.float().cpu().numpy(), np.cumsum([len(row.response_ids) for row in rows])[:-1])
 
 
-def _response_means(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    return torch.cat([part.mean().expand(len(part)) for part in values.split(lengths)])
+def _response_means(values: torch.Tensor, lengths: list[int], counted: torch.Tensor) -> torch.Tensor:
+    """For every token the mean over the counted tokens of its response; 0 where none counts."""
+    parts = zip((values * counted).split(lengths), counted.split(lengths), strict=True)
+    return torch.cat([(part.sum() / tokens.sum().clamp(min=1)).expand(len(part)) for part, tokens in parts])

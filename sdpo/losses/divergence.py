@@ -22,7 +22,6 @@ def divergence(
     entry_clip: float | None = None,
     entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
-    normalized: bool = False,
 ) -> Tensor:
     """Per-token divergence [n] between two rows of logits [n, V] (finite values), differentiable in the student's.
 
@@ -37,8 +36,6 @@ def divergence(
     entry_weights   [V]: multiply the contributions, after the clip; the tail's weight is 1
     advantage_clip  c, alpha = 1 only: −Σ_v stopgrad(π·clip(log q − log π, −c, c))·log π over the same support.  Where
                     the clip does not act this has the gradient, not the value, of the reverse KL.
-    normalized      the inputs are log-probs already; saves a pass when the caller needs them for more than this.  The
-                    gradient is then the one that log-softmax passes through unchanged (it sums to 0 over V).
 
     Half-precision inputs are raised to float32.  ValueError: an option out of its range, or without effect here.
     """
@@ -48,12 +45,9 @@ def divergence(
         ids = None
         if entry_clip is None and entry_weights is None and advantage_clip is None:
             return full_divergence(student, teacher, alpha).losses
-        if not normalized:
-            student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
+        student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     else:
-        student, teacher, ids = top_k_log_probs(
-            student, teacher, top_k, tail=tail, support=support, normalized=normalized
-        )
+        student, teacher, ids = top_k_log_probs(student, teacher, top_k, tail=tail, support=support)
     return support_divergence(student, teacher, alpha, ids, entry_clip, entry_weights, advantage_clip)
 
 

@@ -55,8 +55,8 @@ def _log_ratio(x, m, TINY: tl.constexpr):
 
 @triton.jit
 def _entries(
-    log_p, log_q, weights, columns, inside,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    log_p, log_q, weights, clip, columns, inside,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     """Contribution of each entry to the loss, and its slope: the derivative by log p, with q and p's mass constant.
 
@@ -66,23 +66,23 @@ def _entries(
     p, q = tl.exp(log_p), tl.exp(log_q)
     if FORM == _FORWARD:
         value, slope = q * (log_q - log_p), -q
-        if not (CLIP > 0 or WEIGHTED):
+        if not (CLIPPED or WEIGHTED):
             slope += p
     elif FORM == _REVERSE:
         value = p * (log_p - log_q)
         slope = value
-        if CLIP > 0 or WEIGHTED:
+        if CLIPPED or WEIGHTED:
             slope += p
     elif FORM == _JENSEN_SHANNON:
         m = tl.maximum(p + ALPHA * (q - p), TINY)  # exactly p where they agree
         slope = (1 - ALPHA) * p * _log_ratio(p, m, TINY)
         value = slope + ALPHA * q * _log_ratio(q, m, TINY)
     else:
-        weight = p * tl.minimum(tl.maximum(log_q - log_p, -CLIP), CLIP)
+        weight = p * tl.minimum(tl.maximum(log_q - log_p, -clip), clip)
         value, slope = -weight * log_p, -weight
-    if FORM != _ADVANTAGE and CLIP > 0:
-        slope = tl.where(value <= CLIP, slope, 0.0)
-        value = tl.minimum(value, CLIP)
+    if FORM != _ADVANTAGE and CLIPPED:
+        slope = tl.where(value <= clip, slope, 0.0)
+        value = tl.minimum(value, clip)
     if WEIGHTED:
         weight = tl.load(weights + columns, mask=inside, other=0.0)
         value, slope = value * weight, slope * weight
@@ -91,8 +91,8 @@ def _entries(
 
 @triton.jit
 def _statistics_kernel(
-    student, teacher, weights, statistics, vocabulary, student_stride, teacher_stride,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    student, teacher, weights, clip, statistics, vocabulary, student_stride, teacher_stride,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)  # n·V may pass 2³¹
@@ -103,6 +103,7 @@ def _statistics_kernel(
     tl.store(statistics + 1, student_mass)
     tl.store(statistics + 2, student_entropy)
     if FORM != _NONE:
+        bound = tl.load(clip)
         teacher += row * teacher_stride
         teacher_peak, teacher_mass, teacher_entropy = _normaliser(teacher, vocabulary, BLOCK)
         loss = tl.zeros([BLOCK], student.dtype.element_ty)
@@ -112,7 +113,7 @@ def _statistics_kernel(
             inside = columns < vocabulary
             log_p = tl.load(student + columns, mask=inside, other=0.0) - student_peak - student_mass
             log_q = tl.load(teacher + columns, mask=inside, other=0.0) - teacher_peak - teacher_mass
-            value, slope = _entries(log_p, log_q, weights, columns, inside, FORM, ALPHA, CLIP, WEIGHTED, TINY)
+            value, slope = _entries(log_p, log_q, weights, bound, columns, inside, FORM, ALPHA, CLIPPED, WEIGHTED, TINY)
             loss += value
             slopes += slope
         tl.store(statistics + 3, teacher_peak)
@@ -124,8 +125,8 @@ def _statistics_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    student, teacher, weights, statistics, gradients, vocabulary, student_stride, teacher_stride,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIP: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    student, teacher, weights, clip, statistics, gradients, vocabulary, student_stride, teacher_stride,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """student ← g_loss·(slope − p·Σ slopes) − g_entropy·p·(log p + entropy) − g_log_probs·p."""
@@ -136,6 +137,7 @@ def _gradient_kernel(
     gradients += row * _GRADIENTS
     student_peak, student_mass, student_entropy = tl.load(statistics), tl.load(statistics + 1), tl.load(statistics + 2)
     teacher_peak, teacher_mass, slopes = tl.load(statistics + 3), tl.load(statistics + 4), tl.load(statistics + 7)
+    bound = tl.load(clip)
     g_loss, g_entropy, g_log_probs = tl.load(gradients), tl.load(gradients + 1), tl.load(gradients + 2)
     for start in range(0, vocabulary, BLOCK):
         columns = start + tl.arange(0, BLOCK)
@@ -145,7 +147,7 @@ def _gradient_kernel(
         result = -p * (g_entropy * (log_p + student_entropy) + g_log_probs)
         if FORM != _NONE:
             log_q = tl.load(teacher + columns, mask=inside, other=0.0) - teacher_peak - teacher_mass
-            _, slope = _entries(log_p, log_q, weights, columns, inside, FORM, ALPHA, CLIP, WEIGHTED, TINY)
+            _, slope = _entries(log_p, log_q, weights, bound, columns, inside, FORM, ALPHA, CLIPPED, WEIGHTED, TINY)
             result += g_loss * (slope - p * slopes)
         tl.store(student + columns, result, mask=inside)
 
@@ -185,12 +187,14 @@ def _settings(logits: Tensor, alpha, entry_clip, entry_weights, advantage_clip) 
     constants = {
         "FORM": form.value,
         "ALPHA": float(alpha or 0.0),
-        "CLIP": float(clip or 0.0),
+        "CLIPPED": clip is not None,
         "WEIGHTED": weights is not None,
         "TINY": torch.finfo(logits.dtype).tiny,
         "BLOCK": min(_MAX_BLOCK, triton.next_power_of_2(logits.shape[-1])),
     }
-    return {"weights": weights, "constants": constants}
+    # Read at run time: a clip that changes from update to update must not compile the kernels anew.
+    bound = None if clip is None else logits.new_full((1,), clip)
+    return {"weights": weights, "clip": bound, "constants": constants}
 
 
 def _statistics(student: Tensor, teacher: Tensor | None, settings: dict) -> Tensor:
@@ -198,18 +202,19 @@ def _statistics(student: Tensor, teacher: Tensor | None, settings: dict) -> Tens
     constants = settings["constants"]
     if teacher is None:
         constants = constants | {"FORM": _NONE.value}
-    _launch(_statistics_kernel, student, teacher, settings["weights"], (statistics,), constants)
+    _launch(_statistics_kernel, student, teacher, settings, (statistics,), constants)
     return statistics
 
 
-def _launch(kernel, student: Tensor, teacher: Tensor | None, weights: Tensor | None, rest: tuple, constants: dict):
-    teacher = student if teacher is None else teacher  # a pointer that is not read
+def _launch(kernel, student: Tensor, teacher: Tensor | None, settings: dict, rest: tuple, constants: dict):
+    # pointers that are not read where there is nothing to read
+    teacher, weights, clip = (student if x is None else x for x in (teacher, settings["weights"], settings["clip"]))
     assert student.stride(-1) == teacher.stride(-1) == 1
     rows, vocabulary = student.shape
     if rows:
         with torch.cuda.device_of(student):
             kernel[(rows,)](
-                student, teacher, student if weights is None else weights, *rest,
+                student, teacher, weights, clip, *rest,
                 vocabulary, student.stride(0), teacher.stride(0), **constants, num_warps=_WARPS,
             )  # fmt: skip
 
@@ -236,7 +241,7 @@ class _Pass(torch.autograd.Function):
         constants = ctx.settings["constants"]
         if g_loss is None:  # the teacher's logits need not be read
             constants = constants | {"FORM": _NONE.value}
-        _launch(_gradient_kernel, logits, teacher, ctx.settings["weights"], (statistics, gradients), constants)
+        _launch(_gradient_kernel, logits, teacher, ctx.settings, (statistics, gradients), constants)
         if g_log_probs is not None:
             logits.scatter_add_(-1, ids, g_log_probs)
         return logits, None, None, None

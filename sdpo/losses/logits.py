@@ -5,16 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def sampled_log_probs(logits: Tensor, tokens: Tensor, *, normalized: bool = False) -> Tensor:
-    """log π of `tokens` [n] under `logits` [n, V] (log-probs if `normalized`): [n]."""
-    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return chosen if normalized else chosen - logits.logsumexp(-1)
-
-
-def entropy(logits: Tensor, *, normalized: bool = False) -> Tensor:
-    """Entropy [n] in nats of the distributions given by `logits` [n, V] (log-probs if `normalized`); differentiable."""
-    log_probs = logits if normalized else logits.log_softmax(-1)
-    return -(log_probs.exp() * log_probs).sum(-1)
+def sampled_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log π of `tokens` [n] under `logits` [n, V]: [n]."""
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def mix_logits(reference_logits: Tensor, live_logits: Tensor, rate: float) -> Tensor:

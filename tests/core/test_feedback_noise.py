@@ -79,7 +79,7 @@ def test_the_teacher_reads_the_wrong_feedback(tokenizer):  # noqa: F811
 @pytest.mark.parametrize(
     ("overrides", "algorithm", "says"),
     [
-        ([], "grpo", "context.feedback_noise has no effect without a teacher"),
+        ([], "grpo", "context.feedback_noise has no effect with an algorithm other than sdpo"),
         (["context.feedback=never"], "sdpo", "context.feedback_noise has no effect with context.feedback=never"),
         (["context.feedback_noise=1.1"], "sdpo", "less than or equal to 1"),
     ],

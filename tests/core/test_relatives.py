@@ -195,6 +195,8 @@ def test_the_published_settings():
         ("opsd", ["distillation.support=teacher"], "distillation.support has no effect on the full vocabulary"),
         ("opsd", ["distillation.level=token", "distillation.alpha=1"], "distillation.entry_clip has no effect"),
         ("sdft", ["context.demonstration=none"], "set context.demonstration to solution or column"),
+        ("srpo", ["context.feedback_noise=0.5"], "sdpo, which alone swaps feedback"),
+        ("sft", ["policy_gradient.normalize_by_std=true"], "policy_gradient.normalize_by_std has no effect"),
         ("sft", ["rollout.source=policy"], "belong together"),
         ("sft", ["rollout.responses=2"], "set rollout.responses=1"),
         ("sft", ["rollout.source=column"], "set context.column"),

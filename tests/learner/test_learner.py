@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,66 @@ def test_distillation_loss_and_gradient_against_float64(model, start, double, al
         torch.testing.assert_close(gradient[name].double(), parameter.grad, rtol=1e-3, atol=float(3e-5 * scale))
 
 
+def sampled(log_probs, sample):
+    return log_probs.gather(1, torch.tensor(sample.response_ids)[:, None])[:, 0]
+
+
+def compare(worker, micro_batches, wanted, student):
+    """Loss and gradient of the worker are those of a float64 loss on `student`."""
+    loss, gradient = loss_and_gradient(worker, micro_batches)
+    wanted.backward()
+    assert loss == pytest.approx(wanted.item(), rel=1e-4, abs=1e-6)
+    for name, parameter in student.named_parameters():
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(gradient[name].double(), parameter.grad, rtol=1e-3, atol=3e-5 * scale)
+
+
+def test_sequence_credit_is_the_mean_of_the_tokens_that_carry_loss(model, start, double):
+    """Each taught token: mean(log π − log q)·log π, the mean over the response's tokens behind the second."""
+    settings = recipe(
+        model, "sdpo", "distillation.level=sequence", "distillation.alpha=1", "distillation.sampler_threshold=null",
+        "teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null",
+    )  # fmt: skip
+    worker, batch = start(settings), samples(9)
+    for sample in batch:
+        if sample.teacher is not None:
+            sample.teacher.weight[:2] = 0
+    [micro_batches] = dealt(settings, batch, tokens=90)
+    student, terms = copy.deepcopy(double), []
+    for s in batch:
+        if s.teacher is not None and len(s.response_ids) > 2:
+            p = sampled(reference_log_probs(student, s), s)
+            q = sampled(reference_log_probs(double, s, prompt=s.teacher.prompt_ids), s).detach()
+            terms.append((p - q)[2:].mean().detach() * p[2:])
+    compare(worker, micro_batches, torch.cat(terms).mean(), student)
+
+
+def test_gspo_has_the_ratio_of_the_response(model, start, double):
+    """−min(A·s, A·clip(s)), s = exp(mean(log π − log π_old)); its gradient reaches every token by stopgrad(s)·π."""
+    settings = recipe(
+        model, "grpo", "policy_gradient.variant=gspo", "learner.updates_per_batch=2", "policy_gradient.dual_clip=null",
+        "policy_gradient.sampler_threshold=null",
+    )  # fmt: skip
+    worker, batch = start(settings), samples(9)
+    [micro_batches] = dealt(settings, batch, tokens=90)
+    rng, old = np.random.default_rng(0), {}
+    for s in batch:
+        shift = rng.normal(0.0, 0.3) + rng.normal(0.0, 0.1, len(s.response_ids))
+        old[s.response_ids] = (sampled(reference_log_probs(double, s), s).detach().numpy() + shift).astype(np.float32)
+    micro_batches = [
+        [replace(row, old_log_probs=old[tuple(row.response_ids.tolist())]) for row in rows] for rows in micro_batches
+    ]
+    student, terms, clipped = copy.deepcopy(double), [], 0
+    for s in batch:
+        p, advantages = sampled(reference_log_probs(student, s), s), torch.tensor(s.advantages)
+        ratio = (p.detach() - torch.tensor(old[s.response_ids])).mean().exp() * (p - p.detach()).exp()
+        bounded = ratio.clamp(0.8, 1.28)
+        clipped += int((bounded != ratio).any())
+        terms.append(torch.maximum(-advantages * ratio, -advantages * bounded))
+    assert 0 < clipped < len(batch)
+    compare(worker, micro_batches, torch.cat(terms).mean(), student)
+
+
 @pytest.mark.parametrize("kind", ["live", "frozen", "ema", "trust_region"])
 def test_identical_contexts_give_no_loss_and_no_gradient(model, start, kind):
     switch_off = ["teacher.rate=null"] * (kind in ("live", "frozen")) + ["teacher.clock=null"] * (kind != "ema")
@@ -161,9 +222,8 @@ def test_moving_average_in_closed_form(model, start, clock):
         torch.testing.assert_close(p, expected[name], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_bf16_policy_has_an_fp32_average_that_moves(model, start, stage):
-    stage = f"learner.zero_stage={stage}"
+def test_a_bf16_policy_has_an_fp32_average_that_moves(model, start):
+    stage = "learner.zero_stage=2"
     settings = recipe(model, "sdpo", "teacher.rate=0.01", "model.dtype=bfloat16", stage, "learner.lr=1e-4")
     worker = start(settings)
     [micro_batches] = dealt(settings, samples(8))
@@ -214,7 +274,7 @@ def test_checkpoint_restores_student_optimiser_schedule_and_teacher(model, start
         _, values = w.update(micro_batches)
         w.finish_batch()
         last = values["learner/lr"]
-    assert last < settings.learner.lr
+    assert last == pytest.approx(settings.learner.lr)  # the third update: the second of the warm-up's is behind it
     for (name, a), (_, b) in zip(weights(worker).items(), weights(resumed).items(), strict=True):
         assert torch.equal(a, b), name
     for name, a in worker.teacher.average.average.items():

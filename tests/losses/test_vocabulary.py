@@ -56,7 +56,7 @@ def whole(student, teacher, tokens, coefficients, form, weights):
     form = {k: v for k, v in form.items() if k != "weighted"}
     if form.get("top_k"):  # the support is chosen by value, so choose it among equal values
         form["top_k"] = min(form["top_k"], student.shape[-1])
-    losses = divergence(p, q, form.pop("alpha"), **form, entry_weights=weights, normalized=True)
+    losses = divergence(p, q, form.pop("alpha"), **form, entry_weights=weights)
     values = [p.gather(-1, tokens[:, None]).squeeze(-1), -(p.exp() * p).sum(-1), losses]
     total = sum((c * v).sum() for c, v in zip(coefficients, values, strict=True))
     return total, [*values, q.gather(-1, tokens[:, None]).squeeze(-1), -(q.exp() * q).sum(-1)]
@@ -86,7 +86,9 @@ def test_values_and_gradients(n, v, form, seed, used, dtype):
     options = {k: x for k, x in form.items() if k != "weighted"}
     found = vocabulary_pass(logits, tokens, teacher, **options, entry_weights=weights, triton=TRITON)
     values = [found.log_probs, found.entropy, found.losses, found.teacher_log_probs, found.teacher_entropy]
-    tolerance = 1e-9 if dtype == torch.float64 else 1e-5
+    # The tail's mass is 1 minus that of the K entries: where they hold nearly all, fp32 has few digits of it left.
+    tail = form.get("top_k") and form.get("tail", True)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-3 if tail else 1e-5
     for value, wanted in zip(values, expected, strict=True):
         assert value.shape == (n,) and value.dtype == dtype
         close(value.detach(), wanted.detach(), tolerance)
