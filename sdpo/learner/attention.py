@@ -109,8 +109,13 @@ def _flash(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scal
 
     Not yet run on a GPU.
     """
-    from flash_attn import flash_attn_varlen_func
-
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError as error:
+        raise UserError(
+            "model.attention=flash_attention_2 needs the package flash-attn, which is not among those that sdpo "
+            "installs; install it, or leave model.attention at sdpa."
+        ) from error
     _refuse(rest)
     keys, query_ends, key_ends, longest = _varlen(groups, query.device)
     output = flash_attn_varlen_func(

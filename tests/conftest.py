@@ -1,0 +1,8 @@
+"""One thread per process: tensors are small here, and threads that wait for each other by spinning take the cores from
+the processes that tests start."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
