@@ -91,7 +91,11 @@ def _in_short(evidence: Evidence) -> list[str]:
         lines.append(f"To training pass@1 .5 GRPO needs {comparison.times(pairs)} times the generations of SDPO.")
     if pairs := evidence.complete_pairs("worlds"):
         lines.append(f"On five worlds that nobody tuned on: {comparison.times(pairs)} times.")
-    lines += [text for text in (forgetting.in_short(evidence), single_world.as_good(evidence)) if text]
+    lines += [
+        text
+        for text in (single_world.same_groups(evidence), forgetting.in_short(evidence), single_world.as_good(evidence))
+        if text
+    ]
     return ["\n".join(f"* {line}" for line in lines)] if lines else []
 
 

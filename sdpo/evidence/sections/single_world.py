@@ -21,6 +21,7 @@ from sdpo.evidence.sections.common import (
     outcome_table,
     pair_panel,
 )
+from sdpo.evidence.sections.comparison import AT, world_ratio
 from sdpo.evidence.settings import area
 from sdpo.evidence.spread import better, margin
 
@@ -129,9 +130,23 @@ def groups(evidence: Evidence) -> Section:
         if own:
             panels.append(group_panel(name(algorithm), own))
     named = [(f"{name(spec.algorithm)}, {spec.label} responses", record) for spec, record in runs]
-    text = [opening(evidence, "groups"), outcome_table(named), OUTCOME_NOTE]
+    text = [opening(evidence, "groups"), same_groups(evidence), outcome_table(named), OUTCOME_NOTE]
     picture = Picture("groups", "Responses per problem", f"64 samples per step in all, world 0. {SOLID}", panels)
     return Section(evidence.studies.parts["groups"].title, "\n\n".join(text), [picture], [r for _, r in runs])
+
+
+def same_groups(evidence: Evidence) -> str:
+    """GRPO's generations by SDPO's where both have groups of the same size."""
+    by_size: dict[str, dict[str, Record]] = {}
+    for spec, record in evidence.finished("groups"):
+        by_size.setdefault(spec.label, {})[spec.algorithm] = record
+    cells = [f"{size}: {world_ratio(pair, AT).text('{:.1f}')}" for size, pair in by_size.items() if len(pair) == 2]
+    if not cells:
+        return ""
+    return (
+        f"**Generations to training pass@1 {AT:g}, GRPO's by SDPO's, with the same number of responses per problem for "
+        f"both: {'; '.join(cells)}.**"
+    )
 
 
 def longer(evidence: Evidence) -> Section:
