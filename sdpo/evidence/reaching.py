@@ -148,7 +148,11 @@ def difference(a: Passes, b: Passes) -> tuple[float, float, float]:
 
 def median_ratio(pairs: Mapping[int, tuple[Passes, Passes]], threshold: float) -> Estimate:
     """The median over worlds of slow / fast; in every resample each world draws its own problems."""
-    each = [ratios(slow, fast, threshold, world) for world, (slow, fast) in pairs.items()]
+    return median_over([ratios(slow, fast, threshold, world) for world, (slow, fast) in pairs.items()])
+
+
+def median_over(each: Sequence[tuple[Bound, list[Bound]]]) -> Estimate:
+    """The median over worlds of values that `ratios` returned."""
     value = median([value for value, _ in each])
     sampled = zip(*(sampled for _, sampled in each), strict=True)
     return Estimate(value, *quantiles([median(list(row)) for row in sampled]))

@@ -79,13 +79,11 @@ class _Checkpoint:
         student_rate, taught = self._answers()
         texts = self.pair.teacher.sample([t.teacher_prompt for t in taught])
         verdicts = judge_responses(self.sandbox, [t.problem for t in taught], texts, training=False)
+        passed = [[t.passed for t in taught], [verdict.passed for verdict in verdicts]]  # the student's, the teacher's
         rates = {}
         for told in ("all", "failed", *sorted({t.told for t in taught})):
             some = [i for i, t in enumerate(taught) if told in ("all", t.told) or (told == "failed" and not t.passed)]
-            right = [
-                sum(passed[i] for i in some) for passed in ([t.passed for t in taught], [v.passed for v in verdicts])
-            ]
-            rates[told] = [len(some), *(n / len(some) if some else None for n in right)]
+            rates[told] = [len(some), *(sum(p[i] for i in some) / len(some) if some else None for p in passed)]
         return {"student": student_rate, "with_context": rates, **self._tokens(taught)}
 
     def _answers(self) -> tuple[float, list[_Taught]]:

@@ -6,7 +6,7 @@ What is claimed and by which rule it is judged is declared in `claims.yaml`; `FI
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -14,15 +14,13 @@ import yaml
 from sdpo.evidence.evidence import DATASETS, TITLES, Evidence
 from sdpo.evidence.markdown import Section, last, number, table
 from sdpo.evidence.measures.token_classes import BOILERPLATE, OPERATION
-from sdpo.evidence.reaching import Estimate as Reached
-from sdpo.evidence.reaching import Passes, quantiles, ratios
+from sdpo.evidence.reaching import Passes, median_over, ratios
 from sdpo.evidence.record import Record
 from sdpo.evidence.sections.common import name
 from sdpo.evidence.sections.comparison import at_least
 from sdpo.evidence.sections.relatives import FIRST_TASK, switch_of
 from sdpo.evidence.settings import area
 from sdpo.evidence.spread import better, margin
-from sdpo.report.bounds import median
 
 REPRODUCED, NOT_REPRODUCED, NO_DIFFERENCE = "reproduced in small", "not reproduced", "no difference seen"
 NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"
@@ -81,12 +79,11 @@ def _fewer(evidence: Evidence) -> Finding | None:
     for world, pair in pairs.items():
         slow, fast = (Passes.of(pair[a], "train") for a in ("grpo", "sdpo"))
         each.append(ratios(slow, fast, float(slow.curve[-1]), world))
-    middle = median([value for value, _ in each])
-    low, high = quantiles([median(list(row)) for row in zip(*(sampled for _, sampled in each), strict=True)])
-    at = _UNDECIDED if low <= 4.0 <= high else at_least(middle, 4.0)
+    middle = median_over(each)
+    at = _UNDECIDED if middle.low <= 4.0 <= middle.high else at_least(middle.value, 4.0)
     verdict = {"yes": REPRODUCED, "no": NOT_REPRODUCED}.get(at, _UNDECIDED)
     seen = ", ".join(value.text("{:.1f}") for value, _ in each)
-    return verdict, f"{seen} times; median {Reached(middle, low, high).text('{:.1f}')}"
+    return verdict, f"{seen} times; median {middle.text('{:.1f}')}"
 
 
 def _difficulty(evidence: Evidence) -> Finding | None:
@@ -113,6 +110,13 @@ def _named(variants: Sequence[str], records: Sequence[Record]) -> str:
     return ", ".join(f"{n} {number(area(r), 3)}" for n, r in zip(names, records, strict=True))
 
 
+def _above(evidence: Evidence, pairs: Iterable[tuple[Record, Record]]) -> str:
+    """The verdict on the claim that the first of each pair is above the second."""
+    most = margin(evidence)
+    found = [better(a, b, most) for a, b in pairs]
+    return NOT_REPRODUCED if -1 in found else NO_DIFFERENCE if 0 in found else REPRODUCED
+
+
 def _ordered(*variants: str) -> Callable[[Evidence], Finding | None]:
     """The variants in falling order of the measure."""
 
@@ -120,9 +124,7 @@ def _ordered(*variants: str) -> Callable[[Evidence], Finding | None]:
         records = _variants(evidence, *variants)
         if records is None:
             return None
-        found = [better(a, b, margin(evidence)) for a, b in zip(records, records[1:], strict=False)]
-        verdict = NOT_REPRODUCED if -1 in found else NO_DIFFERENCE if 0 in found else REPRODUCED
-        return verdict, _named(variants, records)
+        return _above(evidence, zip(records, records[1:], strict=False)), _named(variants, records)
 
     return find
 
@@ -132,9 +134,7 @@ def _live_is_worst(evidence: Evidence) -> Finding | None:
     records = _variants(evidence, *variants)
     if records is None:
         return None
-    found = {better(other, records[0], margin(evidence)) for other in records[1:]}
-    verdict = REPRODUCED if found == {1} else NOT_REPRODUCED if -1 in found else NO_DIFFERENCE
-    return verdict, _named(variants, records)
+    return _above(evidence, ((other, records[0]) for other in records[1:])), _named(variants, records)
 
 
 def _live_diverges(evidence: Evidence) -> Finding | None:
@@ -151,8 +151,7 @@ def _every_credit(evidence: Evidence) -> Finding | None:
     records, grpo = _variants(evidence, *variants), evidence.variant("comparison", "grpo", 0)
     if records is None or grpo is None:
         return None
-    found = [better(record, grpo, margin(evidence)) for record in records]
-    verdict = NOT_REPRODUCED if -1 in found else NO_DIFFERENCE if 0 in found else REPRODUCED
+    verdict = _above(evidence, ((record, grpo) for record in records))
     return verdict, f"{_named(variants, records)}; GRPO {number(area(grpo), 3)}"
 
 

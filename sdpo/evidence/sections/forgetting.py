@@ -40,15 +40,13 @@ def _summary(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> str:
     """In words: the loss of the skills that were not trained, and what the methods differ in besides."""
     parts = []
     for algorithm in ("sdpo", "grpo"):
-        own = [policy for key, policy in after.items() if policy["algorithm"] == algorithm and key not in BESIDE]
         cells = []
         for family, title in _FAMILIES.items():
             for condition in ("with feedback", "with solution"):
-                values = [skill(policy, family, condition).value for policy in own]
                 first = number(skill(before, family, condition).value)
-                cells.append(f"{title} {condition} {first} → {number(min(values))} to {number(max(values))}")
-        parts.append(f"{name(algorithm)}: {', '.join(cells)}" if own else "")
-    text = f"**On other worlds, before training → at the end of the runs: {'; '.join(filter(None, parts))}.**"
+                cells.append(f"{title} {condition} {first} → {_ends(after, algorithm, family, condition)}")
+        parts.append(f"{name(algorithm)}: {', '.join(cells)}")
+    text = f"**On other worlds, before training → at the end of the runs: {'; '.join(parts)}.**"
     if set(BESIDE) <= set(after):
         text += (
             " The chosen GRPO settings hold the policy to the initial one by a KL penalty, and SDPO's training pass@1 "
@@ -64,15 +62,18 @@ def in_short(evidence: Evidence) -> str:
     if before is None or not after:
         return ""
     what = ("minicode", "with solution")
-    ends = {}
-    for algorithm in ("sdpo", "grpo"):
-        values = [skill(p, *what).value for k, p in after.items() if p["algorithm"] == algorithm and k not in BESIDE]
-        ends[algorithm] = f"{number(min(values))} to {number(max(values))}" if values else "–"
-    first = number(skill(before, *what).value)
+    first, sdpo, grpo = number(skill(before, *what).value), _ends(after, "sdpo", *what), _ends(after, "grpo", *what)
     return (
         f"Forgetting: shown a correct solution, the policy solves other worlds' problems in {first} of the cases "
-        f"before training, in {ends['sdpo']} after SDPO, in {ends['grpo']} after GRPO."
+        f"before training, in {sdpo} after SDPO, in {grpo} after GRPO."
     )
+
+
+def _ends(after: dict[str, dict[str, Any]], algorithm: str, family: str, condition: str) -> str:
+    """Least and greatest pass rate at the end of the comparison's runs of a method."""
+    own = [p for key, p in after.items() if p["algorithm"] == algorithm and key not in BESIDE]
+    values = [skill(policy, family, condition).value for policy in own]
+    return f"{number(min(values))} to {number(max(values))}" if values else "–"
 
 
 def origins(measured: dict[str, dict[str, Any]]) -> list[Origin]:

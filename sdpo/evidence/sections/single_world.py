@@ -99,9 +99,9 @@ def as_good(evidence: Evidence) -> str:
     named = [(s.label.removeprefix("SDPO, "), r) for s, r in evidence.finished("limits") if s.algorithm == "sdpo"]
     known = {id(record) for _, record in named}
     ablations = [(f"{s.group}: {s.label}", r) for s, r in evidence.finished("ablations") if id(r) not in known]
-    told = {-1: [], 0: [], 1: []}
+    told, most = {-1: [], 0: [], 1: []}, margin(evidence)
     for label, record in named + ablations:
-        told[better(record, grpo, margin(evidence))].append(f"{label} ({number(area(record))})")
+        told[better(record, grpo, most)].append(f"{label} ({number(area(record))})")
     parts = [f"above SDPO with {'; '.join(told[-1])}"] if told[-1] else []
     parts += [f"not to be told apart from SDPO with {'; '.join(told[0])}"] if told[0] else []
     if not parts:
