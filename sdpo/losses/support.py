@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -16,9 +17,8 @@ def top_k_log_probs(
     """Log-probs of student and teacher at the top-K ids of one of them: (student [n, K'], teacher [n, K'], ids [n, K]).
 
     student, teacher  logits [n, V]
-    tail              one more entry holds the rest of the mass, log(−expm1(clamp(logsumexp(top K), max=−1e−7))), so
-                      K' = K + 1 and both sum to 1 over the *full* vocabulary's normalisation.  Without it the K entries
-                      are renormalised, K' = K.
+    tail              one more entry holds the rest of the mass, log max(1 − Σ top K, 1e−7), so K' = K + 1 and both sum
+                      to 1 over the *full* vocabulary's normalisation.  Without it the K entries are renormalised, K' = K.
     support           whose top K: the student's (SDPO, arXiv 2601.20802) or the teacher's (OPSD, arXiv 2601.18734)
     """
     ids = (student if support == "student" else teacher).detach().topk(top_k, dim=-1).indices
@@ -26,16 +26,26 @@ def top_k_log_probs(
 
 
 def _restrict(logits: Tensor, ids: Tensor, *, tail: bool) -> Tensor:
-    top = logits.gather(-1, ids)
-    if tail:
-        top = top - logits.logsumexp(-1, keepdim=True)
-    return complete(top, tail=tail)
+    return complete(logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True), logits, ids, tail=tail)
 
 
-def complete(log_probs: Tensor, *, tail: bool) -> Tensor:
-    """A distribution [n, K'] from the log-probs [n, K] of K entries of a larger one, as in `top_k_log_probs`."""
+def complete(log_probs: Tensor, logits: Tensor, ids: Tensor, *, tail: bool) -> Tensor:
+    """A distribution [n, K'] from the log-probs [n, K] of the entries `ids` of `logits` [n, V], as above."""
     if not tail:
         return log_probs.log_softmax(-1)  # the full normaliser cancels
-    # The clamp keeps the rest of a distribution that is all in its top K at 1e−7 instead of log 0.
-    rest = torch.log(-torch.expm1(log_probs.logsumexp(-1, keepdim=True).clamp(max=-1e-7)))
+    found = _log_mass_outside(logits.detach(), ids)
+    rest = found.clamp(min=_SMALLEST_TAIL)
+    # Its gradient goes through the log-probs of the K entries: d log(1 − Σ p) = −Σ p·d log p / (1 − Σ p).
+    slopes = (log_probs.detach() - rest).exp() * (found > _SMALLEST_TAIL)
+    rest = rest - (slopes * (log_probs - log_probs.detach())).sum(-1, keepdim=True)
     return torch.cat([log_probs, rest], dim=-1)
+
+
+_SMALLEST_TAIL = math.log(1e-7)  # of a distribution that is all in its top K, instead of log 0
+
+
+def _log_mass_outside(logits: Tensor, ids: Tensor) -> Tensor:
+    """[n, 1], summed over the other entries: where the K hold nearly all, 1 minus their sum has few digits left."""
+    inside = logits.gather(-1, ids).logsumexp(-1, keepdim=True)
+    outside = logits.scatter(-1, ids, -math.inf).logsumexp(-1, keepdim=True)
+    return torch.nn.functional.logsigmoid(outside - inside)

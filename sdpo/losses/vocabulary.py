@@ -56,7 +56,8 @@ def vocabulary_pass(
         top = (logits if support == "student" else teacher).detach().topk(top_k, dim=-1).indices
         both = torch.cat([top, ids], -1)
         log_probs, entropy, _, teacher_log_probs, teacher_entropy = run(logits, both, teacher, None)
-        pair = (complete(x[:, :top_k], tail=tail) for x in (log_probs, teacher_log_probs))
+        scored = (log_probs, logits), (teacher_log_probs, teacher)
+        pair = (complete(x[:, :top_k], z, top, tail=tail) for x, z in scored)
         losses = support_divergence(*pair, alpha, top, entry_clip, entry_weights, advantage_clip)
         log_probs, teacher_log_probs = log_probs[:, top_k:], teacher_log_probs[:, top_k:]
     if tokens is None:
