@@ -17,8 +17,8 @@ def top_k_log_probs(
     """Log-probs of student and teacher at the top-K ids of one of them: (student [n, K'], teacher [n, K'], ids [n, K]).
 
     student, teacher  logits [n, V]
-    tail              one more entry holds the rest of the mass, log max(1 − Σ top K, 1e−7), so K' = K + 1 and both sum
-                      to 1 over the *full* vocabulary's normalisation.  Without it the K entries are renormalised, K' = K.
+    tail              one more entry holds the rest of the mass, log max(1 − Σ top K, 1e−7), so K' = K + 1 and both
+                      sum to 1 under the full vocabulary's normalisation.  Without it the K are renormalised, K' = K
     support           whose top K: the student's (SDPO, arXiv 2601.20802) or the teacher's (OPSD, arXiv 2601.18734)
     """
     ids = (student if support == "student" else teacher).detach().topk(top_k, dim=-1).indices
