@@ -10,6 +10,7 @@ random weights.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks.common import Record, medians, parser, progress
 
-SIDES = {"buckets": 256 * 2**20, "one RPC per parameter": 1}
+SIDES = {"one bucket": 256 * 2**20, "buckets of 32 MiB": 32 * 2**20, "one RPC per parameter": 1}
 LARGER = {
     "hidden_size": 512,
     "intermediate_size": 1536,
@@ -48,13 +49,16 @@ def main() -> int:
                         f"{m['rpcs']:.0f}",
                         f"{1000 * m['seconds']:.0f}",
                         f"{1000 * m['pause_seconds']:.0f}",
+                        f"{m['bytes'] / m['seconds'] / 1e6:.0f}",
                         f"{m['bytes'] / m['pause_seconds'] / 1e6:.0f}",
                     ]
                 )
+    in_flight = [sample["in_flight"] for sides in samples.values() for side in sides.values() for sample in side]
+    met = f"{min(in_flight):.0f} to {max(in_flight):.0f}"
     record.finish(
-        ["model and way", "MB", "updates", "ms in all", "ms of pause", "MB/s of pause"],
+        ["model and way", "MB", "updates", "ms in all", "ms of pause", "MB/s in all", "MB/s of pause"],
         rows,
-        [f"{REQUESTS} requests in flight; float32; medians of {args.repeats} interleaved updates."],
+        [f"{met} requests in flight; float32; medians of {args.repeats} interleaved updates."],
         samples=samples,
     )
     return 0
@@ -101,17 +105,22 @@ async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]
     try:
         await fleet.start(progress)
         weights = list(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
-        busy = asyncio.create_task(_keep_busy(fleet))
+        busy = [asyncio.create_task(_keep_busy(fleet, number)) for number in range(REQUESTS)]
         version = 0
         for number in range(repeats + 1):  # the first round connects and allocates
             for name, publisher in publishers.items():
                 await asyncio.sleep(0.5)  # requests are under way again
                 version += 1
                 progress(f"{name}: update {version}")
+                in_flight = (await fleet.metrics())["running"]
                 report = await asyncio.to_thread(publisher.publish, iter(weights), fleet.handles, version)
                 if number:
-                    samples[name].append(_values(report))
-        busy.cancel()
+                    samples[name].append(_values(report) | {"in_flight": in_flight})
+                for task in busy:
+                    if task.done():
+                        await task  # raises what ended it
+        for task in busy:
+            task.cancel()
     finally:
         progress("")
         for publisher in publishers.values():
@@ -130,13 +139,13 @@ def _values(report: Any) -> dict[str, float]:
     }
 
 
-async def _keep_busy(fleet: Any) -> None:
+async def _keep_busy(fleet: Any, number: int) -> None:
+    """One request after the other."""
     from sdpo.rollout.requests import Sampling
 
-    sampling, seed = Sampling(max_tokens=RESPONSE_TOKENS), 0
-    while True:
-        seed += 1
-        await fleet.generate_group([2, 3, 4], REQUESTS, sampling, seed)
+    sampling = Sampling(max_tokens=RESPONSE_TOKENS)
+    for seed in itertools.count(number, REQUESTS):
+        await fleet.generate_group([2, 3, 4], 1, sampling, seed)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Sender(Protocol):
     def connect(self, engines: list[ActorHandle], infos: list[Any]) -> None:
         """Called when the set of engines is new."""
 
-    def prepare(self, bucket: Bucket, checksums: dict[str, int]) -> Any:
+    def prepare(self, bucket: Bucket) -> Any:
         """What can be done while the engines still generate."""
 
     def send(self, prepared: Any) -> list[ray.ObjectRef]:
@@ -94,15 +94,14 @@ class Publisher:
         pending: list[ray.ObjectRef] = []
         try:
             for bucket in buckets(named_weights, self.bucket_bytes, self._dtype):
-                checksums = {name: checksum(tensor) for name, tensor in bucket}
-                prepared = self._sender.prepare(bucket, checksums)
+                prepared = self._sender.prepare(bucket)
+                sent |= {name: checksum(tensor) for name, tensor in bucket}
                 if paused_at is None:
                     paused_at = time.monotonic()
                     self._all("pause")
                     self._all("start_weight_update")
                 _wait(pending)
                 pending = self._sender.send(prepared)
-                sent |= checksums
                 total += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
                 count += 1
             if paused_at is None:

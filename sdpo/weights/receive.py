@@ -18,7 +18,6 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from sdpo.weights import shared_memory
-from sdpo.weights.checksum import checksum
 from sdpo.weights.errors import WeightTransferError
 from sdpo.weights.ledger import Ledger, Tap, aliases
 
@@ -99,12 +98,7 @@ class _SharedMemory(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdat
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
-        weights = []
-        for name, tensor, sent in shared_memory.read(update_info.path, update_info.nbytes, update_info.entries):
-            if checksum(tensor) != sent:  # before anything of the bucket is loaded
-                raise WeightTransferError(f"The weight {name} was damaged between the learner and the engine.")
-            weights.append((name, tensor))
-        self.model.load_weights(weights)
+        self.model.load_weights(shared_memory.read(update_info.path, update_info.nbytes, update_info.entries))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

@@ -37,12 +37,12 @@ class SharedMemorySender:
             )
         self._engines = engines
 
-    def prepare(self, bucket: Bucket, checksums: dict[str, int]) -> _Packed:
+    def prepare(self, bucket: Bucket) -> _Packed:
         entries = []
         offset = 0
         for name, tensor in bucket:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            entries.append(Entry(name, dtype, tuple(tensor.shape), offset, checksums[name]))
+            entries.append(Entry(name, dtype, tuple(tensor.shape), offset))
             offset += aligned(tensor.numel() * tensor.element_size())
         block = self._blocks[self._turn]
         self._turn = 1 - self._turn

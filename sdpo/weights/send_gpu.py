@@ -95,7 +95,7 @@ class GpuSender:
             init, client=Engines(engines, workers), source=self._source
         )
 
-    def prepare(self, bucket: Bucket, checksums: dict[str, int]) -> Bucket:
+    def prepare(self, bucket: Bucket) -> Bucket:
         return bucket
 
     def send(self, prepared: Bucket) -> list[ray.ObjectRef]:

@@ -21,22 +21,15 @@ ALIGNMENT = 64  # bytes: a cache line, and enough for a view of any dtype
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor in a block: `offset` and `checksum` belong to its contiguous bytes."""
+    """One tensor in a block: its contiguous bytes begin at `offset`."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    checksum: int
 
     def as_dict(self) -> dict:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "offset": self.offset,
-            "checksum": self.checksum,
-        }
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "offset": self.offset}
 
 
 def aligned(nbytes: int) -> int:
@@ -91,8 +84,8 @@ class Block:
         self.close()
 
 
-def read(path: str, nbytes: int, entries: list[dict]) -> list[tuple[str, torch.Tensor, int]]:
-    """Copies of the tensors in a block: (name, tensor, checksum as sent).
+def read(path: str, nbytes: int, entries: list[dict]) -> list[tuple[str, torch.Tensor]]:
+    """Copies of the tensors in a block, with their names.
 
     Copies, because vLLM's layerwise reload keeps what it is given until a layer is complete, by when the writer may
     have filled the block anew.
@@ -122,7 +115,7 @@ def read(path: str, nbytes: int, entries: list[dict]) -> list[tuple[str, torch.T
                     del source  # the map cannot be closed while a tensor looks into it
                 else:
                     tensor = torch.empty(entry["shape"], dtype=dtype)
-                out.append((entry["name"], tensor, entry["checksum"]))
+                out.append((entry["name"], tensor))
             return out
     finally:
         os.close(fd)

@@ -135,7 +135,7 @@ async def test_damaged_bytes_are_noticed(fleet, policy, monkeypatch):
             patch.setattr(Block, "write", damage)
             yield
 
-    await refused_until_published_again(fleet, policy, r"norm\.weight was damaged", fault=flipped_bit)
+    await refused_until_published_again(fleet, policy, r"differ from what was sent: \S*norm\.weight", fault=flipped_bit)
 
 
 async def test_wrong_checksums_are_noticed(fleet, policy, monkeypatch):

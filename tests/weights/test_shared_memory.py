@@ -19,7 +19,7 @@ from sdpo.weights.shared_memory import Block, Entry, aligned, read
 def pack(block: Block, tensors: dict[str, torch.Tensor]) -> list[dict]:
     entries, offset = [], 0
     for name, tensor in tensors.items():
-        entries.append(Entry(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), offset, 7).as_dict())
+        entries.append(Entry(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), offset).as_dict())
         offset += aligned(tensor.numel() * tensor.element_size())
     block.reserve(max(offset, 1))
     for entry, tensor in zip(entries, tensors.values(), strict=True):
@@ -39,15 +39,15 @@ TENSORS = {
 def test_round_trip_in_one_process():
     block = Block()
     entries = pack(block, TENSORS)
-    for name, tensor, sent in read(block.path, block.capacity, entries):
-        assert torch.equal(tensor, TENSORS[name]) and tensor.dtype == TENSORS[name].dtype and sent == 7
+    for name, tensor in read(block.path, block.capacity, entries):
+        assert torch.equal(tensor, TENSORS[name]) and tensor.dtype == TENSORS[name].dtype
     block.close()
 
 
 def test_what_was_read_does_not_change_with_the_block():
     block = Block()
     entries = pack(block, {"w": torch.ones(100)})
-    ((_, tensor, _),) = read(block.path, block.capacity, entries)
+    ((_, tensor),) = read(block.path, block.capacity, entries)
     block.write(0, torch.zeros(100))
     assert tensor.sum() == 100
     block.close()
@@ -58,7 +58,7 @@ def test_a_block_grows_and_shrinks_never():
     pack(block, {"w": torch.ones(10)})
     entries = pack(block, {"w": torch.arange(10_000)})
     capacity = block.capacity
-    ((_, tensor, _),) = read(block.path, capacity, entries)
+    ((_, tensor),) = read(block.path, capacity, entries)
     assert torch.equal(tensor, torch.arange(10_000))
     pack(block, {"w": torch.ones(10)})
     assert block.capacity == capacity
@@ -80,8 +80,8 @@ def test_nothing_stays_of_a_killed_writer(tmp_path):
     root = Path(__file__).parents[2]
     writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root)
     path = writer.stdout.readline().strip()
-    entry = Entry("w", "int64", (1000,), 0, 0).as_dict()
-    ((_, tensor, _),) = read(path, 1 << 20, [entry])
+    entry = Entry("w", "int64", (1000,), 0).as_dict()
+    ((_, tensor),) = read(path, 1 << 20, [entry])
     assert torch.equal(tensor, torch.arange(1000))
     assert not {name for name in set(os.listdir("/dev/shm")) - before if "sdpo" in name}
     writer.send_signal(signal.SIGKILL)
