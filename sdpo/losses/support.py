@@ -33,7 +33,7 @@ def complete(log_probs: Tensor, logits: Tensor, ids: Tensor, *, tail: bool) -> T
     """A distribution [n, K'] from the log-probs [n, K] of the entries `ids` of `logits` [n, V], as above."""
     if not tail:
         return log_probs.log_softmax(-1)  # the full normaliser cancels
-    found = _log_mass_outside(logits.detach(), ids)
+    found = _log_mass_outside(logits.data, ids)
     rest = found.clamp(min=_SMALLEST_TAIL)
     # Its gradient goes through the log-probs of the K entries: d log(1 − Σ p) = −Σ p·d log p / (1 − Σ p).
     slopes = (log_probs.detach() - rest).exp() * (found > _SMALLEST_TAIL)
@@ -46,6 +46,8 @@ _SMALLEST_TAIL = math.log(1e-7)  # of a distribution that is all in its top K, i
 
 def _log_mass_outside(logits: Tensor, ids: Tensor) -> Tensor:
     """[n, 1], summed over the other entries: where the K hold nearly all, 1 minus their sum has few digits left."""
-    inside = logits.gather(-1, ids).logsumexp(-1, keepdim=True)
-    outside = logits.scatter(-1, ids, -math.inf).logsumexp(-1, keepdim=True)
-    return torch.nn.functional.logsigmoid(outside - inside)
+    kept = logits.gather(-1, ids)
+    logits.scatter_(-1, ids, -math.inf)  # for a moment, instead of a copy that is as large as the logits
+    outside = logits.logsumexp(-1, keepdim=True)
+    logits.scatter_(-1, ids, kept)
+    return torch.nn.functional.logsigmoid(outside - kept.logsumexp(-1, keepdim=True))
