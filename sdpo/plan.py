@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from sdpo.algorithms import build_algorithm
 from sdpo.data.load import load_dataset
 from sdpo.model_files import check_model, load_config, load_tokenizer, longest_context
 from sdpo.placement import plan_placement
@@ -28,6 +29,7 @@ class Plan:
 
 def make_plan(recipe: Recipe) -> Plan:
     """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
+    build_algorithm(recipe)  # names a module that cannot be imported
     tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
     check_prompts(recipe, dataset, tokenizer)
     check_model(recipe)

@@ -68,13 +68,6 @@ def _precision(recipe: Recipe) -> None:
 
 def _algorithm(recipe: Recipe) -> None:
     """What an algorithm needs of the sections around it."""
-    one_normalizer = recipe.algorithm.mix is not None or recipe.algorithm.name == "srpo"
-    if one_normalizer and recipe.policy_gradient.aggregation != recipe.distillation.aggregation:
-        what = "algorithm.mix weighs advantages" if recipe.algorithm.mix is not None else "srpo has both streams"
-        raise ValueError(
-            f"{what} under one normaliser: set policy_gradient.aggregation and distillation.aggregation to the "
-            "same value"
-        )
     if recipe.distillation is not None and recipe.teacher is None:
         raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     _source(recipe)
@@ -241,7 +234,7 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
     (
         "context.feedback_noise",
-        lambda r: _noisy(r) and r.algorithm.name in ("grpo", "srpo", "opsd", "sdft", "sft"),
+        lambda r: _noisy(r) and r.algorithm.name != "sdpo",
         "with an algorithm other than sdpo, which alone swaps feedback",
     ),
     ("policy_gradient.normalize_by_std", lambda r: r.algorithm.name == "sft", "on demonstrations: they have no group"),

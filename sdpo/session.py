@@ -34,6 +34,7 @@ from sdpo.trainer import Trainer
 
 def prepare(recipe: Recipe, console: Console) -> tuple[Any, Dataset]:
     """Tokenizer and problems, checked against the recipe.  Raises UserError for whatever does not fit."""
+    build_algorithm(recipe)  # names a module that cannot be imported before anything starts
     with console.phase("reading the problems", announce=True):
         tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
         check_prompts(recipe, dataset, tokenizer)

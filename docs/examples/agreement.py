@@ -14,7 +14,11 @@ class Agreement:
 
     def __init__(self, recipe):
         self.plan = LossPlan(
-            recipe.policy_gradient, recipe.distillation, shared_normalizer=True, weight_hook=where_they_agree
+            recipe.policy_gradient,
+            recipe.distillation,
+            recipe.reference,
+            shared_normalizer=True,
+            weight_hook=where_they_agree,
         )
 
     def assign(self, groups, contexts, rng):

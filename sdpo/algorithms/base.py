@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from sdpo.context import ContextBuilder
+from sdpo.errors import UserError
 from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Recipe, ReferenceSettings
 from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
 
@@ -24,7 +25,8 @@ class LossPlan:
 
     `weight_hook` multiplies token weights of the distillation stream.  It is called with the responses of one whole
     optimiser batch, scored by student and teacher just before the update, so that it may normalise over all of them;
-    it returns a factor [R] for each response, None for those that it leaves alone.  It costs that forward pass.
+    it returns a factor [R] for each response, None for those that it leaves alone.  It costs that forward pass.  N does
+    not follow the factors: a token that gets 0 still counts, unless the hook scales the others up.
     """
 
     policy_gradient: PolicyGradientSettings | None = None
@@ -32,6 +34,13 @@ class LossPlan:
     reference: ReferenceSettings | None = None
     shared_normalizer: bool = False
     weight_hook: WeightHook | None = None
+
+    def __post_init__(self) -> None:
+        if self.shared_normalizer and self.policy_gradient.aggregation != self.distillation.aggregation:
+            raise UserError(
+                "This algorithm has both streams under one normaliser: set policy_gradient.aggregation and "
+                "distillation.aggregation to the same value."
+            )
 
     def at(self, step: int) -> LossPlan:
         """The plan with the coefficients of one generation batch, counted from 1."""

@@ -188,7 +188,7 @@ def test_the_published_settings():
     [
         ("srpo", ["algorithm.name=srop"], "algorithm.name=srop is unknown. Did you mean srpo?"),
         ("sdpo", ["algorithm.entropy_beta=1"], "no effect with an algorithm other than srpo"),
-        ("srpo", ["policy_gradient.aggregation=seq-mean-token-sum"], "srpo has both streams under one normaliser"),
+        ("srpo", ["policy_gradient.aggregation=seq-mean-token-sum"], "both streams under one normaliser"),
         ("opsd", ["teacher.kind=live"], "set teacher.kind=frozen"),
         ("opsd", ["context.demonstration=random"], "set context.demonstration to solution or column"),
         ("opsd", ["distillation.advantage_clip=5", "distillation.alpha=1"], "exclude each other"),
@@ -208,7 +208,7 @@ def test_the_published_settings():
 )
 def test_mistakes_are_named(algorithm, overrides, says):
     with pytest.raises(UserError) as error:
-        load(algorithm, *overrides)
+        build_algorithm(load(algorithm, *overrides))
     assert says in str(error.value)
 
 
