@@ -20,7 +20,7 @@ from sdpo.types import Group, Problem, Rollout
 
 def evaluation_sampling(recipe: Recipe) -> Sampling:
     """Temperature 0 is greedy decoding."""
-    settings, tokens = recipe.evaluation, recipe.rollout.max_response_tokens
+    settings, tokens = recipe.evaluation, recipe.evaluation_tokens
     if settings.temperature == 0:
         return Sampling.argmax(tokens)
     return Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=tokens)

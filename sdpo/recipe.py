@@ -265,6 +265,7 @@ class LearnerSettings(Settings):
 class EvaluationSettings(Settings):
     every: int = Field(10, ge=0, description="steps between evaluations; 0: only at the end")
     samples: int = Field(4, ge=1, description="responses per problem")
+    max_response_tokens: int | None = Field(None, ge=1, description="null: rollout.max_response_tokens")
     temperature: float = Field(0.6, ge=0, description="0: greedy, one response per problem")
     top_p: float = Field(0.95, gt=0, le=1)
     ks: tuple[int, ...] = (1, 4)
@@ -339,7 +340,11 @@ class Recipe(Settings):
     @property
     def max_model_len(self) -> int:
         """Tokens that an engine must hold: the longest student prompt and the longest response."""
-        return self.context.max_prompt_tokens + self.rollout.max_response_tokens
+        return self.context.max_prompt_tokens + max(self.rollout.max_response_tokens, self.evaluation_tokens)
+
+    @property
+    def evaluation_tokens(self) -> int:
+        return self.evaluation.max_response_tokens or self.rollout.max_response_tokens
 
     @property
     def samples_per_step(self) -> int:
