@@ -102,6 +102,16 @@ def compare(worker, micro_batches, wanted, student):
         torch.testing.assert_close(gradient[name].double(), parameter.grad, rtol=1e-3, atol=3e-5 * scale)
 
 
+def another_policy_began(model, batch, micro_batches):
+    """The micro-batches with log-probs of an old policy near `model`, and these by response."""
+    rng, old = np.random.default_rng(0), {}
+    for s in batch:
+        shift = rng.normal(0.0, 0.3) + rng.normal(0.0, 0.1, len(s.response_ids))
+        old[s.response_ids] = (sampled(reference_log_probs(model, s), s).detach().numpy() + shift).astype(np.float32)
+    rows = [[replace(r, old_log_probs=old[tuple(r.response_ids.tolist())]) for r in rows] for rows in micro_batches]
+    return rows, old
+
+
 def test_sequence_credit_is_the_mean_of_the_tokens_that_carry_loss(model, start, double):
     """Each taught token: mean(log π − log q)·log π, the mean over the response's tokens behind the second."""
     settings = recipe(
@@ -130,13 +140,7 @@ def test_gspo_has_the_ratio_of_the_response(model, start, double):
     )  # fmt: skip
     worker, batch = start(settings), samples(9)
     [micro_batches] = dealt(settings, batch, tokens=90)
-    rng, old = np.random.default_rng(0), {}
-    for s in batch:
-        shift = rng.normal(0.0, 0.3) + rng.normal(0.0, 0.1, len(s.response_ids))
-        old[s.response_ids] = (sampled(reference_log_probs(double, s), s).detach().numpy() + shift).astype(np.float32)
-    micro_batches = [
-        [replace(row, old_log_probs=old[tuple(row.response_ids.tolist())]) for row in rows] for rows in micro_batches
-    ]
+    micro_batches, old = another_policy_began(double, batch, micro_batches)
     student, terms, clipped = copy.deepcopy(double), [], 0
     for s in batch:
         p, advantages = sampled(reference_log_probs(student, s), s), torch.tensor(s.advantages)
@@ -145,6 +149,37 @@ def test_gspo_has_the_ratio_of_the_response(model, start, double):
         clipped += int((bounded != ratio).any())
         terms.append(torch.maximum(-advantages * ratio, -advantages * bounded))
     assert 0 < clipped < len(batch)
+    compare(worker, micro_batches, torch.cat(terms).mean(), student)
+
+
+@pytest.mark.parametrize("algorithm", ["sdpo", "grpo"])
+def test_both_importance_corrections_weigh_the_tokens(model, start, double, algorithm):
+    """min(π_old/π_sampler, c) on either stream, and min(stopgrad(π)/π_old, c) on the distillation."""
+    own = {
+        "sdpo": ("distillation.alpha=1", "distillation.sampler_threshold=0.01", "distillation.is_clip=1.05",
+                 "teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null"),
+        "grpo": ("policy_gradient.sampler_threshold=0.01", "policy_gradient.dual_clip=null"),
+    }[algorithm]  # fmt: skip
+    settings = recipe(model, algorithm, "learner.updates_per_batch=2", *own)
+    worker, batch = start(settings), samples(9)
+    [micro_batches] = dealt(settings, batch, tokens=90)
+    micro_batches, old = another_policy_began(double, batch, micro_batches)
+    student, terms, cut = copy.deepcopy(double), [], []
+    for s in batch:
+        log_probs, began = reference_log_probs(student, s), torch.tensor(old[s.response_ids])
+        ratio = (sampled(log_probs, s) - began).exp()
+        sampler = (began - torch.tensor(s.sampler_log_probs)).exp()
+        if algorithm == "grpo":
+            advantages = torch.tensor(s.advantages)
+            loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.28))
+        elif s.teacher is None:
+            continue
+        else:
+            q = reference_log_probs(double, s, prompt=s.teacher.prompt_ids).detach()
+            loss = (log_probs.exp() * (log_probs - q)).sum(-1) * ratio.detach().clamp(max=1.05)
+        terms.append(loss * sampler.clamp(max=0.01))
+        cut.append(sampler > 0.01)
+    assert torch.cat(cut).any() and not torch.cat(cut).all()
     compare(worker, micro_batches, torch.cat(terms).mean(), student)
 
 
