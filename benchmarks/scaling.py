@@ -72,7 +72,7 @@ def main() -> int:
             f"Otherwise {QUESTIONS} questions, groups of {base['group']}, responses of {base['response']} tokens, "
             f"vocabulary {base['vocabulary']:,}, {base['ranks']} rank of one thread; prompts of {PROMPT} tokens, the "
             f"teacher's of {TEACHER_PROMPT}. Median of {args.repeats} steps.",
-            "The grid varies one quantity at a time; with 2 ranks each has a core of its own.",
+            "The grid varies one quantity at a time; 2 ranks share the same batch, each with a core of its own.",
         ],
         points=[json.loads(key) | values for key, values in found.items()],
     )
@@ -151,7 +151,7 @@ def _samples(point: dict[str, Any]) -> list:
                     response_ids=tokens(length),
                     sampler_log_probs=np.full(length, -np.log(point["vocabulary"]), np.float32),
                     advantages=np.full(length, 1.0 if i % 2 else -1.0, np.float32),
-                    teacher=TeacherContext(tokens(TEACHER_PROMPT), np.ones(length, np.float32))
+                    teacher=TeacherContext((*prompt, *tokens(TEACHER_PROMPT - PROMPT)), np.ones(length, np.float32))
                     if point["algorithm"] == "sdpo"
                     else None,
                 )

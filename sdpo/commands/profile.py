@@ -66,15 +66,18 @@ async def _profile(
                 operators = await learner.end_profile(12)
             finally:
                 await trainer.batches.close()
-            return folder.metrics[WARM_UP_STEPS:-1], operators
+            return folder.metrics[WARM_UP_STEPS - 1 : -1], operators
 
 
 def show(rows: Sequence[dict], operators: tuple[list[Operator], float]) -> None:
-    """Means over the rows of the measured steps."""
+    """Means over the rows of the measured steps; the first row is that of the step before them."""
     out = RichConsole()
+    clock = [row["wall_clock_s"] for row in rows]
+    rows = rows[1:]
     means = {key: mean(row[key] for row in rows if key in row) for key in rows[-1] if key not in ("time", "step")}
     phases = part(means, "time")
-    seconds = sum(phases.values())
+    seconds = (clock[-1] - clock[0]) / len(rows)
+    phases["everything else"] = max(0.0, seconds - sum(phases.values()))
 
     table = _table(
         out, f"One step: {seconds:.2f} s (mean of {len(rows)}, after {WARM_UP_STEPS} to warm up)", "s", "share"
@@ -90,11 +93,11 @@ def show(rows: Sequence[dict], operators: tuple[list[Operator], float]) -> None:
     table.add_row("sampled while at work", f"{means.get('usage/engines_tokens_per_s', 0):,.0f}", "tokens/s")
     table.add_row("responses learned from, whole step", f"{tokens / seconds:,.0f}", "tokens/s")
     table.add_row("… while the learner updates", f"{tokens / phases['update']:,.0f}", "tokens/s")
-    table.add_row("weights published", f"{means['weights/bytes'] / 2**20:,.1f}", "MB a step")
+    table.add_row("weights published", f"{means['weights/bytes'] / 2**20:,.1f}", "MiB a step")
     table.add_row("generation paused for it", f"{means['weights/pause_s']:.3f}", "s a step")
     out.print(table)
 
-    table = _table(out, "Memory", "MB", "")
+    table = _table(out, "Memory", "MiB", "")
     for name, note in {"engines": "resident, all", "learner": "peak, largest rank", "learner_gpu": "peak"}.items():
         if (key := f"memory/{name}_mb") in means:
             table.add_row(name.replace("_gpu", ", GPU"), f"{rows[-1][key]:,.0f}", note)
