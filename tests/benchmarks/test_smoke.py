@@ -54,6 +54,12 @@ def test_training_step_trl(tmp_path):
 
 
 @pytest.mark.timeout(600)
+def test_packing(tmp_path):
+    record = run("packing", tmp_path / "r.json")
+    assert len(record["rows"]) == 4 and record["largest_difference"] < 1e-3, "the layouts must agree"
+
+
+@pytest.mark.timeout(600)
 def test_weight_update(tmp_path):
     record = run("weight_update", tmp_path / "r.json")
     (samples,) = record["samples"].values()
