@@ -110,7 +110,7 @@ class RolloutSettings(Settings):
     staleness: int = Field(
         0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
     )
-    cpu_threads: int = Field(2, ge=1, description="threads of a CPU engine")
+    cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
 
 
@@ -259,7 +259,7 @@ class LearnerSettings(Settings):
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = False
-    cpu_threads: int = Field(2, ge=1, description="threads of a CPU rank")
+    cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
 
 
 class EvaluationSettings(Settings):

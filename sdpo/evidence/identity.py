@@ -9,9 +9,11 @@ from sdpo.recipe_files import validate
 
 
 def identity(recipe: Recipe) -> Recipe:
-    """The recipe without name, place, checkpoints to keep and tracking."""
+    """The recipe without name, place, checkpoints to keep, tracking and threads."""
     run = recipe.run.model_copy(update={"directory": "", "keep_checkpoints": 0})
-    return recipe.model_copy(update={"name": "", "run": run, "tracking": type(recipe.tracking)()})
+    rollout, learner = (part.model_copy(update={"cpu_threads": 1}) for part in (recipe.rollout, recipe.learner))
+    placed = {"rollout": rollout, "learner": learner, "tracking": type(recipe.tracking)()}
+    return recipe.model_copy(update={"name": "", "run": run, **placed})
 
 
 def identity_of(record: Record) -> Recipe | None:
