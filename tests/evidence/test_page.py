@@ -159,7 +159,7 @@ def test_relatives_stand_in_the_order_of_their_results(page):
     text = part(page, "Relatives")
     # SDPO: area of 0, .5, 1, 1; the others 0, .25, .5, .75, on world 2 0, 0, .25, .25
     assert "| SDPO | 3 | .667 | 1.00 | 1.00 |\n| GRPO | 3 | .292 | .58 | .58 |" in text
-    assert "| OPSD, world 2 | > 960 | > 960 | > 960 | > 960 | .12 |" in text
+    assert "| OPSD, version 1, world 2 | > 960 | > 960 | > 960 | > 960 | .12 |" in text
 
 
 def test_what_was_learned_and_lost_in_sequence(page):

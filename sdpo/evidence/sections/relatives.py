@@ -33,13 +33,16 @@ def section(evidence: Evidence) -> Section:
     runs = evidence.finished("relatives")
     if not runs:
         return not_run(evidence, "relatives")
-    worlds = list(dict.fromkeys(spec.world for spec, _ in runs))
-    members = list(dict.fromkeys(spec.algorithm for spec, _ in runs))
-    named = [(f"{name(a)}, world {s.world}", r) for a in members for s, r in runs if s.algorithm == a]
+    members: dict[str, list[tuple[int, Record]]] = {}
+    for spec, record in runs:
+        label = name(spec.algorithm) if spec.label == spec.variant else spec.label
+        members.setdefault(label, []).append((spec.world, record))
+    named = [(f"{label}, world {world}", record) for label, own in members.items() for world, record in own]
     panels = [
-        group_panel(f"world {world}", [(name(s.algorithm), r) for s, r in runs if s.world == world]) for world in worlds
+        group_panel(f"world {world}", [(label, r) for label, own in members.items() for w, r in own if w == world])
+        for world in dict.fromkeys(spec.world for spec, _ in runs)
     ]
-    rows = [_means(name(a), [r for s, r in runs if s.algorithm == a]) for a in members]
+    rows = [_means(label, [record for _, record in own]) for label, own in members.items()]
     rows.sort(key=lambda row: row[2], reverse=True)
     header = ["", "worlds", "mean training pass@1", *(f"{TITLES[d]} pass@1, last" for d in DATASETS)]
     means = "Means over worlds, best first:\n\n" + table(header, rows)
