@@ -209,13 +209,17 @@ def _forgets_less(evidence: Evidence) -> Finding | None:
     runs = evidence.finished("sequence")
     if not runs or len(runs) < len(evidence.specs("sequence")):
         return None
-    lost: dict[int, dict[str, float]] = {}
+    worlds: dict[int, dict[str, tuple[float, float]]] = {}  # learned, left at the end
     for spec, record in runs:
         curve = Passes.of(record, FIRST_TASK).curve
-        lost.setdefault(spec.world, {})[spec.algorithm] = float(curve[switch_of(record, FIRST_TASK)] - curve[-1])
-    seen = "; ".join(f"world {w}: {number(v['sdft'])} / {number(v['sft'])}" for w, v in lost.items())
-    holds = all(v["sdft"] < v["sft"] for v in lost.values())
-    return _verdict(holds), f"lost of the first task, held-out pass@1, SDFT / SFT: {seen}"
+        learned, left = float(curve[switch_of(record, FIRST_TASK)]), float(curve[-1])
+        worlds.setdefault(spec.world, {})[spec.algorithm] = learned, left
+    seen, holds = [], []
+    for world, found in worlds.items():
+        (learned, left), (tuned, kept) = found["sdft"], found["sft"]
+        seen.append(f"world {world}: {number(learned)} → {number(left)} / {number(tuned)} → {number(kept)}")
+        holds.append(learned - left < tuned - kept and left >= kept)
+    return _verdict(all(holds)), f"first task's held-out pass@1, SDFT / SFT: {'; '.join(seen)}"
 
 
 def _style_tokens(evidence: Evidence) -> Finding | None:

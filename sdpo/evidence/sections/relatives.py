@@ -43,9 +43,9 @@ def section(evidence: Evidence) -> Section:
         for world in dict.fromkeys(spec.world for spec, _ in runs)
     ]
     rows = [_means(label, [record for _, record in own]) for label, own in members.items()]
-    rows.sort(key=lambda row: row[2], reverse=True)
+    rows.sort(key=lambda row: row[-1], reverse=True)
     header = ["", "worlds", "mean training pass@1", *(f"{TITLES[d]} pass@1, last" for d in DATASETS)]
-    means = "Means over worlds, best first:\n\n" + table(header, rows)
+    means = "Means over worlds, best on held-out problems first:\n\n" + table(header, rows)
     text = [opening(evidence, "relatives"), means, outcome_table(named), OUTCOME_NOTE]
     title = evidence.studies.parts["relatives"].title
     picture = Picture("relatives", title, f"pass@1 against generations. {SOLID}", panels, 3)
