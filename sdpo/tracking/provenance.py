@@ -31,12 +31,15 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The commit of the source tree, marked when files differ from it; outside of a checkout the package's version."""
+    """The commit of the source tree, marked when files differ from it; outside of a checkout the package's version.
+
+    Files of docs/ do not count: results that were just written there decide about no number.
+    """
     root = Path(__file__).resolve().parents[2]
     name = _output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]) if (root / ".git").exists() else ""
     if not name:
         return f"version {__version__}"
-    changed = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    changed = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])
     return name + (" with changes" if changed else "")
 
 
