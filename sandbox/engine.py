@@ -74,6 +74,7 @@ class Engine:
         self._selector.register(self._wake, selectors.EVENT_READ, self._on_wake)
         self._lock = threading.Lock()
         self._closing = False
+        self._ended = False  # the descriptors are being closed, so nobody may wake the thread any more
         self._failure: BaseException | None = None  # what ended the engine's thread before `close`
         self._server: Zygote | None = None
         self._process = os.getpid()
@@ -98,7 +99,7 @@ class Engine:
             if self._closing:
                 raise SandboxError("this sandbox is closed; judge inside of its `with` block")
             self._submitted.append(task)
-        os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake, 1)
         return task.future
 
     @property
@@ -108,8 +109,9 @@ class Engine:
     def close(self) -> None:
         with self._lock:
             self._closing = True
+            if self._thread.is_alive() and not self._ended:
+                os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
-            os.eventfd_write(self._wake, 1)
             self._thread.join()
 
     # -- the engine's thread -----------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Engine:
                 self.started.set_exception(failure)
             self._failure = failure
         with self._lock:
-            self._closing = True
+            self._closing = self._ended = True
             tasks = [*self._submitted, *self._waiting, *(run.task for run in self._runs.values())]
         if self._server is not None:
             self._server.close()

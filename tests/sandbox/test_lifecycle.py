@@ -80,6 +80,20 @@ def test_the_fork_server_is_replaced_when_it_dies(sandbox):
     assert sandbox.judge(ADD, TESTS).passed
 
 
+def test_close_while_the_engine_is_awake(monkeypatch):
+    """It may see that it is to end before it is woken for it; its descriptor must still be there then."""
+    write = os.eventfd_write
+
+    def late(descriptor: int, value: int) -> None:
+        write(descriptor, value)
+        time.sleep(0.3)
+        write(descriptor, value)
+
+    sandbox = Sandbox(workers=1)
+    monkeypatch.setattr(os, "eventfd_write", late)
+    sandbox.close()
+
+
 def test_close_ends_every_process_and_descriptor():
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
