@@ -79,7 +79,7 @@ def _layouts(prompts: list[np.ndarray], responses: list[np.ndarray]) -> dict[str
     from transformers import AutoModel
 
     from sdpo.learner.model import load_model
-    from sdpo.learner.packing import pack
+    from sdpo.learner.packing import Pack, pack
     from sdpo.paths import locate
     from sdpo.recipe import ModelSettings
 
@@ -95,7 +95,7 @@ def _layouts(prompts: list[np.ndarray], responses: list[np.ndarray]) -> dict[str
     positions = torch.cat([torch.arange(len(s)) for s in sequences])[None]
     places = torch.cat([w + start for w, start in zip(wanted, starts, strict=False)])
     one_by_one = [pack([p], [r], device) for p, r in zip(prompts, responses, strict=True)]
-    alone = type(one_by_one[0])(row, positions, places, tuple(g for each in one_by_one for g in each.groups))
+    alone = Pack(row, positions, places, tuple(g for each in one_by_one for g in each.groups))
     shared = pack(prompts, responses, device)
 
     def padded() -> torch.Tensor:

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
-from sdpo.data.load import load_dataset
-from sdpo.model_files import check_model, load_config, load_tokenizer, longest_context
+from sdpo.model_files import load_config, longest_context
 from sdpo.placement import plan_placement
 from sdpo.recipe import Recipe
-from sdpo.session import check_prompts
+from sdpo.session import load_checked
 
 GIB = 2**30
 
@@ -30,9 +29,7 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
     build_algorithm(recipe)  # names a module that cannot be imported
-    tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
-    check_prompts(recipe, dataset, tokenizer)
-    check_model(recipe)
+    _, dataset = load_checked(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout

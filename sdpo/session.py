@@ -33,14 +33,19 @@ from sdpo.trainer import Trainer
 
 
 def prepare(recipe: Recipe, console: Console) -> tuple[Any, Dataset]:
-    """Tokenizer and problems, checked against the recipe.  Raises UserError for whatever does not fit."""
-    build_algorithm(recipe)  # names a module that cannot be imported before anything starts
+    """What `load_checked` finds, with progress and notes on the problems."""
     with console.phase("reading the problems", announce=True):
-        tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
-        check_prompts(recipe, dataset, tokenizer)
-        check_model(recipe)
+        tokenizer, dataset = load_checked(recipe)
     for line in dataset.report.lines():
         console.message(line)
+    return tokenizer, dataset
+
+
+def load_checked(recipe: Recipe) -> tuple[Any, Dataset]:
+    """Tokenizer and problems, checked against the recipe.  Raises UserError for whatever does not fit."""
+    tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
+    check_prompts(recipe, dataset, tokenizer)
+    check_model(recipe)
     return tokenizer, dataset
 
 

@@ -19,8 +19,10 @@ from sdpo.generation import Generation
 from sdpo.learner.rows import weigh
 from sdpo.model_files import load_tokenizer
 from sdpo.paths import PROJECT
+from sdpo.plan import make_plan
 from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Ramp
 from sdpo.recipe_files import dump, find_recipe, load_recipe, load_resolved
+from sdpo.session import load_checked
 from sdpo.tracking import rollout_rows
 from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
 from tests.core.test_context import builder, group, problem, tokenizer  # noqa: F401 — a fixture
@@ -238,8 +240,10 @@ def test_an_algorithm_from_outside_the_package(example, tokenizer):  # noqa: F81
 
 def test_an_algorithm_that_is_not_there(example):
     missing = example.model_copy(update={"algorithm": example.algorithm.model_copy(update={"name": "nowhere:Nothing"})})
-    with pytest.raises(UserError, match="nowhere:Nothing cannot be imported"):
-        build_algorithm(missing)
+    for plans in (build_algorithm, make_plan):
+        with pytest.raises(UserError, match="nowhere:Nothing cannot be imported"):
+            plans(missing)
+    assert load_checked(missing)[1].train, "an evaluation needs the problems and no algorithm"
 
 
 def test_a_distillation_without_a_teacher_is_refused(tmp_path):
