@@ -5,18 +5,23 @@ gives it its own), with a demonstration and/or feedback behind the question (arX
 templates; the texts are in `sdpo.templates`, where they come from in `sdpo.sources`).  Everything that is inserted is
 cut to its token budget *before* it is put into the template, so that neither the question nor the instruction nor the
 generation header can be cut; each cut is counted.
+
+Nor can anything that is inserted end a turn: it is broken up where it would (`sdpo.inserted_text`), and the finished
+prompt holds as many turn tokens as one with harmless text in its place.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from sdpo.chat_format import ChatFormat
 from sdpo.errors import UserError
+from sdpo.inserted_text import Neutraliser
 from sdpo.recipe import ContextSettings
 from sdpo.sources import demonstrations, environment_feedback
 from sdpo.templates import TEMPLATES
@@ -48,16 +53,16 @@ class ContextBuilder:
         self.template = TEMPLATES[self.settings.template]
         self._demonstration = demonstrations(self.settings.demonstration, self.settings.column)
         self._feedback = environment_feedback(self.template.render_feedback)
-        own = self.settings.teacher_thinking
-        self._teacher_thinking = self.thinking if own is None else own
         if not getattr(self.tokenizer, "chat_template", None):
             raise UserError("The model's tokenizer has no chat template; give a model folder with chat_template.jinja.")
-        specials = {str(t) for t in self.tokenizer.all_special_tokens if str(t).strip()} | {"<think>", "</think>"}
-        self._specials = re.compile("|".join(re.escape(t) for t in sorted(specials, key=len, reverse=True)))
+        own = self.settings.teacher_thinking
+        self.chat = ChatFormat(self.tokenizer, self.thinking)
+        self._teacher_chat = self.chat if own is None else ChatFormat(self.tokenizer, own)
+        self._safe = Neutraliser(self.chat, also=[tag for pair in self.chat.thinking_tags for tag in pair])
 
     def prompt(self, problem: Problem) -> tuple[int, ...]:
         """The student's prompt, generation header included.  Raises UserError when it is longer than the budget."""
-        ids = self._chat(self._question(problem), self.thinking)
+        ids = self._checked(problem, self.chat, {})
         if len(ids) > self.settings.max_prompt_tokens:
             raise UserError(
                 f"The prompt of problem {problem.id!r} has {len(ids)} tokens, more than context.max_prompt_tokens="
@@ -73,33 +78,40 @@ class ContextBuilder:
         """
         demonstration = self._demonstration(group, index, rng)
         if demonstration is not None:
-            demonstration = self._clean(demonstration)
+            demonstration = self._clean(demonstration, sampled=self.settings.demonstration == "random") or None
         wanted = self.settings.feedback == "always" or (self.settings.feedback == "fallback" and demonstration is None)
         feedback = self._feedback(group, index, rng) if wanted else None
         return Context(demonstration, feedback) if demonstration or feedback else None
 
     def reprompt(self, problem: Problem, context: Context) -> tuple[int, ...]:
         """The teacher's prompt of at most `max_reprompt_tokens` tokens, generation header included."""
-        question = self._question(problem)
         texts = {"demonstration": context.demonstration, "feedback": context.feedback}
-        inserted = {name: self._neutralise(text) for name, text in texts.items() if text}
+        inserted = {name: self._safe.text(text) for name, text in texts.items() if text}
+        ids, cut = self._fitted(problem, inserted)
+        self.counts["special_tokens_neutralised"] += any(text != texts[name] for name, text in inserted.items())
+        self.counts.update(f"{name}_cut" for name in cut)
+        return ids
+
+    def _fitted(self, problem: Problem, inserted: dict[str, str]) -> tuple[tuple[int, ...], set[str]]:
+        """The teacher's prompt within its budget, and which of the texts were cut for it."""
         budget = self.settings.max_reprompt_tokens
-        ids = self._teacher_chat(question, inserted)
+        ids = self._checked(problem, self._teacher_chat, inserted)
         if len(ids) <= budget:
-            return ids
+            return ids, set()
         room = budget - self.check_room(problem, tuple(inserted))
         # Cut to the budget, then a little more for as long as token merges at the seams make the whole too long.
         while room > 0:
-            ids = self._teacher_chat(question, self._cut(inserted, room))
+            shorter = self._cut(inserted, room)
+            ids = self._checked(problem, self._teacher_chat, shorter)
             if len(ids) <= budget:
-                return ids
+                return ids, {name for name, text in shorter.items() if text != inserted[name]}
             room -= max(1, len(ids) - budget)
         raise AssertionError("check_room leaves room for the marks of a cut")
 
     def check_room(self, problem: Problem, names: tuple[str, ...] = ("demonstration", "feedback")) -> int:
         """Tokens of a teacher prompt before anything is inserted.  Raises UserError when too little is left for it."""
-        empty = dict.fromkeys(names, "")
-        frame = len(self._teacher_chat(self._question(problem), empty))
+        question = self._question(problem, self._statement)
+        frame = len(self._teacher_chat.prompt(self._reprompt_text(question, dict.fromkeys(names, ""))))
         marks = len(names) * (len(self.tokenizer.encode(CUT_MARK, add_special_tokens=False)) + 8)
         if frame + marks > self.settings.max_reprompt_tokens:
             raise UserError(
@@ -120,46 +132,73 @@ class ContextBuilder:
         for name, ids in encoded.items():
             result[name] = inserted[name]
             if shares[name] < len(ids):
-                self.counts[f"{name}_cut"] += 1
-                result[name] = self.tokenizer.decode(ids[: max(0, shares[name] - mark)]) + CUT_MARK
+                kept = self.tokenizer.decode(ids[: max(0, shares[name] - mark)], clean_up_tokenization_spaces=False)
+                result[name] = self._safe.text(kept) + CUT_MARK
         return result
 
-    def _question(self, problem: Problem) -> str:
+    def _statement(self, text: str) -> str:
+        return text if self.settings.trust_statements else self._safe.text(text)
+
+    def is_neutralised(self, problem: Problem) -> bool:
+        """Whether something in the statement is broken up."""
+        return self._question(problem, self._statement) != self._question(problem, str)
+
+    def _question(self, problem: Problem, safe: Callable[[str], str]) -> str:
         if problem.functional or problem.starter_code:
             return self.template.question_functional.format(
-                statement=problem.statement, starter_code=problem.starter_code
+                statement=safe(problem.statement), starter_code=safe(problem.starter_code)
             )
-        return self.template.question.format(statement=problem.statement)
+        return self.template.question.format(statement=safe(problem.statement))
 
-    def _teacher_chat(self, question: str, inserted: dict[str, str]) -> tuple[int, ...]:
+    def _reprompt_text(self, question: str, inserted: dict[str, str]) -> str:
         template = self.template
         solution = feedback = ""
         if "demonstration" in inserted:
             solution = template.solution.format(successful_previous_attempt=inserted["demonstration"])
         if "feedback" in inserted:
             feedback = template.feedback.format(feedback_raw=inserted["feedback"])
-        content = template.reprompt.format(prompt=question, solution=solution, feedback=feedback)
-        return self._chat(content, self._teacher_thinking)
+        return template.reprompt.format(prompt=question, solution=solution, feedback=feedback)
 
-    def _chat(self, content: str, thinking: bool | None) -> tuple[int, ...]:
-        options = {} if thinking is None else {"enable_thinking": thinking}
-        ids = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            **options,
+    def _checked(self, problem: Problem, chat: ChatFormat, inserted: dict[str, str]) -> tuple[int, ...]:
+        """The prompt of a chat, with as many turn tokens as one that has a harmless word for every text in it.
+
+        Without `inserted` it is the student's.  Each text is safe by itself; together with what stands beside it, it
+        may still make a token, so it moves away from its neighbours, and an inserted one gives way altogether.
+        """
+
+        def prompt(statement: Callable[[str], str], insert: Callable[[str], str]) -> tuple[int, ...]:
+            question = self._question(problem, statement)
+            texts = {name: insert(text) for name, text in inserted.items()}
+            return chat.prompt(self._reprompt_text(question, texts) if inserted else question)
+
+        def word(text: str) -> str:
+            return self._safe.placeholder
+
+        trusted = self.settings.trust_statements
+        wanted = self._safe.count(prompt(str if trusted else word, word))
+        for statement, insert in ((_as_it_is, _as_it_is), (_apart, _apart), (_as_it_is, _nothing), (_apart, _nothing)):
+            ids = prompt(lambda text, change=statement: text if trusted else change(self._statement(text)), insert)
+            if self._safe.count(ids) == wanted:
+                return ids
+        raise UserError(
+            f"The statement of problem {problem.id!r} makes special tokens together with the text around it. Remove the "
+            "problem, or set context.trust_statements=true if its data set may use special tokens."
         )
-        return tuple(ids)
 
-    def _clean(self, response: str) -> str:
+    def _clean(self, demonstration: str, sampled: bool = False) -> str:
+        """A demonstration without its thoughts, finished or not.  sampled: it is a response to the student's prompt."""
         if not self.settings.remove_thinking:
-            return response
-        # A template may open <think> in the prompt, so that only the closing tag is part of the response.
-        return re.sub(r"\A.*</think>", "", response, flags=re.DOTALL).strip()
+            return demonstration.strip() and demonstration
+        return self.chat.answer(demonstration, sampled).strip()
 
-    def _neutralise(self, text: str) -> str:
-        """Break up special tokens in inserted text: it must not be able to end a turn or to start one."""
-        clean, count = self._specials.subn(lambda m: m.group()[0] + " " + m.group()[1:], text)
-        self.counts["special_tokens_neutralised"] += bool(count)
-        return clean
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def _apart(text: str) -> str:
+    return f" {text} "
+
+
+def _nothing(text: str) -> str:
+    return ""

@@ -84,7 +84,12 @@ class ContextSettings(Settings):
     feedback_noise: float = Field(
         0.0, ge=0, le=1, description="share of failed responses that get the feedback on another question's failure"
     )
-    remove_thinking: bool = Field(True, description="strip <think>…</think> from demonstrations")
+    remove_thinking: bool = Field(
+        True, description="strip thoughts (<think>…</think>, finished or not) from demonstrations"
+    )
+    trust_statements: bool = Field(
+        False, description="true: special tokens in statements keep their meaning; false: they are broken up"
+    )
 
     @property
     def reads_judgements(self) -> bool:
@@ -270,6 +275,11 @@ class EvaluationSettings(Settings):
     top_p: float = Field(0.95, gt=0, le=1)
     ks: tuple[int, ...] = (1, 4)
     at_start: bool = True
+    thinking: Literal["official", "ignored"] = Field(
+        "official",
+        description="official: a program may stand in a thought, LiveCodeBench's own rule; ignored: what was thought is "
+        "no answer, as in training",
+    )
     training_problems: bool = Field(False, description="measure the training problems too, on their evaluation tests")
 
 

@@ -243,6 +243,7 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
+    ("context.trust_statements", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
     ("data.max_bad_rows", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
