@@ -1,21 +1,45 @@
-"""Read programs and tests from files, for the command."""
+"""Read programs and tests from files, for the command.
+
+Text is UTF-8, or UTF-16 and UTF-32 where it says so, and may be packed by gzip, bzip2 or xz; anything else is refused
+by what it is.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
+import zlib
 from pathlib import Path
 
 from .errors import BadTests
 from .extract import extract_code
+from .filekind import HEAD_BYTES, UNPACK, file_kind, text_encoding
 from .types import TestCase
+
+
+def _read_text(path: Path, errors: str = "strict") -> str:
+    """The whole file as text.  Raises BadTests, with what the file is where it is no text."""
+    try:
+        content = path.read_bytes()
+        if (kind := file_kind(content[:HEAD_BYTES])) in UNPACK:
+            content = UNPACK[kind](io.BytesIO(content)).read()
+            kind = file_kind(content[:HEAD_BYTES])
+        if kind not in ("text", "binary"):
+            raise BadTests(f"{path} is a {kind} file; expected text (a program, or JSON), plain or packed by gzip")
+        return content.decode(text_encoding(content[:HEAD_BYTES]), errors)
+    except OSError as error:
+        raise BadTests(f"cannot read {path}: {error.strerror or error}") from None
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise BadTests(f"cannot read {path}: its {kind} data is damaged ({error})") from None
+    except UnicodeDecodeError as error:
+        raise BadTests(f"cannot read {path}: {error}") from None
 
 
 def read_tests(path: Path) -> list[TestCase]:
     """A JSON list of {input, output, testtype, fn_name}, or {"tests": [...], "fn_name": …}.  Raises BadTests."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadTests(f"cannot read {path}: {error.strerror}") from None
+        content = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise BadTests(f"{path} is not JSON: {error}; expected a list of objects with input and output") from None
     return parse_tests(content, str(path))
@@ -44,11 +68,8 @@ def parse_tests(content: object, where: str) -> list[TestCase]:
 
 def read_program(path: Path) -> str | None:
     """A program's source; from a Markdown response (.md) its code block, None where there is none."""
-    try:
-        # Bytes that are not UTF-8 become lone surrogates, which no compiler accepts: a compile error, not a crash.
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise BadTests(f"cannot read {path}: {error.strerror}") from None
+    # Bytes that are not UTF-8 become lone surrogates, which no compiler accepts: a compile error, not a crash.
+    text = _read_text(path, "surrogateescape")
     return extract_code(text) if path.suffix == ".md" else text
 
 
@@ -59,7 +80,7 @@ def find_programs(path: Path, tests: Path | None) -> list[tuple[str, str | None,
     `code` (or `response`), optionally `name` and `tests`.
     """
     common = read_tests(tests) if tests is not None else None
-    if path.suffix == ".jsonl":
+    if path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz")):
         return _from_lines(path, common)
     files = sorted(p for p in path.iterdir() if p.suffix in (".py", ".md")) if path.is_dir() else [path]
     if not files:
@@ -76,11 +97,8 @@ def find_programs(path: Path, tests: Path | None) -> list[tuple[str, str | None,
 
 def _from_lines(path: Path, common: list[TestCase] | None) -> list[tuple[str, str | None, list[TestCase]]]:
     found = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise BadTests(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, 1):
+    # A line ends in a newline and nowhere else: JSON strings may hold every other separator (U+2028, U+0085, …).
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

@@ -181,8 +181,8 @@ class ContextBuilder:
             if self._safe.count(ids) == wanted:
                 return ids
         raise UserError(
-            f"The statement of problem {problem.id!r} makes special tokens together with the text around it. Remove the "
-            "problem, or set context.trust_statements=true if its data set may use special tokens."
+            f"The statement of problem {problem.id!r} makes special tokens together with the text around it. Remove "
+            "it, or set context.trust_statements=true if its data set may use special tokens."
         )
 
     def _clean(self, demonstration: str, sampled: bool = False) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from sandbox import Judgement, Sandbox, extract_code
+from sdpo.chat_format import ChatFormat
 from sdpo.context import ContextBuilder
+from sdpo.inserted_text import Neutraliser
 from sdpo.recipe import Recipe
 from sdpo.rollout.fleet import Fleet
 from sdpo.rollout.requests import RawRollout, Sampling
@@ -44,6 +46,8 @@ class PendingGroup:
 
 class Generation:
     """Samples responses from the engines and has them judged, for training and for evaluation."""
+
+    _demonstrations: tuple[tuple[int, ...], Neutraliser] | None = None  # how they end; what makes their text safe
 
     def __init__(
         self, recipe: Recipe, contexts: ContextBuilder, tokenizer: Any, fleet: Fleet, sandbox: Sandbox
@@ -99,21 +103,41 @@ class Generation:
         number = int(np.random.SeedSequence(seed).generate_state(1)[0])
         return [self._rollout(prompt, raw) for raw in self.fleet.generate(prompt, n, sampling, number)]
 
+    def evaluation_program(self, rollout: Rollout) -> str | None:
+        """The program that is measured, by the rule of `evaluation.thinking`."""
+        if self.recipe.evaluation.thinking == "official":
+            return extract_code(rollout.text, thinking="official")
+        return self._program(rollout)
+
+    def _program(self, rollout: Rollout) -> str | None:
+        """What was thought is no answer; the rest is searched as it stands."""
+        return extract_code(self.contexts.chat.answer(rollout.text), thinking="official")
+
     async def _rollout(self, prompt: Sequence[int], sampled: Awaitable[RawRollout]) -> Rollout:
         raw = await sampled
         return Rollout(
             prompt_ids=prompt,
             response_ids=raw.response_ids,
-            text=self.tokenizer.decode(raw.response_ids, skip_special_tokens=True),
+            text=self.contexts.chat.decode(raw.response_ids),
             sampler_log_probs=raw.log_probs,
             finish_reason=raw.finish_reason,
             policy_version=raw.policy_version,
         )
 
     def _demonstrated(self, problem: Problem) -> Rollout:
-        """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN."""
-        text = dataset_text(self.recipe.rollout.source, self.recipe.context.column)(problem)
-        ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN.
+
+        It ends as the chat template ends an assistant's turn.  Its thoughts keep their tags; no other special token of
+        its own text may end it before.
+        """
+        if self._demonstrations is None:
+            chat = ChatFormat(self.tokenizer, self.recipe.model.thinking)
+            tags = "".join(tag for pair in chat.thinking_tags for tag in pair)
+            kept = [token for token in chat.turn_tokens.values() if token in tags]
+            self._demonstrations = chat.turn_end, Neutraliser(chat, kept=kept)
+        end, safe = self._demonstrations
+        text = safe.text(dataset_text(self.recipe.rollout.source, self.recipe.context.column)(problem))
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False), *end]
         most = self.recipe.rollout.max_response_tokens
         unknown = np.full(min(len(ids), most), np.nan, np.float32)
         reason = "stop" if len(ids) <= most else "length"
@@ -121,7 +145,7 @@ class Generation:
 
     async def _judge(self, problem: Problem, rollout: Rollout, tests, stop: str) -> Judgement:
         return await self.sandbox.ajudge(
-            extract_code(rollout.text),
+            self._program(rollout),
             tests,
             problem.limits,
             files=problem.files,

@@ -46,7 +46,7 @@ class Neutraliser:
         return text
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where turn tokens stand in `text`, as it is written and as the tokenizer, which may normalise it, reads it."""
+        """Where turn tokens stand in `text`, as it is written and as the tokenizer reads it, which may normalise it."""
         found = [match.span() for match in self._texts.finditer(text)]
         if not found:
             if getattr(self._tokenizer, "is_fast", False):

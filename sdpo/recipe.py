@@ -41,7 +41,11 @@ class ModelSettings(Settings):
 
 class DataSettings(Settings):
     source: Literal["livecodebench", "minicode"] = "livecodebench"
-    path: str | None = Field(None, description="folder or file of LiveCodeBench JSONL; null downloads from the hub")
+    path: str | None = Field(
+        None,
+        description="file of LiveCodeBench rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from "
+        "the hub",
+    )
     release: str | None = Field(
         None,
         description="release_v1 … release_v6: the first N official files; v6: that file; null: all files of data.path, "
@@ -277,8 +281,8 @@ class EvaluationSettings(Settings):
     at_start: bool = True
     thinking: Literal["official", "ignored"] = Field(
         "official",
-        description="official: a program may stand in a thought, LiveCodeBench's own rule; ignored: what was thought is "
-        "no answer, as in training",
+        description="official: LiveCodeBench's own rule, by which a program may stand in a thought; ignored: what was "
+        "thought is no answer, as in training",
     )
     training_problems: bool = Field(False, description="measure the training problems too, on their evaluation tests")
 

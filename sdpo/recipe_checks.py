@@ -6,11 +6,13 @@ Sections on their own are checked where they are declared (`sdpo.recipe`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdpo.recipe import Recipe
 
+ROW_FILES = (".jsonl", ".json", ".parquet", ".gz", ".bz2", ".xz", ".zst")  # a folder has no such ending
 REMOVE = "remove it from the recipe, or set it to null"
 
 
@@ -212,7 +214,7 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ),
     ("data.path", lambda r: r.data.source == "minicode", "with data.source=minicode (its problems are generated)"),
     ("data.release", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
+    ("data.release", lambda r: Path(r.data.path or "").suffix in ROW_FILES, "when data.path is a single file"),
     ("data.window", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("data.exclude_ungradable", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("data.families", lambda r: r.data.source != "minicode", "unless data.source=minicode"),

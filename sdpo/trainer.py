@@ -156,6 +156,8 @@ class Trainer:
                     self.generation.evaluation_verdict,
                     n=self.recipe.evaluation_samples,
                     ks=self.recipe.evaluation.ks,
+                    extract=self.generation.evaluation_program,
+                    thinking=self.recipe.evaluation.thinking,
                     sampling=self.recipe.evaluation.model_dump(include={"temperature", "top_p"}),
                     dataset=f"{self.dataset.name}, {name}",
                     test_split=self.dataset.test_split,

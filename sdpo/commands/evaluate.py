@@ -66,6 +66,8 @@ async def _evaluate(recipe: Recipe, sandbox, console: Console, tokenizer, datase
                 generation.evaluation_verdict,
                 n=recipe.evaluation_samples,
                 ks=recipe.evaluation.ks,
+                extract=generation.evaluation_program,
+                thinking=recipe.evaluation.thinking,
                 sampling=recipe.evaluation.model_dump(include={"temperature", "top_p"}),
                 dataset=dataset.name,
                 test_split=dataset.test_split,
@@ -79,6 +81,7 @@ async def _evaluate(recipe: Recipe, sandbox, console: Console, tokenizer, datase
     console.evaluation({f"eval/{dataset.name}/{key}": value for key, value in evaluation.result.metrics().items()})
     console.message(
         f"Wrote {out}/results.json, and {out}/generations.json for LiveCodeBench's custom evaluator "
-        f"({dataset.name}; tests: {dataset.test_split}, problems: {dataset.problem_split})."
+        f"({dataset.name}; tests: {dataset.test_split}, problems: {dataset.problem_split}, thinking: "
+        f"{recipe.evaluation.thinking})."
     )
     return 0

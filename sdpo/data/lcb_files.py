@@ -1,4 +1,4 @@
-"""Where LiveCodeBench's JSONL files come from: a folder, a file, or the Hugging Face hub."""
+"""Where LiveCodeBench's files come from: a folder, a file, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ HUB_REPOSITORY = "livecodebench/code_generation_lite"
 HUB_REVISION = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
 
 OFFICIAL_FILES = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
+
+# Endings that mark the files of a folder as rows; what they are, their content says.
+KINDS = (
+    (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst"),
+    (".parquet",),
+    (".json", ".json.gz", ".json.bz2", ".json.xz", ".json.zst"),
+)
 
 
 def release_files(release: str) -> tuple[str, ...]:
@@ -40,17 +47,22 @@ def release_files(release: str) -> tuple[str, ...]:
 def find_files(path: str | Path | None = None, release: str | None = None) -> list[Path]:
     """The files to read, in reading order.
 
-    With `path`, a JSONL file or a folder: the file, or the release's files in the folder, or without a release all
-    `*.jsonl` in it, numbers in their names counted as numbers.  Without `path` the release is fetched from the hub, or
-    taken from its cache.  UserError says what is missing.
+    With `path`, a file or a folder: the file, or the release's files in the folder, or without a release all files in
+    it of the first of KINDS that it has, numbers in their names counted as numbers.  Without `path` the release is
+    fetched from the hub, or taken from its cache.  UserError says what is missing.
     """
     if path is None:
         return [_from_hub(name) for name in release_files(release or "release_latest")]
     path = Path(path).expanduser()
     if path.is_file():
+        if release is not None:
+            raise UserError(
+                f"data.release={release} has no effect when data.path is the single file {path}.  Set it to null, or "
+                "give the folder of the official files."
+            )
         return [path]
     if not path.is_dir():
-        raise UserError(f"There is no folder or file {path}.  Set data.path to LiveCodeBench's JSONL files.")
+        raise UserError(f"There is no folder or file {path}.  Set data.path to LiveCodeBench's files.")
     if release is not None:
         files = [path / name for name in release_files(release)]
         if missing := [file.name for file in files if not file.is_file()]:
@@ -59,14 +71,16 @@ def find_files(path: str | Path | None = None, release: str | None = None) -> li
                 f"Fetch the files with `hf download {HUB_REPOSITORY} --repo-type dataset --local-dir {path}`."
             )
         return files
-    files = sorted(path.glob("*.jsonl"), key=_natural)
-    if not files:
-        raise UserError(f"{path} holds no .jsonl file.  Set data.path to LiveCodeBench's JSONL files.")
-    return files
+    for kind in KINDS:
+        if files := [file for ending in kind for file in path.glob(f"*{ending}")]:
+            return sorted(files, key=_natural)
+    raise UserError(
+        f"{path} holds no .jsonl file, no .parquet and no .json either.  Set data.path to LiveCodeBench's files."
+    )
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.stem)]
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name.split(".")[0])]
 
 
 def _from_hub(name: str) -> Path:

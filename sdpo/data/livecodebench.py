@@ -1,16 +1,15 @@
-"""LiveCodeBench and everything in its format: JSONL files → Dataset.
+"""LiveCodeBench and everything in its format: files of rows → Dataset.
 
-Files are read line by line, and the tests of a row are unpacked only if its contest date is asked for: the official
+Files are read row by row, and the tests of a row are unpacked only if its contest date is asked for: the official
 files are gigabytes, of which a date window needs a few percent.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sandbox import Limits, TestCase
 from sdpo.data.lcb_files import find_files
@@ -22,10 +21,10 @@ from sdpo.data.lcb_rows import (
     check_functional,
     decode_metadata,
     decode_tests,
-    why_not_json,
 )
 from sdpo.data.question import Question
 from sdpo.data.report import BadRowReport, DataReport
+from sdpo.data.row_files import Progress, read_rows
 from sdpo.data.splits import Dataset, make_dataset
 from sdpo.data.window import V6_QUESTIONS, V6_WINDOW, DateWindow, contest_moment
 from sdpo.errors import UserError
@@ -41,10 +40,6 @@ UNGRADABLE = {
     ),
     **dict.fromkeys(("abc350_c", "arc189_a"), "wrong tests"),
 }
-
-MAX_LINE_BYTES = MAX_TEST_BYTES
-
-Progress = Callable[[str, int, int], None]  # file name, bytes read of it, its size
 
 
 def load_livecodebench(
@@ -64,7 +59,8 @@ def load_livecodebench(
 ) -> Dataset:
     """Problems of LiveCodeBench, or of anything written in its format.
 
-    `path` is a JSONL file or a folder of them; without it the official files come from the Hugging Face hub.
+    `path` is a file of rows (`sdpo.data.row_files`) or a folder of them; without it the official files come from the
+    Hugging Face hub.
     `release` names official files (`lcb_files.release_files`), `window` the contest dates [from, to).  `max_bad_rows`
     is the fraction of rows that may be unusable; a single one never stops a run, unless the fraction is 0.  The splits
     are those of `sdpo.data.splits`.  UserError for whatever the user can mend; bad rows that did not stop the run are
@@ -109,7 +105,7 @@ def read_questions(
     """The usable rows of the files in order, as questions; `report` receives counts and bad rows."""
     seen: dict[str, str] = {}
     for file in files:
-        for line, row in _rows(file, progress):
+        for unit, number, row in read_rows(file, progress):
             report.rows += 1
             try:
                 if isinstance(row, BadRow):
@@ -121,9 +117,9 @@ def read_questions(
                 if question.id in seen:
                     raise BadRow(f"problem {question.id} was already in {seen[question.id]}")
             except BadRow as reason:
-                report.bad_rows.append(BadRowReport(file.name, line, str(reason)))
+                report.bad_rows.append(BadRowReport(file.name, number, str(reason), unit))
             else:
-                seen[question.id] = f"{file.name}, line {line}"
+                seen[question.id] = f"{file.name}, {unit} {number}"
                 yield question
 
 
@@ -178,50 +174,6 @@ def _moment(row: dict[str, str]):
         raise BadRow("contest_date is missing") from None
     except (TypeError, ValueError):
         raise BadRow(f"contest_date {row['contest_date']!r} is not an ISO 8601 date") from None
-
-
-def _rows(path: Path, progress: Progress | None) -> Iterator[tuple[int, dict[str, str] | BadRow]]:
-    """Line number and JSON object, or what is wrong with the line.  Blank lines are no rows."""
-    size = path.stat().st_size
-    done = 0
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(_lines(file), start=1):
-                done = file.tell()
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                    _refuse_pointer(path, line)
-                if line.strip():
-                    yield number, _parse(line)
-                if progress:
-                    progress(path.name, done, size)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).  Check the file and its permissions.") from error
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines of at most MAX_LINE_BYTES; of a longer one its beginning, without a newline."""
-    while line := file.readline(MAX_LINE_BYTES):
-        yield line
-        while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            line = file.readline(MAX_LINE_BYTES)
-
-
-def _parse(line: bytes) -> dict[str, str] | BadRow:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        if len(line) == MAX_LINE_BYTES:
-            return BadRow(f"the row is longer than {MAX_LINE_BYTES:,} bytes")
-        if not line.endswith(b"\n"):
-            return BadRow("the file ends in the middle of a row; its download was probably cut off")
-        return BadRow(f"the row is not JSON ({why_not_json(error)})")
-    return row if isinstance(row, dict) else BadRow(f"the row is a JSON {type(row).__name__}, not an object")
-
-
-def _refuse_pointer(path: Path, line: bytes) -> None:
-    if line.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path} is a Git LFS pointer, not the data.  Run `git lfs pull` in its repository.")
 
 
 def _check_bad_rows(report: DataReport, limit: float) -> None:

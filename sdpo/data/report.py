@@ -13,9 +13,10 @@ class BadRowReport:
     file: str
     line: int  # counted from 1
     reason: str
+    unit: str = "line"  # or "row", where rows are no lines
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
+        return f"{self.file}, {self.unit} {self.line}: {self.reason}"
 
 
 @dataclass

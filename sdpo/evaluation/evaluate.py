@@ -43,7 +43,8 @@ async def evaluate(
     *,
     n: int,
     ks: Sequence[int] = (1,),
-    extract: Callable[[str], str | None] = extract_code,
+    extract: Callable[[Rollout], str | None] = lambda rollout: extract_code(rollout.text, thinking="official"),
+    thinking: str = "official",
     sampling: Mapping[str, Any] | None = None,
     dataset: str = "",
     test_split: str = "",
@@ -54,8 +55,10 @@ async def evaluate(
     """`n` samples of every problem, judged, as pass@k for each of `ks`.
 
     `generate(problem, n)` returns n rollouts (for greedy decoding n is 1); `judge(problem, code)` runs the evaluation
-    tests, all of which have to pass.  At most `concurrency` problems are in flight.  Whatever either raises ends the
-    evaluation at once, with that error, after everything still running was cancelled; so does cancelling it.
+    tests, all of which have to pass.  `extract(rollout)` finds the program (None: there is none), and `thinking` names
+    the rule by which it does, for the results (`evaluation.thinking` of a recipe).  At most `concurrency` problems are
+    in flight.  Whatever either raises ends the evaluation at once, with that error, after everything still running was
+    cancelled; so does cancelling it.
     """
     if not problems:
         raise UserError("There is no problem to evaluate on.")
@@ -78,7 +81,7 @@ async def evaluate(
             rollouts = tuple(await generate(problem, n))
             if len(rollouts) != n:
                 raise ValueError(f"generate returned {len(rollouts)} rollouts for {problem.id}, not {n}")
-            codes = tuple(extract(rollout.text) for rollout in rollouts)
+            codes = tuple(extract(rollout) for rollout in rollouts)
             judgements = await _all([verdict(problem, code) for code in codes])
         return Answers(problem, rollouts, codes, tuple(judgements))
 
@@ -91,6 +94,7 @@ async def evaluate(
         test_split=test_split,
         problem_split=problem_split,
         sampling=dict(sampling or {}),
+        thinking=thinking,
         policy_version=versions.pop() if len(versions) == 1 else None,
     )
     return Evaluation(result, collected)

@@ -45,6 +45,7 @@ class EvaluationResult:
     test_split: str = ""
     problem_split: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    thinking: str = "official"  # the rule by which programs were found in responses, `evaluation.thinking` of a recipe
     policy_version: int | None = None  # the only one that answered; None if it changed during the evaluation
     seed: int = 0  # of the bootstrap
 

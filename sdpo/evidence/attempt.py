@@ -114,7 +114,7 @@ def _note(folder: Path, started: str, elapsed_s: float, status: int) -> None:
 def attempts(folder: Path) -> list[dict[str, Any]]:
     """What `attempt` noted, in order."""
     path = folder / ATTEMPTS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text().split("\n") if line] if path.is_file() else []
 
 
 def changed_files() -> list[str]:

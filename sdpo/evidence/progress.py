@@ -91,7 +91,7 @@ def _last_step(folder: Path) -> int:
     try:
         with (folder / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 16384))
-            lines = file.read().splitlines()
+            lines = file.read().rstrip(b"\n").split(b"\n")
         return int(json.loads(lines[-1])["step"])
     except (OSError, ValueError, KeyError, IndexError):
         return 0

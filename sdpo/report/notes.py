@@ -39,6 +39,7 @@ def warnings(loaded: Sequence[Run]) -> list[str]:
         notes.append("None of the runs has evaluated yet: there is no pass@k.")
     for what, consequence, values in (
         ("profiles", "their numbers are not comparable", [run.info.profile for run in runs]),
+        ("evaluation.thinking", "their pass rates are not comparable", [run.thinking for run in runs]),
         ("hardware", "their wall clock is not comparable", [run.info.hardware for run in runs]),
         ("commits", "a difference may come from the code", [run.info.commit for run in runs]),
     ):

@@ -82,6 +82,7 @@ class ScoreRow:
 @dataclass(frozen=True)
 class ScoreTable:
     dataset: str
+    thinking: str  # the rule by which programs were found in responses; several where runs differ
     columns: list[str]
     rows: list[ScoreRow]
 
@@ -99,6 +100,7 @@ def _mean_text(found: Sequence[Measured]) -> str:
 def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
     """A table per data set: a row per run, and a row with mean (least … greatest) for labels with several runs."""
     metrics = pass_at_k(runs)
+    thinking = " / ".join(dict.fromkeys(run.thinking for run in runs))
     tables = []
     for dataset in dict.fromkeys(metric.dataset for metric in metrics):
         own = [metric for metric in metrics if metric.dataset == dataset]
@@ -115,7 +117,7 @@ def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
                 rows.append(ScoreRow(display(label), str(run.info.seed), f"{run.generations:,}", scores))
             if len(members) > 1:
                 rows.append(_mean_row(label, members, own))
-        tables.append(ScoreTable(names.dataset_title(dataset), [metric.title for metric in own], rows))
+        tables.append(ScoreTable(names.dataset_title(dataset), thinking, [metric.title for metric in own], rows))
     return tables
 
 

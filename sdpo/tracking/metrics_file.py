@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -29,7 +30,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
     rows: list[dict[str, Any]] = []
     end = position = 0
     bad: int | None = None
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(io.BytesIO(path.read_bytes()), start=1):
         position += len(line)
         try:
             row = json.loads(line) if line.endswith(b"\n") else None

@@ -117,7 +117,7 @@ class _Checkpoint:
         if problem.solution is None:
             return []
         response = fenced(problem.solution)
-        return [[*self.tokenizer.encode(response, add_special_tokens=False), self.tokenizer.eos_token_id]]
+        return [[*self.tokenizer.encode(response, add_special_tokens=False), *self.builder.chat.turn_end]]
 
     def _tokens(self, taught: list[_Taught]) -> dict[str, Any]:
         """Divergence by token class, agreement with the diff, and examples."""
