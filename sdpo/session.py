@@ -138,7 +138,7 @@ def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[s
         project=recipe.tracking.project,
         group=recipe.recipe,
         name=recipe.name,
-        tags=[recipe.algorithm.label, recipe.profile],
+        tags=[recipe.algorithm.label, recipe.profile, f"thinking: {recipe.evaluation.thinking}"],
         config=settings,
         mode=recipe.tracking.wandb,
         run_id=folder.info.wandb_id,

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from sandbox import Judgement, Sandbox, TestCase, Verdict
+from sandbox import Judgement, Sandbox, TestCase, Verdict, extract_code
 from sdpo.errors import UserError
 from sdpo.evaluation import evaluate, export_generations
 from sdpo.types import Problem, Rollout
@@ -80,6 +80,17 @@ async def test_results_keep_the_order_of_problems_and_samples():
     for answers in evaluation.answers:
         assert [r.text for r in answers.rollouts] == texts[answers.problem.id]
         assert [j.passed for j in answers.judgements] == ["right" in code for code in answers.codes]
+
+
+async def test_a_draft_in_a_thought_counts_by_the_rule_that_the_result_names(tmp_path):
+    """LiveCodeBench's own rule, the default, looks into thoughts; `evaluation.thinking=ignored` does not."""
+    texts = {"a": [f"<think>{fenced('right')}", f"<think>{fenced('wrong')}</think>{fenced('right')}"]}
+    official = (await evaluate([problem("a")], answering(texts), by_text, n=2)).result
+    rule = {"extract": lambda rollout: extract_code(rollout.text), "thinking": "ignored"}
+    ignored = (await evaluate([problem("a")], answering(texts), by_text, n=2, **rule)).result
+    assert [(r.thinking, r.problems[0].c) for r in (official, ignored)] == [("official", 2), ("ignored", 1)]
+    ignored.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["thinking"] == "ignored"
 
 
 async def test_greedy_is_one_sample():

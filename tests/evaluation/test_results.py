@@ -61,6 +61,12 @@ def test_stored_and_read_back(tmp_path):
     assert stored["estimates"]["hard"]["pass@4"]["value"] == RESULT.by_difficulty["hard"][4].value
 
 
+def test_a_result_from_before_thoughts_were_told_apart_followed_the_official_rule():
+    stored = RESULT.to_json()
+    del stored["thinking"]
+    assert EvaluationResult.from_json(stored).thinking == "official"
+
+
 def test_something_else_is_no_result(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         EvaluationResult.load(tmp_path / "missing.json")

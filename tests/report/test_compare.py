@@ -174,6 +174,20 @@ def test_what_makes_runs_less_than_comparable_is_said(make_run, runs_dir: Path):
     assert len(notices) == 4
 
 
+@pytest.mark.parametrize("rules", [("official", "official"), ("ignored", "ignored"), ("official", "ignored")])
+def test_the_rule_for_thoughts_is_named_and_two_rules_are_not_comparable(make_run, runs_dir: Path, rules):
+    runs = [
+        make_run(algorithm, brief=True, settings={"evaluation": {"thinking": rule}})
+        for algorithm, rule in zip(("sdpo", "grpo"), rules, strict=True)
+    ]
+    out = compare(runs, runs_dir / "out")
+    named = " / ".join(dict.fromkeys(rules))
+    assert f"Thinking: {named} (" in out.read_text()
+    assert {table["thinking"] for table in json.loads((runs_dir / "out" / "data.json").read_text())["scores"]} == {named}
+    differ = "The runs differ in evaluation.thinking (official | ignored): their pass rates are not comparable."
+    assert (differ in Page(out).notices) == (len(set(rules)) == 2)
+
+
 def test_two_settings_of_one_algorithm_are_compared_by_label(make_run, runs_dir: Path):
     runs = [make_run(name=name, settings={"teacher": name}, brief=True) for name in ("ema", "frozen")]
     with pytest.raises(UserError, match="sdpo with seed 0"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 
 import pytest
 
 from sandbox.__main__ import main
+from sandbox.testfile import find_programs
 
 TESTS = [{"input": "1", "output": "2"}, {"input": "5", "output": "6"}]
 ADD = "print(int(input()) + 1)\n"
@@ -130,3 +133,51 @@ def test_doctor_tells_the_level_and_that_it_works(capsys):
     assert report["level"] in ("namespaces", "landlock", "seccomp") and report["works"]
     assert main(["doctor"]) == 0
     assert f"isolation: {report['level']}" in capsys.readouterr().out
+
+
+def _row(text: str) -> str:
+    row = {"code": f"print('a{text}b')", "tests": [{"input": "", "output": f"a{text}b"}]}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize("character", "\u2028\u2029\x85\xa0\u200b")
+def test_a_line_ends_in_a_newline_and_nowhere_else(folder, character):
+    (folder / "p.jsonl").write_text(_row(character) * 2, encoding="utf-8")
+    programs = find_programs(folder / "p.jsonl", None)
+    assert [code for _, code, _ in programs] == [f"print('a{character}b')"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("p.jsonl", lambda text: text.replace("\n", "\r\n").encode("utf-8-sig")),
+        ("p.jsonl", lambda text: text.encode("utf-16")),
+        ("p.jsonl", lambda text: gzip.compress(text.encode())),
+        ("p.jsonl.gz", lambda text: gzip.compress(text.encode())),
+        ("p.jsonl.xz", lambda text: lzma.compress(text.encode("utf-32"))),
+    ],
+)
+def test_packed_and_differently_encoded_lines_are_read(folder, name, pack):
+    (folder / name).write_bytes(pack(_row("\u2028ä")))
+    assert [code for _, code, _ in find_programs(folder / name, None)] == ["print('a\u2028äb')"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PAR1" + bytes(50), "is a Parquet file"),
+        (b"PK\x03\x04" + bytes(50), "is a zip file"),
+        (gzip.compress(_row("x").encode())[:-9], "its gzip data is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["p.jsonl", "p.py", "tests.json"])
+def test_a_file_of_another_kind_is_refused_by_what_it_is(folder, capsys, name, content, words):
+    (folder / "p.py").write_text(ADD)
+    (folder / name).write_bytes(content)
+    assert _judge(folder, "p.jsonl" if name == "p.jsonl" else "p.py") == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_draft_in_a_thought_is_no_program(folder):
+    (folder / "p.md").write_text(f"<think>\n```python\n{ADD}```\n")
+    assert find_programs(folder / "p.md", folder / "tests.json")[0][1] is None
