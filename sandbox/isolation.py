@@ -122,7 +122,11 @@ class Hardening:
 
     def __init__(self, found: Found, readable: list[str], listable: list[str]) -> None:
         self._users, self._first_user = found.users, found.first_user
-        self._filter = seccomp.Filter(read_only=not found.landlock_abi) if found.level != "none" else None
+        self._filter = self.last_filter = None  # the latter is for the child to add once its limits are set
+        if found.level != "none":
+            # Before its third version, Landlock does not see O_TRUNC.
+            self._filter = seccomp.Filter(read_only=found.landlock_abi < 3)
+            self.last_filter = seccomp.LastFilter()
         self._ruleset = -1
         if found.level != "none" and found.landlock_abi:
             self._ruleset = landlock.create_ruleset(readable + _READABLE_DEVICES, listable, _WRITABLE_DEVICES)

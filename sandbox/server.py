@@ -148,7 +148,10 @@ class _Server:
         self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)
-        child.live(files.connection, files.reports, self._prelude, self._base_bytes, self._hardening.own_users)
+        hardening = self._hardening
+        child.live(
+            files.connection, files.reports, self._prelude, self._base_bytes, hardening.own_users, hardening.last_filter
+        )
 
 
 class _Files:

@@ -58,7 +58,10 @@ class Child:
 
     def ready(self) -> bool:
         """Read the greeting, which carries the process id as seen from here.  False: the child has died instead."""
-        data, ancillary, *_ = self.connection.recvmsg(1, socket.CMSG_SPACE(12))
+        try:
+            data, ancillary, *_ = self.connection.recvmsg(1, socket.CMSG_SPACE(12))
+        except ConnectionError:
+            return False
         if data != wire.READY:
             return False
         for level, kind, content in ancillary:
@@ -77,6 +80,21 @@ class Child:
             return time.clock_gettime((~self.process_id << 3) | 2)  # the kernel's clock id of another process
         except OSError:
             return None
+
+    def waited_s(self) -> float:
+        """Seconds in which threads of the process were ready to run and had no core, all in all."""
+        waited_ns = 0
+        try:
+            threads = os.listdir(f"/proc/{self.process_id}/task")
+        except OSError:
+            return 0.0
+        for thread in threads:
+            try:
+                with open(f"/proc/{self.process_id}/task/{thread}/schedstat", "rb", buffering=0) as file:
+                    waited_ns += int(file.read(128).split()[1])
+            except (OSError, IndexError):  # it has just ended; or the kernel does not count this
+                continue
+        return waited_ns / 1e9
 
     def new_reports(self) -> bytes:
         """Some of what has been written since; b"" for nothing, also from a child that has gone."""
