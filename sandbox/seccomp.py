@@ -57,8 +57,8 @@ _ALLOWED = {
     "rt_sigpending": (127, 136), "rt_sigsuspend": (130, 133), "rt_sigtimedwait": (128, 137), "pause": (34, -1),
     "alarm": (37, -1), "getitimer": (36, 102), "setitimer": (38, 103), "restart_syscall": (219, 128),
     "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "getrusage": (98, 165), "getrlimit": (97, 163),
-    "setrlimit": (160, 164), "times": (100, 153), "getcpu": (309, 168), "set_robust_list": (273, 99), "set_tid_address": (218, 96),
-    "rseq": (334, 293), "arch_prctl": (158, -1), "fsync": (74, 82), "fdatasync": (75, 83),
+    "setrlimit": (160, 164), "times": (100, 153), "getcpu": (309, 168), "set_robust_list": (273, 99),
+    "set_tid_address": (218, 96), "rseq": (334, 293), "arch_prctl": (158, -1), "fsync": (74, 82), "fdatasync": (75, 83),
 }  # fmt: skip
 _CLONE, _CLONE3, _KILL_CALL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
 _PRCTL, _PRLIMIT64, _IOCTL, _SOCKETPAIR = (157, 167), (302, 261), (16, 29), (53, 199)

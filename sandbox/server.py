@@ -59,9 +59,9 @@ def main(control_fd: int, settings: dict) -> None:
     _Server(control, prelude, base_bytes, hardening).serve()
 
 
-def _die_with(parent: int) -> None:
+def _die_with(parent: int | None) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if parent is not None and os.getppid() != parent:
         os._exit(0)  # the parent died before the line above
 
 

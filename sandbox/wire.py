@@ -1,7 +1,8 @@
 """Messages between the judge, the fork server and the children.
 
 Towards a child: one marshalled tuple (trusted data, fast).  From a child: a JSON header, then raw output and the text
-of a returned value (its length is the header's "v"), since nothing that a child sends may build an object of its choice.
+of a returned value (its length is the header's "v"), since nothing that a child sends may build an object of its
+choice.
 """
 
 from __future__ import annotations

@@ -135,15 +135,25 @@ class Child:
 class Zygote:
     """A running fork server.  Must be created by a thread that outlives it: the server dies with that thread."""
 
-    def __init__(self, isolation: str, packages: tuple[str, ...]) -> None:
+    def __init__(self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = ()) -> None:
+        """outer: a command that runs the rest of its command line behind a wall of its own."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
-            "parent": os.getpid(),
+            "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
             "isolation": isolation,
             "packages": packages,
             "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
         }
-        command = [sys.executable, "-I", "-S", "-B", str(_BOOTSTRAP), str(theirs.fileno()), json.dumps(settings)]
+        command = [
+            *outer,
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            str(_BOOTSTRAP),
+            str(theirs.fileno()),
+            json.dumps(settings),
+        ]
         try:
             self.process = subprocess.Popen(
                 command,
