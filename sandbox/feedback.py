@@ -30,7 +30,7 @@ def render_feedback(judgement: Judgement) -> str:
 
 
 def error_line(test: TestResult, limit: int) -> str:
-    """`KeyError: 3`: the exception's type and its text.  The type is a word of ours only where it is called as one is."""
+    """`KeyError: 3`: the exception's type and its text.  One that is not named like Python's is not ours."""
     kind, text = test.exception_type or "Error", test.message or ""
     known = isinstance(getattr(builtins, kind, None), type) or _LIKE_AN_EXCEPTION.fullmatch(kind)
     return sanitize_inline(f"{kind}: {text}", limit) if known else sanitize(f"{kind}: {text}", limit)

@@ -1,9 +1,9 @@
 """Make a program's own text harmless in a prompt, by what it looks like rather than by a list of names.
 
-Two things could pass for something else: a *token* with a meaning of its own (`<|im_end|>`, `[TOOL_CALLS]`, three backticks)
-and a *line* that reads like one of ours, or like a speaker's (`Verdict: accepted`, `### Instruction:`, `assistant`).  A
-token is broken by a space behind its first character, a line is quoted with "> ".  Numbers, grids, lists, comparisons
-and single words, which is what programs print, look like neither and stay as they are.
+Two things could pass for something else: a *token* with a meaning of its own (`<|im_end|>`, `[TOOL_CALLS]`, three
+backticks) and a *line* that reads like one of ours, or like a speaker's (`Verdict: accepted`, `### Instruction:`,
+`assistant`).  A token is broken by a space behind its first character, a line is quoted with "> ".  Numbers, grids,
+lists, comparisons and single words, which is what programs print, look like neither and stay as they are.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _STRUCTURAL = frozenset("`<>[]{}|#~")
 _WORD_BOUNDARY = "\u2581"  # "▁": a space to a SentencePiece tokenizer
 _SPEAKERS = "system|user|assistant|human|model|tool|developer|function|observation|ai|bot"
 _OURS = (
-    "correct|feedback|solution|solved|runtime error|time limit|memory limit|output limit|wrong answer|test case|last executed"
-    "|input|output|expected|verdict|accepted|passed|failed|judge|instruction|response|answer|question|problem|reward|score"
+    "correct|feedback|solution|solved|runtime error|time limit|memory limit|output limit|wrong answer|test case"
+    "|last executed|input|output|expected|verdict|accepted|passed|failed|judge|instruction|response|answer|question"
+    "|problem|reward|score"
 )
 _WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?"
 _LINE_OF_OURS = re.compile(
