@@ -10,6 +10,7 @@ import socket
 from . import failure, modules, wire
 from .modules import PROGRAM_FILE
 from .runner import Program
+from .seccomp import LastFilter
 
 _RING_S = 0.005  # the judge hears of a series at least this often
 _PIECE = 1 << 16  # bytes of a report for which there is no room at once
@@ -40,11 +41,19 @@ def rehearse(prelude: dict[str, object]) -> None:
 
 
 def live(
-    connection: socket.socket, reports: socket.socket, prelude: dict[str, object], base_bytes: int, own_user: bool
+    connection: socket.socket,
+    reports: socket.socket,
+    prelude: dict[str, object],
+    base_bytes: int,
+    own_user: bool,
+    last_filter: LastFilter | None,
 ) -> None:
-    """own_user: no other process shares this user id, so that the kernel's count of its processes is the program's."""
+    """own_user: no other process shares this user id, so that the kernel's count of its processes is the program's.
+
+    last_filter: installed once the limits are set; None where nothing isolates.
+    """
     connection.sendall(wire.READY)
-    _Child(connection, reports, prelude, base_bytes, own_user).judge()
+    _Child(connection, reports, prelude, base_bytes, own_user, last_filter).judge()
     connection.recv(1)  # the judge reads the CPU clock of this process before it ends it
 
 
@@ -56,9 +65,10 @@ class _Child:
         prelude: dict[str, object],
         base_bytes: int = 0,
         own_user: bool = False,
+        last_filter: LastFilter | None = None,
     ) -> None:
         self._connection, self._reports, self._prelude = connection, reports, prelude
-        self._base_bytes, self._own_user = base_bytes, own_user
+        self._base_bytes, self._own_user, self._last_filter = base_bytes, own_user, last_filter
 
     def judge(self) -> None:
         """Take one job and report each of its tests."""
@@ -100,6 +110,8 @@ class _Child:
                 del wanted[resource.RLIMIT_NPROC]
         for which, value in wanted.items():
             resource.setrlimit(which, (value, value if cpu_s is not None else resource.getrlimit(which)[1]))
+        if self._last_filter is not None:
+            self._last_filter.install()
 
 
 class _Outbox:

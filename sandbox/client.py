@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed, wait
 from types import TracebackType
 
+from . import linux
 from .engine import Engine
 from .levels import LEVELS
 from .types import Job, Judgement, Limits, Stop, TestCase
@@ -25,8 +26,11 @@ class Sandbox:
     """Runs and judges untrusted Python programs.
 
     workers: programs that run at the same time (default: the CPUs that this process may use).
-    isolation: "auto" takes the strongest of "namespaces", "landlock", "seccomp" that this machine offers and refuses to
-        start below the last one; a level by name is had or refused (`IsolationUnavailable`); "none" is no protection.
+    isolation: "auto" takes "namespaces" or else "landlock" and refuses to start where this machine offers neither; a
+        level by name is had or refused (`IsolationUnavailable`).  At "seccomp" programs read what your user can read
+        (memory excepted: this process can then not be traced any more); "none" is no protection.
+    outer: a command to put before the fork server, as one more wall: `["bwrap", …]`.  It must start what follows it on
+        this machine with its descriptors; see docs/sandbox.md for one that was tried.
     packages: what programs may import beside the standard library, where it is installed.
     pool: children kept ready (default: 16 per worker); each costs about 3 MB and 5 of half the descriptors that this
         process may open (`ulimit -n`), which bounds their number.
@@ -41,6 +45,7 @@ class Sandbox:
         isolation: str = "auto",
         pool: int | None = None,
         packages: Sequence[str] = PACKAGES,
+        outer: Sequence[str] = (),
     ) -> None:
         if isolation != "auto" and isolation not in LEVELS:
             raise ValueError(f"isolation must be one of {('auto', *LEVELS)}, it is {isolation!r}")
@@ -52,14 +57,21 @@ class Sandbox:
         self._engine = Engine(
             self.workers,
             min(pool or _POOL_PER_WORKER * self.workers, max(most, 1)),
-            lambda: Zygote(isolation, tuple(packages)),
+            lambda: Zygote(isolation, tuple(packages), tuple(outer)),
         )
         self.report = self._engine.started.result()
+        if self.report["level"] == "seccomp":  # programs of the same user could read the expected outputs in memory
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
     @property
     def idle(self) -> int:
         """Children that wait for a program right now."""
         return self._engine.idle
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """`judged`: programs so far; `sandbox_errors`: those among them on which the sandbox itself failed."""
+        return dict(self._engine.counts)
 
     def __enter__(self) -> Sandbox:
         return self

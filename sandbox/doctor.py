@@ -9,7 +9,7 @@ from .types import TestCase
 MEANING = {
     "namespaces": "user, mount, network, pid, IPC and host-name namespaces + Landlock + seccomp",
     "landlock": "Landlock + seccomp",
-    "seccomp": "seccomp only: programs can read what this user can read, but write nothing",
+    "seccomp": "seccomp only: programs can read what this user can read, but write nothing; never chosen by auto",
     "none": "none",
 }
 

@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
 
 from . import wire
-from .errors import SandboxError
+from .errors import BadTests, IsolationUnavailable, SandboxError
+from .run import Run
 from .task import Task, inputs_of, result_of_exit, result_of_report, time_limit
-from .types import Job, Judgement, TestCase, check_job
+from .types import Job, Judgement, Verdict, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
-_HEADER_ALLOWANCE = 1 << 20
 _SEND_TIMEOUT_S = 10.0
 _DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
 _STILLBORN = 100  # in a row: children that died before they could take a program
-_ZYGOTE_RESTARTS = 3  # in a row, without a single child in between
+_ZYGOTE_RESTARTS = 8  # in a row, without a single child in between
+_SUSPICIOUS = 2  # deaths of one program; from then on it runs alone
+_WORTH_A_WARNING = 0.01  # of all judgements: sandbox errors
 
-
-class Run:
-    """One child at work on one task."""
-
-    def __init__(self, child: Child, task: Task, tests: Sequence[TestCase]) -> None:
-        self.child = child
-        self.task = task
-        self.tests = tests
-        self.position = 0  # of the running test among them
-        self.heard = False  # anything from the child
-        limit = task.job.limits.output_kb * 1024
-        self.reader = wire.ReportReader(6 * limit + _HEADER_ALLOWANCE, limit + 1)
-        self.begin_test()
-
-    def begin_test(self, ended: wire.Report | None = None) -> None:
-        """ended: the test of a series before this one."""
-        if ended is None:
-            self.cpu_began, self.began = self.child.cpu_time_s() or 0.0, time.monotonic()
-        else:  # the child is ahead of us, and a program that passed the screen cannot have forged its clocks
-            self.cpu_began, self.began = ended.cpu_clock_s, ended.clock_s
-        limits = self.task.job.limits
-        self.next_check = self.began + min(limits.cpu_time_s, limits.wall_s)
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the test; 0 once the process is gone (its exit status brings the true figure)."""
-        now = self.child.cpu_time_s()
-        return 0.0 if now is None else now - self.cpu_began
-
-    def output(self) -> bytes:
-        return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)
+log = logging.getLogger("sandbox")
 
 
 class Engine:
@@ -79,6 +53,9 @@ class Engine:
         self._server: Zygote | None = None
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
+        self._deaths = 0  # of children and servers, none of them by our hand
+        self._warned = 0  # sandbox errors at the last warning
+        self.counts = {"judged": 0, "sandbox_errors": 0}
         self.started: Future[dict] = Future()
         self._thread = threading.Thread(target=self._run, name="sandbox-engine", daemon=True)
         self._thread.start()
@@ -142,8 +119,7 @@ class Engine:
         for child in self._children.values():
             child.close()
         for task in tasks:
-            if not task.future.done():
-                task.future.set_exception(failure)
+            _fail(task, failure)
         self._selector.close()
         os.close(self._wake)
 
@@ -169,7 +145,7 @@ class Engine:
             key.data()
         now = time.monotonic()
         for run in [run for run in self._runs.values() if run.next_check <= now]:
-            self._check_time(run)
+            self._guarded(run, self._check_time)
         self._assign()
 
     def _on_wake(self) -> None:
@@ -182,10 +158,13 @@ class Engine:
 
     def _assign(self) -> None:
         while self._waiting and self._idle and len(self._runs) < self._workers:
+            # A program that may be what kills children, or the fork server with all of them, runs alone.
+            suspects = (self._waiting[0], *(run.task for run in self._runs.values()))
+            if self._runs and any(task.deaths >= _SUSPICIOUS for task in suspects):
+                break
             task = self._waiting.popleft()
-            if task.next_test == 0 and task.deaths == 0 and not task.future.set_running_or_notify_cancel():
-                continue
-            self._start(self._idle.popleft(), task)
+            if task.began or task.future.set_running_or_notify_cancel():
+                self._begin(self._idle.popleft(), task)
         if not self._waiting and not self._runs:  # the last program must not wait for the burials, either
             for child in self._retired:
                 child.kill()
@@ -206,6 +185,21 @@ class Engine:
                 self._server.request(min(left, _FORKS_IN_A_ROW), rehearse=not busy)
         except OSError:
             pass  # the server is gone; its socket says so in the next turn
+
+    def _begin(self, child: Child, task: Task) -> None:
+        """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
+        if not task.began:
+            task.began, task.deaths_before = True, self._deaths
+        try:
+            self._start(child, task)
+        except Exception as error:
+            self._runs.pop(child.slot, None)
+            self._unregister(child)
+            child.kill()
+            kind = SandboxError if isinstance(error, OSError | MemoryError) else BadTests
+            failure = kind(f"the program could not be handed over: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            _fail(task, failure)
 
     def _start(self, child: Child, task: Task) -> None:
         job, limits, tests = task.job, task.job.limits, task.next_tests()
@@ -241,7 +235,7 @@ class Engine:
             self._on_server_death()
 
     def _on_server_death(self) -> None:
-        self._restarts += 1
+        self._deaths += 1
         runs = list(self._runs.values())
         self._selector.unregister(self._server.control)
         for child in self._children.values():
@@ -251,10 +245,21 @@ class Engine:
         self._forget_children()
         for run in runs:
             self._worker_died(run.task, "the fork server died")
-        if self._restarts > _ZYGOTE_RESTARTS:
-            raise SandboxError(f"the fork server died {self._restarts} times in a row; see `python -m sandbox doctor`")
-        self._server = self._start_server()
+        self._server = self._restarted()
         self._register_server()
+
+    def _restarted(self) -> Zygote:
+        while True:
+            self._restarts += 1
+            if self._restarts > _ZYGOTE_RESTARTS:
+                many = f"the fork server died {self._restarts} times in a row"
+                raise SandboxError(f"{many}; see `python -m sandbox doctor`")
+            try:
+                return self._start_server()
+            except IsolationUnavailable:
+                raise
+            except SandboxError as error:  # killed while it started, perhaps
+                log.warning("%s; trying again", error)
 
     def _on_child(self, child: Child) -> None:
         if child.closed:  # by an event before this one in the same turn
@@ -276,7 +281,17 @@ class Engine:
         if not data:  # the program closed it, or the child has ended: its exit status will tell
             self._unregister(child)
         elif child.slot in self._runs:
-            self._read_reports(self._runs[child.slot])
+            self._guarded(self._runs[child.slot], self._read_reports)
+
+    def _guarded(self, run: Run, step: Callable[..., None], *arguments: object) -> None:
+        """Whatever a child may set off here must not reach the other programs, nor save its own from a verdict."""
+        try:
+            step(run, *arguments)
+        except Exception:
+            log.exception("a program's result could not be read")
+            if run.child.slot in self._runs:
+                run.task.record(result_of_report(run.task, _DAMAGED, run.cpu_s(), run.wall_s()))
+                self._release(run)
 
     def _read_reports(self, run: Run) -> None:
         while run.child.slot in self._runs and (data := run.child.new_reports()):
@@ -299,14 +314,11 @@ class Engine:
         if report.header.get("closed") is True:
             report = report._replace(output=run.output())
         if len(run.tests) > 1:
+            report = run.credible(report)
             cpu_s, wall_s = report.cpu_s, report.clock_s - run.began
         else:
-            cpu_s, wall_s = run.cpu_s(), time.monotonic() - run.began
-        try:
-            result = result_of_report(task, task.next_test, report, cpu_s, wall_s)
-        except Exception:  # whatever a forged report may set off must not reach the other programs
-            result = result_of_report(task, task.next_test, _DAMAGED, cpu_s, wall_s)
-        taken = task.take(result, run.position)
+            cpu_s, wall_s = run.cpu_s(), run.wall_s()
+        taken = task.take(result_of_report(task, report, cpu_s, wall_s), run.position)
         run.position += 1
         if task.done or not taken or run.position == len(run.tests):
             self._release(run)
@@ -317,39 +329,42 @@ class Engine:
         self._read_reports(run)
         if run.child.slot not in self._runs:
             return
-        limits, wall_s, cpu_s = run.task.job.limits, time.monotonic() - run.began, run.cpu_s()
-        cpu_left_s, wall_left_s = limits.cpu_time_s - cpu_s, limits.wall_s - wall_s
-        if cpu_left_s > 0 and wall_left_s > 0:
-            run.next_check = time.monotonic() + max(min(cpu_left_s, wall_left_s), _CHECK_S)
+        left_s = run.left_s()
+        if left_s > 0:
+            run.next_check = time.monotonic() + max(left_s, _CHECK_S)
             return
-        run.task.record(time_limit(run.task, run.task.next_test, run.output(), cpu_s, wall_s))
+        run.task.record(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s()))
         self._release(run)
 
     def _on_exit(self, end: Exit) -> None:
         child = self._children.pop(end.slot)
         run = self._runs.get(end.slot)
         if run is not None:
-            self._read_reports(run)  # one may still be in the socket
-            run = self._runs.get(end.slot)
-        if run is not None:
-            cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
-            wall_s = time.monotonic() - run.began
-            result = result_of_exit(run.task, run.task.next_test, end, run.output(), cpu_s, wall_s)
-            if result is not None:
-                run.task.take(result, run.position)
-                self._release(run)
-            else:
-                del self._runs[end.slot]
-                self._worker_died(run.task, "the process that ran the program was killed from outside, twice")
+            self._guarded(run, self._read_reports)  # one may still be in the socket
+        if run is not None and end.slot in self._runs:
+            self._guarded(run, self._take_exit, end)
         elif child in self._idle:
             self._idle.remove(child)
+            self._deaths += 1
         elif child.pidfd < 0:
             self._coming -= 1
+            self._deaths += 1
             self._stillborn += 1
             if self._stillborn > _STILLBORN:
                 raise SandboxError(f"children die before they can take a program, with wait status {end.status}")
         self._unregister(child)
         child.close()
+
+    def _take_exit(self, run: Run, end: Exit) -> None:
+        cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
+        result = result_of_exit(run.task, end, run.output(), cpu_s, run.wall_s())
+        if result is not None:
+            run.task.take(result, run.position)
+            self._release(run)
+        else:
+            del self._runs[end.slot]
+            self._deaths += 1
+            self._worker_died(run.task, "the process that ran the program was killed from outside", end.peak_memory_mb)
 
     def _release(self, run: Run) -> None:
         """The run is over: stop its process, whatever it is doing, and go on with the task."""
@@ -364,15 +379,28 @@ class Engine:
             child.kill()
         self._continue(run.task)
 
-    def _worker_died(self, task: Task, why: str) -> None:
-        task.worker_died(why)
+    def _worker_died(self, task: Task, why: str, peak_memory_mb: float = 0.0) -> None:
+        others = self._deaths - task.deaths_before - (task.deaths + 1)
+        task.worker_died(why, peak_memory_mb, others > 0)
         self._continue(task)
 
     def _continue(self, task: Task) -> None:
-        if task.done:
-            task.future.set_result(task.judgement)
-        else:
+        if not task.done:
             self._waiting.appendleft(task)
+            return
+        self._count(task.judgement)
+        task.future.set_result(task.judgement)
+
+    def _count(self, judgement: Judgement) -> None:
+        counts = self.counts
+        counts["judged"] += 1
+        if judgement.verdict is not Verdict.SANDBOX_ERROR:
+            return
+        counts["sandbox_errors"] += 1
+        judged, errors = counts["judged"], counts["sandbox_errors"]
+        if errors >= _WORTH_A_WARNING * judged and errors >= 2 * self._warned:
+            self._warned = errors
+            log.warning("the sandbox itself failed on %d of %d programs: %s", errors, judged, judgement.message)
 
     def _unregister(self, child: Child) -> None:
         try:
@@ -385,3 +413,10 @@ def _write_all(fd: int, data: bytes) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(fd, data[written:], written)
+
+
+def _fail(task: Task, failure: BaseException) -> None:
+    try:
+        task.future.set_exception(failure)
+    except InvalidStateError:  # done, or cancelled meanwhile
+        pass

@@ -6,7 +6,10 @@ import io
 import sys
 from types import TracebackType
 
-MAX_MESSAGE = 10_000
+# In characters.  All of it together, escaped, is less than `wire.MAX_HEADER`.
+MAX_MESSAGE = 8_000
+MAX_NAME = 200
+MAX_SOURCE = 250
 MAX_FRAMES = 20
 
 
@@ -23,7 +26,7 @@ def describe(error: BaseException, sources: dict[str, list[str]]) -> dict:
     except BaseException as nested:
         message = f"<the exception's text raised {type(nested).__name__}>"
     message += _suggestion(error)
-    return {"e": type(error).__name__, "m": message[:MAX_MESSAGE], "f": _shortened(frames)}
+    return {"e": type(error).__name__[:MAX_NAME], "m": message[:MAX_MESSAGE], "f": _shortened(frames)}
 
 
 def _frames(traceback: TracebackType | None, sources: dict[str, list[str]]) -> list[list]:
@@ -40,7 +43,8 @@ def _frames(traceback: TracebackType | None, sources: dict[str, list[str]]) -> l
 
 def _frame(line: int, function: str, file: str, sources: dict[str, list[str]]) -> list:
     lines = sources[file]
-    return [line, function, lines[line - 1].strip()[:500] if 0 < line <= len(lines) else "", file]
+    source = lines[line - 1].strip()[:MAX_SOURCE] if 0 < line <= len(lines) else ""
+    return [line, function[:MAX_NAME], source, file[:MAX_NAME]]
 
 
 def _shortened(frames: list[list]) -> list[list]:

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 import re
-import unicodedata
 
+from .sanitize import CUT, sanitize, sanitize_inline
+from .text import clean
 from .types import Judgement, TestResult, Verdict
+
+__all__ = ["CUT", "MAX_CHARACTERS", "error_line", "render_feedback", "sanitize", "sanitize_inline"]
 
 MAX_CHARACTERS = 2000
 MAX_LINES = 8
 MAX_LINE = 250
-CUT = "... (truncated)"
 
-# What a program could print to pass for something else: special tokens, chat roles, this project's own headings.
-_SPECIAL_TOKEN = re.compile(r"<(?=[|/!<]?[\w|｜▁/])|<(?=｜)|\[(?=/?INST\])|`(?=``)", re.IGNORECASE)
 _CODE_NAMES = {"<module>", "<lambda>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>"}  # Python's own
-_IMITATION = re.compile(
-    r"^(\W*)(system|user|assistant|human|tool|developer|correct(ly)?\s+sol\w+|the following is feedback"
-    r"|feedback|solution|runtime error|time limit exceeded|wrong answer|test case|last executed input|input|output"
-    r"|expected)(?=\W|$)",
-    re.IGNORECASE,
-)
-
-
-def sanitize(text: str, limit: int) -> str:
-    """`text` without the power to imitate a template, a chat role or a special token, in at most `limit` characters.
-
-    Control and format characters become visible escapes, an opener of a special token (`<|`, `[INST]`, three
-    backticks) is broken by a space, a line that starts like a heading or a role is quoted with "> ".  A cut is marked.
-    """
-    window = text[: 2 * limit + 100]
-    safe = "\n".join(_safe_line(line) for line in window.split("\n"))
-    if len(safe) <= limit and len(window) == len(text):
-        return safe
-    return safe[: max(limit - len(CUT), 0)] + CUT[:limit]
-
-
-def _safe_line(line: str) -> str:
-    line = "".join(character if _visible(character) else _escape(character) for character in line)
-    line = _SPECIAL_TOKEN.sub(lambda match: match.group() + " ", line)
-    return "> " + line if _IMITATION.match(line) else line
-
-
-def _visible(character: str) -> bool:
-    return character == "\t" or character == " " or unicodedata.category(character)[0] not in "CZ"
-
-
-def _escape(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode() if not character.isascii() else repr(character)[1:-1]
+_LIKE_AN_EXCEPTION = re.compile(r"\w*(Error|Exception|Warning|SIG[A-Z]+|signal \d+)", re.ASCII)
 
 
 def render_feedback(judgement: Judgement) -> str:
@@ -57,7 +26,14 @@ def render_feedback(judgement: Judgement) -> str:
     wrong answers whose input and expected output are shortest.  Tests are trusted and only cut; what the program wrote
     (output, exception, source lines) is made safe by `sanitize`.
     """
-    return _cut(_render(judgement), MAX_CHARACTERS)
+    return clean(_cut(_render(judgement), MAX_CHARACTERS))
+
+
+def error_line(test: TestResult, limit: int) -> str:
+    """`KeyError: 3`: the exception's type and its text.  One that is not named like Python's is not ours."""
+    kind, text = test.exception_type or "Error", test.message or ""
+    known = isinstance(getattr(builtins, kind, None), type) or _LIKE_AN_EXCEPTION.fullmatch(kind)
+    return sanitize_inline(f"{kind}: {text}", limit) if known else sanitize(f"{kind}: {text}", limit)
 
 
 def _render(judgement: Judgement) -> str:
@@ -86,11 +62,11 @@ def _error(test: TestResult) -> str:
     headings = {Verdict.MEMORY_LIMIT: "Memory Limit Exceeded", Verdict.OUTPUT_LIMIT: "Output Limit Exceeded"}
     lines = [headings.get(test.verdict, "Runtime Error")]
     if test.exception_type:
-        lines.append(sanitize(f"{test.exception_type}: {test.message or ''}", 500))
+        lines.append(error_line(test, 500))
     for frame in test.frames[-MAX_LINES:]:
-        function = frame.function if frame.function in _CODE_NAMES else sanitize(frame.function, MAX_LINE)
+        function = frame.function if frame.function in _CODE_NAMES else sanitize_inline(frame.function, MAX_LINE)
         where = f"Line {frame.line} in {function} ({frame.file})"
-        lines.append(where + (f": {sanitize(frame.source, MAX_LINE)}" if frame.source else ""))
+        lines.append(where + (f": {sanitize_inline(frame.source, MAX_LINE)}" if frame.source else ""))
     if test.verdict is not Verdict.COMPILE_ERROR:
         lines += ["Last Executed Input", _block(test.input)]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import os
 import resource
 
 from . import landlock, linux, namespaces, seccomp
-from .levels import LEVELS
+from .levels import AUTOMATIC, LEVELS
 
 _LIBRARIES = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
 _READABLE_DEVICES = ["/dev/zero", "/dev/urandom", "/dev/random"]
@@ -122,7 +122,13 @@ class Hardening:
 
     def __init__(self, found: Found, readable: list[str], listable: list[str]) -> None:
         self._users, self._first_user = found.users, found.first_user
-        self._filter = seccomp.Filter(read_only=not found.landlock_abi) if found.level != "none" else None
+        self._filter = self.last_filter = None  # the latter is for the child to add once its limits are set
+        if found.level == "seccomp":
+            linux.prctl(linux.PR_SET_DUMPABLE, 0)  # children: one must not read another's memory through /proc
+        if found.level != "none":
+            # Before its third version, Landlock does not see O_TRUNC.
+            self._filter = seccomp.Filter(read_only=found.landlock_abi < 3)
+            self.last_filter = seccomp.LastFilter()
         self._ruleset = -1
         if found.level != "none" and found.landlock_abi:
             self._ruleset = landlock.create_ruleset(readable + _READABLE_DEVICES, listable, _WRITABLE_DEVICES)
@@ -160,9 +166,14 @@ class Hardening:
 
 def why_not(found: Found, wanted: str) -> str | None:
     """Why `wanted` cannot be had; None where it can."""
-    if wanted == found.level or (wanted == "auto" and found.level != "none"):
+    if wanted == found.level or (wanted == "auto" and found.level in AUTOMATIC):
         return None
     reasons = "; ".join(f"{name}: {reason}" for name, reason in found.missing.items())
+    if wanted == "auto" and found.level == "seccomp":
+        return (
+            f"the strongest level here is seccomp ({reasons}), where a program can read every file that you can read; "
+            "isolation='seccomp' accepts that"
+        )
     if wanted == "auto":
         return f"not even seccomp is available ({reasons}); isolation='none' runs programs without any protection"
     return f"isolation {wanted!r} is not available here ({reasons}); the strongest level is {found.level!r}"

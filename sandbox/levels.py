@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 LEVELS = ("namespaces", "landlock", "seccomp", "none")  # strongest first
+AUTOMATIC = LEVELS[:2]  # those that "auto" may choose: the others let a program read what the user can read

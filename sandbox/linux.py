@@ -10,6 +10,7 @@ _libc.syscall.restype = ctypes.c_long
 MACHINE = os.uname().machine
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522

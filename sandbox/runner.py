@@ -17,7 +17,7 @@ import types
 from . import failure, screen, values
 from .modules import PROGRAM_FILE, MemoryModules, ProgramSource
 from .prelude import MAX_INT_DIGITS, RECURSION_LIMIT
-from .wire import Report
+from .wire import VALUE_ALLOWANCE, Report
 
 
 class Program:
@@ -52,6 +52,7 @@ class Program:
         """
         began = time.process_time()
         header: dict = {}
+        text = b""
         # LiveCodeBench imports a functional program: its main guard does not run.
         module = types.ModuleType("__main__" if functional_name is None else "solution")
         namespace = module.__dict__
@@ -69,11 +70,9 @@ class Program:
                 _as_script(self._code, namespace)
             else:
                 value = _call(self._code, namespace, functional_name, arguments)
-                text = values.encode(value)
-                if len(text) > output_limit + 1000:
-                    header = {"s": "long value"}
-                else:
-                    header["v"] = text
+                text = values.encode(value, output_limit + VALUE_ALLOWANCE).encode()
+        except values.TooLarge as problem:
+            header = {"s": "too large", "m": str(problem)}
         except BaseException as error:
             header = {"s": "exception"} | failure.describe(error, self.sources)
         problem = _end_of_script(namespace, self._collect)
@@ -85,7 +84,7 @@ class Program:
             header["closed"], output = True, b""  # by the program; the judge has a descriptor of its own
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ended = time.process_time()
-        return Report(header, output, peak, ended - began, ended, time.monotonic())
+        return Report(header, output, peak, ended - began, ended, time.monotonic(), text)
 
 
 def _as_script(code: types.CodeType, namespace: dict) -> None:

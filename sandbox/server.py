@@ -59,9 +59,9 @@ def main(control_fd: int, settings: dict) -> None:
     _Server(control, prelude, base_bytes, hardening).serve()
 
 
-def _die_with(parent: int) -> None:
+def _die_with(parent: int | None) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if parent is not None and os.getppid() != parent:
         os._exit(0)  # the parent died before the line above
 
 
@@ -148,7 +148,10 @@ class _Server:
         self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)
-        child.live(files.connection, files.reports, self._prelude, self._base_bytes, self._hardening.own_users)
+        hardening = self._hardening
+        child.live(
+            files.connection, files.reports, self._prelude, self._base_bytes, hardening.own_users, hardening.last_filter
+        )
 
 
 class _Files:

@@ -11,12 +11,14 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from . import values
-from .compare import parse_expected, stdin_equal, value_equal
+from .compare import parse_expected, returned_equal, stdin_equal
+from .text import as_printed, clean, from_bytes, to_bytes
 from .types import Frame, Job, Judgement, TestCase, TestResult, Verdict, argument_lines
 from .wire import Report
 from .zygote import Exit
 
-_DEATHS_FORGIVEN = 1
+_DEATHS_FORGIVEN = 3
+_COMMAS = 10_000  # that a returned value may hold more of than the expected one could
 _SERIES_BYTES = 1 << 19  # inputs beyond this are handed over one by one
 
 
@@ -27,7 +29,9 @@ class Task:
         self.job = job
         self.future: Future[Judgement] = Future()
         self.results: list[TestResult] = []
-        self.deaths = 0
+        self.began = False
+        self.deaths = 0  # of processes that were at work on it; nobody knows why
+        self.deaths_before = 0  # of all processes of the sandbox, when it began
         self._one_by_one = False  # the program could carry something from one test to the next
         self._confirm = False  # the next test failed in a series: judge it in a fresh process
         self.judgement: Judgement | None = None
@@ -82,15 +86,28 @@ class Task:
         elif over:
             self._finish(self._first_failure())
 
-    def worker_died(self, why: str) -> None:
-        """The child or the fork server died without the program's doing: once is forgiven."""
+    def worker_died(self, why: str, peak_memory_mb: float, others: bool) -> None:
+        """The child or the fork server was killed, and not by us: forgiven a few times.
+
+        others: something that had nothing to do with this program was killed meanwhile, too.  Then the machine is to
+        blame; if always and only this program dies, it has found a way to, and that must not save it from a verdict.
+        """
         self.deaths += 1
-        if self.deaths > _DEATHS_FORGIVEN:
-            test = self.test(self.next_test)
-            self.results.append(
-                TestResult(Verdict.SANDBOX_ERROR, test.input, test.output, message=why, index=self.next_test)
-            )
-            self._finish(Verdict.SANDBOX_ERROR, why)
+        if self.deaths <= _DEATHS_FORGIVEN:
+            return
+        base = self.result(Verdict.SANDBOX_ERROR, message=f"{why}, {self.deaths} times", peak_memory_mb=peak_memory_mb)
+        if others:
+            self.results.append(base)
+            self._finish(Verdict.SANDBOX_ERROR, base.message or "")
+        elif peak_memory_mb > self.job.limits.memory_mb / 2:
+            self.record(replace(base, verdict=Verdict.MEMORY_LIMIT, exception_type="SIGKILL"))
+        else:
+            self.record(replace(base, verdict=Verdict.RUNTIME_ERROR, exception_type="SIGKILL"))
+
+    def result(self, verdict: Verdict, **fields: object) -> TestResult:
+        """A result of the next test."""
+        test = self.test(self.next_test)
+        return TestResult(verdict, clean(test.input), clean(test.output), index=self.next_test, **fields)
 
     def _first_failure(self) -> Verdict:
         return next((r.verdict for r in self.results if not r.passed), Verdict.ACCEPTED)
@@ -101,57 +118,64 @@ class Task:
         )
 
 
-def result_of_report(task: Task, index: int, report: Report, cpu_s: float, wall_s: float) -> TestResult:
-    """What a child's report means."""
-    test, limits, header, output = task.test(index), task.job.limits, report.header, report.output
+def result_of_report(task: Task, report: Report, cpu_s: float, wall_s: float) -> TestResult:
+    """What a child's report on the next test means."""
+    test, limits, header = task.test(task.next_test), task.job.limits, report.header
     limit = limits.output_kb * 1024
-    base = TestResult(
+    base = task.result(
         Verdict.ACCEPTED,
-        test.input,
-        test.output,
-        stdout=output[:limit].decode("utf-8", "replace"),
+        stdout=from_bytes(report.output[:limit]),
         cpu_time_s=cpu_s,
         wall_time_s=wall_s,
         peak_memory_mb=report.peak_kib / 1024,
-        index=index,
     )
     status = header.get("s")
     if status in ("exception", "compile"):
-        kind, message = str(header.get("e")), str(header.get("m"))
+        kind, message = clean(str(header.get("e"))), clean(str(header.get("m")))
         base = replace(base, exception_type=kind, message=message, frames=_frames(header.get("f")))
     if status == "compile":
         return replace(base, verdict=Verdict.COMPILE_ERROR)
     if cpu_s > limits.cpu_time_s:
         return replace(base, verdict=Verdict.TIME_LIMIT)
-    if len(output) > limit or status == "long value":
+    if len(report.output) > limit:
         return replace(base, verdict=Verdict.OUTPUT_LIMIT)
+    if status == "too large":
+        return replace(base, verdict=Verdict.OUTPUT_LIMIT, message=clean(str(header.get("m"))))
     if status == "exception":
         kind = Verdict.MEMORY_LIMIT if base.exception_type == "MemoryError" else Verdict.RUNTIME_ERROR
         return replace(base, verdict=kind)
     if test.testtype == "stdin":
-        return base if stdin_equal(base.stdout or "", test.output) else replace(base, verdict=Verdict.WRONG_ANSWER)
+        equal = stdin_equal(base.stdout or "", as_printed(test.output))
+        return replace(base, verdict=Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER)
+    return _result_of_value(base, report.value, test.output)
+
+
+def _result_of_value(base: TestResult, encoded: bytes, expected: str) -> TestResult:
+    wrong = replace(base, verdict=Verdict.WRONG_ANSWER)
     try:
-        value = values.decode(str(header["v"]))
-    except (KeyError, ValueError):
-        return replace(base, verdict=Verdict.WRONG_ANSWER, message="the returned value is not plain data")
-    equal = value_equal(value, parse_expected(test.output))
-    return replace(base, value=_shown(value), verdict=Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER)
+        value = values.decode(encoded, _COMMAS + 2 * len(expected))
+    except values.TooLarge as problem:  # and therefore not what was expected
+        start = encoded[:_COMMAS].decode("ascii", "replace")
+        return replace(wrong, value=start + values.CUT, message=str(problem))
+    except ValueError:
+        return replace(wrong, message="the returned value is not plain data")
+    if not values.is_plain(value):
+        return replace(wrong, value=clean(values.show(value)), message="the returned value is not plain data")
+    equal = returned_equal(value, parse_expected(expected))
+    return replace(base if equal else wrong, value=clean(values.show(value)))
 
 
-def result_of_exit(task: Task, index: int, end: Exit, output: bytes, cpu_s: float, wall_s: float) -> TestResult | None:
+def result_of_exit(task: Task, end: Exit, output: bytes, cpu_s: float, wall_s: float) -> TestResult | None:
     """What the end of a child without a report means; None: somebody outside killed it."""
-    test, limits = task.test(index), task.job.limits
+    test, limits = task.test(task.next_test), task.job.limits
     limit = limits.output_kb * 1024
-    base = TestResult(
+    base = task.result(
         Verdict.RUNTIME_ERROR,
-        test.input,
-        test.output,
-        stdout=output[:limit].decode("utf-8", "replace"),
+        stdout=from_bytes(output[:limit]),
         cpu_time_s=cpu_s,
         wall_time_s=wall_s,
         peak_memory_mb=end.peak_memory_mb,
         signal=end.signal,
-        index=index,
     )
     if cpu_s > limits.cpu_time_s or end.signal == signal.SIGXCPU:
         return replace(base, verdict=Verdict.TIME_LIMIT)
@@ -160,40 +184,37 @@ def result_of_exit(task: Task, index: int, end: Exit, output: bytes, cpu_s: floa
     if end.signal == signal.SIGKILL:
         return None
     if end.signal is not None:
-        name = signal.Signals(end.signal).name
+        name = _signal_name(end.signal)
         return replace(base, message=f"the program was ended by {name}", exception_type=name)
     if end.code != 0:
         return replace(base, message=f"the program ended with exit status {end.code}", exception_type="SystemExit")
     if test.testtype == "functional":
         return replace(base, message="the program ended instead of returning a value", exception_type="SystemExit")
-    verdict = Verdict.ACCEPTED if stdin_equal(base.stdout or "", test.output) else Verdict.WRONG_ANSWER
-    return replace(base, verdict=verdict)
+    equal = stdin_equal(base.stdout or "", as_printed(test.output))
+    return replace(base, verdict=Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER)
 
 
-def time_limit(task: Task, index: int, output: bytes, cpu_s: float, wall_s: float) -> TestResult:
-    test = task.test(index)
-    stdout = output[: task.job.limits.output_kb * 1024].decode("utf-8", "replace")
-    return TestResult(
-        Verdict.TIME_LIMIT, test.input, test.output, stdout, cpu_time_s=cpu_s, wall_time_s=wall_s, index=index
-    )
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have no name
+        return f"signal {number}"
+
+
+def time_limit(task: Task, output: bytes, cpu_s: float, wall_s: float) -> TestResult:
+    stdout = from_bytes(output[: task.job.limits.output_kb * 1024])
+    return task.result(Verdict.TIME_LIMIT, stdout=stdout, cpu_time_s=cpu_s, wall_time_s=wall_s)
 
 
 def inputs_of(tests: Sequence[TestCase]) -> tuple:
     """What a child is given of the tests: inputs only."""
     if tests[0].testtype == "functional":
         return tuple("\n".join(argument_lines(test.input)) for test in tests)
-    return tuple(test.input.encode("utf-8", "surrogateescape") for test in tests)
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):  # an integer of more digits than the interpreter prints
-        return f"<{type(value).__name__}, too large to show>"
+    return tuple(to_bytes(test.input) for test in tests)
 
 
 def _frames(raw: object) -> tuple[Frame, ...]:
     try:
-        return tuple(Frame(int(line), str(name), str(text), str(file)) for line, name, text, file in raw)[:40]
+        return tuple(Frame(int(line), *(clean(str(text)) for text in texts)) for line, *texts in raw)[:40]
     except (TypeError, ValueError, OverflowError):
         return ()

@@ -45,7 +45,11 @@ class TestCase:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one test.  `wall_time_s` is only a backstop for programs that wait; None: 2 × cpu_time_s + 2."""
+    """Limits of one test.
+
+    `wall_time_s` is only a backstop for programs that wait; None: 2 × cpu_time_s + 2.  Time in which the program was
+    ready to run and had no core does not count, but ten times `wall_time_s` is the end whatever happens.
+    """
 
     cpu_time_s: float = 6.0
     wall_time_s: float | None = None
@@ -63,6 +67,10 @@ class Limits:
     @property
     def wall_s(self) -> float:
         return self.wall_time_s if self.wall_time_s is not None else 2 * self.cpu_time_s + 2
+
+    @property
+    def hard_wall_s(self) -> float:
+        return 10 * self.wall_s
 
 
 @dataclass(frozen=True)

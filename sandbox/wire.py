@@ -1,7 +1,8 @@
 """Messages between the judge, the fork server and the children.
 
-Towards a child: one marshalled tuple (trusted data, fast).  From a child: a JSON header and raw output, since nothing
-that a child sends may build an object of its choice.
+Towards a child: one marshalled tuple (trusted data, fast).  From a child: a JSON header, then raw output and the text
+of a returned value (its length is the header's "v"), since nothing that a child sends may build an object of its
+choice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import NamedTuple
 
 _LENGTH = struct.Struct("!Q")
 _REPORT = struct.Struct("!IIIddd")
+MAX_HEADER = 1 << 18  # bytes, whatever the tests are; see `failure.MAX_MESSAGE`
+VALUE_ALLOWANCE = 1000  # characters of a returned value beyond the output limit
 READY = b"R"
 RING = b"!"  # there are reports to read
 ALONE = {"alone": True}  # header of a report that comes before the first one: only one test can run in this child
@@ -26,7 +29,7 @@ SPAWN = struct.Struct("!cI?")  # b"S", number of children wanted, whether they r
 
 
 class Report(NamedTuple):
-    """What a child says of one test.  All of it is the program's word, unless the program passed the screen."""
+    """What a child says of one test.  All of it is the program's word."""
 
     header: dict  # empty for a script that ended normally
     output: bytes
@@ -34,6 +37,7 @@ class Report(NamedTuple):
     cpu_s: float = 0.0  # of this test
     cpu_clock_s: float = 0.0  # of the whole child at the end of this test
     clock_s: float = 0.0  # time.monotonic() at the end of this test
+    value: bytes = b""  # what a function returned; see `sandbox.values`
 
 
 def send_job(connection: socket.socket, job: tuple) -> None:
@@ -58,16 +62,20 @@ def receive_job(connection: socket.socket) -> tuple | None:
 
 
 def pack_report(report: Report) -> bytes:
-    header, output, *numbers = report
+    header, output, *numbers, value = report
+    if value:
+        header = header | {"v": len(value)}
     text = json.dumps(header).encode() if header else b""
-    return _REPORT.pack(len(text), len(output), *numbers) + text + output
+    if len(text) > MAX_HEADER:
+        text = json.dumps({"s": header.get("s"), "e": "Exception", "m": "a message too long to report"}).encode()
+    return _REPORT.pack(len(text), len(output) + len(value), *numbers) + text + output + value
 
 
 class ReportReader:
     """Cuts a child's byte stream into reports; distrusts every byte of it."""
 
-    def __init__(self, largest_header: int, largest_output: int) -> None:
-        self._largest = (largest_header, largest_output)
+    def __init__(self, output_limit: int) -> None:
+        self._largest = (MAX_HEADER, 2 * output_limit + VALUE_ALLOWANCE)
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Report]:
@@ -77,12 +85,13 @@ class ReportReader:
         reports = []
         begin = 0
         while len(buffer) - begin >= _REPORT.size:
-            header_size, output_size, *numbers = _REPORT.unpack_from(buffer, begin)
-            if header_size > self._largest[0] or output_size > self._largest[1]:
+            header_size, rest_size, *numbers = _REPORT.unpack_from(buffer, begin)
+            if header_size > self._largest[0] or rest_size > self._largest[1]:
                 raise ValueError("a report larger than its limit")
             text = begin + _REPORT.size
             output = text + header_size
-            if len(buffer) < output + output_size:
+            end = output + rest_size
+            if len(buffer) < end:
                 break
             try:
                 header = json.loads(buffer[text:output]) if header_size else {}
@@ -90,7 +99,11 @@ class ReportReader:
                 raise ValueError("a report nested too deeply") from None
             if not isinstance(header, dict):
                 raise ValueError("a report without a header")
-            begin = output + output_size
-            reports.append(Report(header, bytes(buffer[output:begin]), *numbers))
+            value_size = header.get("v", 0)
+            if type(value_size) is not int or not 0 <= value_size <= rest_size:
+                raise ValueError("a value longer than its report")
+            value = end - value_size
+            reports.append(Report(header, bytes(buffer[output:value]), *numbers, bytes(buffer[value:end])))
+            begin = end
         del buffer[:begin]
         return reports

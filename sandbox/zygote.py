@@ -58,7 +58,10 @@ class Child:
 
     def ready(self) -> bool:
         """Read the greeting, which carries the process id as seen from here.  False: the child has died instead."""
-        data, ancillary, *_ = self.connection.recvmsg(1, socket.CMSG_SPACE(12))
+        try:
+            data, ancillary, *_ = self.connection.recvmsg(1, socket.CMSG_SPACE(12))
+        except ConnectionError:
+            return False
         if data != wire.READY:
             return False
         for level, kind, content in ancillary:
@@ -77,6 +80,21 @@ class Child:
             return time.clock_gettime((~self.process_id << 3) | 2)  # the kernel's clock id of another process
         except OSError:
             return None
+
+    def waited_s(self) -> float:
+        """Seconds in which threads of the process were ready to run and had no core, all in all."""
+        waited_ns = 0
+        try:
+            threads = os.listdir(f"/proc/{self.process_id}/task")
+        except OSError:
+            return 0.0
+        for thread in threads:
+            try:
+                with open(f"/proc/{self.process_id}/task/{thread}/schedstat", "rb", buffering=0) as file:
+                    waited_ns += int(file.read(128).split()[1])
+            except (OSError, IndexError):  # it has just ended; or the kernel does not count this
+                continue
+        return waited_ns / 1e9
 
     def new_reports(self) -> bytes:
         """Some of what has been written since; b"" for nothing, also from a child that has gone."""
@@ -117,15 +135,25 @@ class Child:
 class Zygote:
     """A running fork server.  Must be created by a thread that outlives it: the server dies with that thread."""
 
-    def __init__(self, isolation: str, packages: tuple[str, ...]) -> None:
+    def __init__(self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = ()) -> None:
+        """outer: a command that runs the rest of its command line behind a wall of its own."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
-            "parent": os.getpid(),
+            "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
             "isolation": isolation,
             "packages": packages,
             "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
         }
-        command = [sys.executable, "-I", "-S", "-B", str(_BOOTSTRAP), str(theirs.fileno()), json.dumps(settings)]
+        command = [
+            *outer,
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            str(_BOOTSTRAP),
+            str(theirs.fileno()),
+            json.dumps(settings),
+        ]
         try:
             self.process = subprocess.Popen(
                 command,

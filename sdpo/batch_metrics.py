@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sandbox import Verdict
 from sdpo.types import Group, Sample
+
+_WORTH_A_WARNING = 0.01
 
 
 def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]], version: int) -> dict[str, float]:
@@ -44,8 +47,10 @@ def _rewards(rates: np.ndarray) -> dict[str, float]:
 
 
 def verdict_warning(groups: Sequence[Group]) -> str | None:
-    """A sandbox that fails is not a policy that fails; say so when it happens."""
-    failed = [j for group in groups for j in group.judgements if str(j.verdict) == "sandbox error"]
-    if not failed:
+    """A sandbox that fails is not a policy that fails; say so where it is more than an accident (1 % of the batch)."""
+    judged = [judgement for group in groups for judgement in group.judgements]
+    failed = [judgement for judgement in judged if judgement.verdict is Verdict.SANDBOX_ERROR]
+    if not failed or len(failed) < _WORTH_A_WARNING * len(judged):
         return None
-    return f"warning: the sandbox failed on {len(failed)} programs, which get no reward: {failed[0].message}"
+    many = f"{len(failed)} of {len(judged)} programs"
+    return f"warning: the sandbox failed on {many}, which get no reward: {failed[0].message}"

@@ -13,7 +13,7 @@ by " / ", and the brackets and commas of JSON lists are left out, so that both k
 from __future__ import annotations
 
 from sandbox import Judgement, TestResult, Verdict
-from sandbox.feedback import sanitize
+from sandbox.feedback import error_line, sanitize, sanitize_inline
 
 TEXT_CHARACTERS = 80  # of an input and of an output
 ERROR_CHARACTERS = 160
@@ -42,7 +42,7 @@ def _outcome(test: TestResult) -> str:
         return f"Output:{_values((test.stdout if test.value is None else test.value) or '')}"
     if test.verdict in _PLAIN:
         return _PLAIN[test.verdict]
-    return sanitize(f"{test.exception_type or 'Error'}: {test.message or ''}".split("\n")[0], ERROR_CHARACTERS)
+    return error_line(test, ERROR_CHARACTERS).split("\n")[0]
 
 
 def _values(text: str) -> str:
@@ -50,4 +50,4 @@ def _values(text: str) -> str:
     line = " / ".join(part.strip() for part in text.strip().split("\n"))
     for mark in "[],":
         line = line.replace(mark, "")
-    return " " + sanitize(line, TEXT_CHARACTERS)
+    return " " + sanitize_inline(line, TEXT_CHARACTERS)

@@ -19,8 +19,9 @@ def open_sandbox(recipe: Recipe) -> Iterator[Sandbox]:
     Its server is started while this process is small, before torch, Ray and vLLM come in.
     """
     settings = recipe.sandbox
+    workers = settings.workers or os.cpu_count()
     try:
-        with Sandbox(workers=settings.workers or os.cpu_count(), isolation=settings.isolation) as sandbox:
+        with Sandbox(workers=workers, isolation=settings.isolation, outer=settings.outer) as sandbox:
             yield sandbox
     except SandboxError as error:
         raise UserError(

@@ -126,6 +126,9 @@ class RolloutSettings(Settings):
 class SandboxSettings(Settings):
     workers: int | None = Field(None, ge=1, description="null: one per core")
     isolation: Literal["auto", "namespaces", "landlock", "seccomp", "none"] = "auto"
+    outer: tuple[str, ...] = Field(
+        (), description="a command before the fork server, as one more wall: [bwrap, …]; see docs/sandbox.md"
+    )
     cpu_time_s: float = Field(6.0, gt=0)
     memory_mb: int = Field(1024, ge=16)
     feedback_from: Literal["first_failure", "all"] = Field(

@@ -167,6 +167,8 @@ class Trainer:
             results[name] = evaluation.result
             evaluation.result.save(self.folder.evaluations / f"step-{self.state.step:06d}-{name}.json")
             metrics |= {f"eval/{name}/{key}": value for key, value in results[name].metrics().items()}
+            if warning := results[name].warning:
+                self.tracker.message(warning)
         self.tracker.log(self.state.step, self.state.generations, metrics)
         self.state.evaluated_step = self.state.step
         value = next(iter(results.values())).pass_at_k[1].value

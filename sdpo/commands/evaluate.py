@@ -79,6 +79,8 @@ async def _evaluate(recipe: Recipe, sandbox, console: Console, tokenizer, datase
     evaluation.result.save(out / "results.json")
     export_generations(out / "generations.json", evaluation.answers)
     console.evaluation({f"eval/{dataset.name}/{key}": value for key, value in evaluation.result.metrics().items()})
+    if evaluation.result.warning:
+        console.message(evaluation.result.warning)
     console.message(
         f"Wrote {out}/results.json, and {out}/generations.json for LiveCodeBench's custom evaluator "
         f"({dataset.name}; tests: {dataset.test_split}, problems: {dataset.problem_split}, thinking: "

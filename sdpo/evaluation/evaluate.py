@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox import Judgement, extract_code
+from sandbox import Judgement, Verdict, extract_code
 from sdpo.errors import UserError
 from sdpo.evaluation.results import EvaluationResult, ProblemResult
 from sdpo.types import Problem, Rollout
 
 Generate = Callable[[Problem, int], Awaitable[Sequence[Rollout]]]
 Judge = Callable[[Problem, str | None], Awaitable[Judgement]]
+_ATTEMPTS = 3  # to judge a sample, where the sandbox itself fails
 Progress = Callable[[int, int, int], None]  # samples judged, samples in all, samples that passed
 
 
@@ -56,9 +57,10 @@ async def evaluate(
 
     `generate(problem, n)` returns n rollouts (for greedy decoding n is 1); `judge(problem, code)` runs the evaluation
     tests, all of which have to pass.  `extract(rollout)` finds the program (None: there is none), and `thinking` names
-    the rule by which it does, for the results (`evaluation.thinking` of a recipe).  At most `concurrency` problems are
-    in flight.  Whatever either raises ends the evaluation at once, with that error, after everything still running was
-    cancelled; so does cancelling it.
+    the rule by which it does, for the results (`evaluation.thinking` of a recipe).  A sample on which the sandbox itself
+    fails is judged again; in the end it is left out, as `EvaluationResult.unjudged` says, and so is a problem with too
+    few samples left.  At most `concurrency` problems are in flight.  Whatever either raises ends the evaluation at once,
+    with that error, after everything still running was cancelled; so does cancelling it.
     """
     if not problems:
         raise UserError("There is no problem to evaluate on.")
@@ -69,7 +71,10 @@ async def evaluate(
 
     async def verdict(problem: Problem, code: str | None) -> Judgement:
         nonlocal judged, passed
-        judgement = await judge(problem, code)
+        for _ in range(_ATTEMPTS):
+            judgement = await judge(problem, code)
+            if judgement.verdict is not Verdict.SANDBOX_ERROR:
+                break
         judged += 1
         passed += judgement.passed
         if progress:
@@ -87,8 +92,13 @@ async def evaluate(
 
     collected = tuple(await _all([answers(problem) for problem in problems]))
     versions = {rollout.policy_version for given in collected for rollout in given.rollouts}
+    counted = [_count(given) for given in collected]
+    enough = tuple(problem for problem in counted if problem.n >= max(ks))
+    if not enough:
+        raise UserError("The sandbox failed on every problem of the evaluation; see `python -m sandbox doctor`.")
     result = EvaluationResult(
-        problems=tuple(_count(given) for given in collected),
+        problems=enough,
+        unjudged=total - sum(problem.n for problem in enough),
         ks=tuple(ks),
         dataset=dataset,
         test_split=test_split,
@@ -112,13 +122,19 @@ async def _all(coroutines: Sequence[Awaitable[Any]]) -> list[Any]:
 
 
 def _count(given: Answers) -> ProblemResult:
-    verdicts = Counter(str(judgement.verdict.value) for judgement in given.judgements)
+    """Of the samples that were judged: a sandbox that broke says nothing about a program."""
+    judged = [
+        (rollout, judgement)
+        for rollout, judgement in zip(given.rollouts, given.judgements, strict=True)
+        if judgement.verdict is not Verdict.SANDBOX_ERROR
+    ]
+    verdicts = Counter(str(judgement.verdict.value) for _, judgement in judged)
     return ProblemResult(
         id=given.problem.id,
-        n=len(given.rollouts),
-        c=sum(judgement.passed for judgement in given.judgements),
+        n=len(judged),
+        c=sum(judgement.passed for _, judgement in judged),
         difficulty=given.problem.difficulty,
         verdicts=dict(sorted(verdicts.items())),
-        truncated=sum(rollout.truncated for rollout in given.rollouts),
-        response_tokens=sum(len(rollout.response_ids) for rollout in given.rollouts) / len(given.rollouts),
+        truncated=sum(rollout.truncated for rollout, _ in judged),
+        response_tokens=sum(len(rollout.response_ids) for rollout, _ in judged) / max(len(judged), 1),
     )

@@ -48,6 +48,7 @@ class EvaluationResult:
     thinking: str = "official"  # the rule by which programs were found in responses, `evaluation.thinking` of a recipe
     policy_version: int | None = None  # the only one that answered; None if it changed during the evaluation
     seed: int = 0  # of the bootstrap
+    unjudged: int = 0  # samples left out because the sandbox itself failed
 
     @cached_property
     def pass_at_k(self) -> dict[int, Estimate]:
@@ -66,6 +67,14 @@ class EvaluationResult:
     @property
     def samples(self) -> int:
         return sum(p.n for p in self.problems)
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever reads the numbers should know; None where everything was judged."""
+        if not self.unjudged:
+            return None
+        total = self.samples + self.unjudged
+        return f"warning: the sandbox failed on {self.unjudged} of {total} samples, which the evaluation leaves out"
 
     @cached_property
     def verdicts(self) -> dict[str, int]:
@@ -88,6 +97,8 @@ class EvaluationResult:
         flat["truncated"] = sum(p.truncated for p in self.problems) / self.samples
         flat["response_tokens"] = float(np.average([p.response_tokens for p in self.problems], weights=self._n))
         flat["problems"], flat["samples"] = float(len(self.problems)), float(self.samples)
+        if self.unjudged:
+            flat["unjudged"] = float(self.unjudged)
         return flat
 
     @property

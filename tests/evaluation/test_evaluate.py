@@ -194,3 +194,35 @@ async def test_nothing_to_evaluate_and_too_few_rollouts():
         await evaluate([], answering({}), by_text, n=1)
     with pytest.raises(ValueError, match="2 rollouts for a, not 3"):
         await evaluate([problem("a")], answering({"a": ["x", "y"]}), by_text, n=3)
+
+
+def _failing_sandbox(failures):
+    """A judge whose sandbox fails as often on a program as `failures` says."""
+    left = dict(failures)
+
+    async def judge(problem, code):
+        for text in left:
+            if text in code and left[text]:
+                left[text] -= 1
+                return Judgement(Verdict.SANDBOX_ERROR, message="the fork server died")
+        return await by_text(problem, code)
+
+    return judge
+
+
+async def test_a_broken_sandbox_is_asked_again():
+    texts = {"p": [fenced("one right"), fenced("two")]}
+    evaluation = await evaluate([problem("p")], answering(texts), _failing_sandbox({"one": 1, "two": 2}), n=2)
+    assert (evaluation.result.problems[0].n, evaluation.result.problems[0].c) == (2, 1)
+    assert evaluation.result.unjudged == 0 and evaluation.result.warning is None
+
+
+async def test_what_a_broken_sandbox_did_not_judge_is_left_out_not_wrong():
+    texts = {"p": [fenced("one right"), fenced("two right"), fenced("three")], "q": [fenced("four right")] * 3}
+    judge = _failing_sandbox({"two": 99, "four": 99})
+    result = (await evaluate([problem("p"), problem("q")], answering(texts), judge, n=3)).result
+    assert [(p.id, p.n, p.c) for p in result.problems] == [("p", 2, 1)]
+    assert result.pass_at_k[1].value == 0.5 and result.unjudged == 4
+    assert "4 of 6 samples" in result.warning and result.metrics()["unjudged"] == 4
+    with pytest.raises(UserError, match="every problem"):
+        await evaluate([problem("q")], answering(texts), _failing_sandbox({"four": 99}), n=3)

@@ -1,0 +1,73 @@
+"""One child at work on one task: its clocks, reports and output.  Nothing that the child says is taken for granted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from . import wire
+from .task import Task
+from .types import TestCase
+from .zygote import Child
+
+
+class Run:
+    """One child at work on one task."""
+
+    def __init__(self, child: Child, task: Task, tests: Sequence[TestCase]) -> None:
+        self.child = child
+        self.task = task
+        self.tests = tests
+        self.position = 0  # of the running test among them
+        self.heard = False  # anything from the child
+        self.reader = wire.ReportReader(task.job.limits.output_kb * 1024)
+        self.begin_test()
+
+    def begin_test(self, ended: wire.Report | None = None) -> None:
+        """ended: the test of a series before this one, with clocks that are `credible`."""
+        if ended is None:
+            self.cpu_began, self.began = self.child.cpu_time_s() or 0.0, time.monotonic()
+        else:  # the child is ahead of us
+            self.cpu_began, self.began = ended.cpu_clock_s, ended.clock_s
+        limits = self.task.job.limits
+        self.next_check = self.began + min(limits.cpu_time_s, limits.wall_s)
+
+    def credible(self, report: wire.Report) -> wire.Report:
+        """`report` with clocks between the beginning of the test and now, as seen from here, whatever it says."""
+        wall_s, cpu_s = self.wall_s(), self.child.cpu_time_s()
+        now = self.began + wall_s
+        cpu_now = self.cpu_began + wall_s if cpu_s is None else max(cpu_s, self.cpu_began)
+        cpu_clock_s = _within(report.cpu_clock_s, self.cpu_began, cpu_now)
+        return report._replace(
+            clock_s=_within(report.clock_s, self.began, now),
+            cpu_clock_s=cpu_clock_s,
+            cpu_s=cpu_clock_s - self.cpu_began,
+        )
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the test; 0 once the process is gone (its exit status brings the true figure)."""
+        now = self.child.cpu_time_s()
+        return 0.0 if now is None else max(now - self.cpu_began, 0.0)
+
+    def wall_s(self) -> float:
+        return max(time.monotonic() - self.began, 0.0)
+
+    def left_s(self) -> float:
+        """Seconds until the test can be over its time limit; 0 or less: it is.
+
+        Waiting for a core is not the program's time, but nothing takes longer than the hard limit.
+        """
+        limits, wall_s = self.task.job.limits, self.wall_s()
+        idle_left_s = limits.wall_s - wall_s
+        if idle_left_s <= 0:
+            idle_left_s += self.child.waited_s()
+        return min(limits.cpu_time_s - self.cpu_s(), idle_left_s, limits.hard_wall_s - wall_s)
+
+    def output(self) -> bytes:
+        return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)
+
+
+def _within(said: float, least: float, most: float) -> float:
+    """What was said, if it is possible (NaN is not); else the most that is."""
+    return said if least <= said <= most else most
