@@ -16,6 +16,7 @@ from sdpo.batch_metrics import batch_metrics, verdict_warning
 from sdpo.checkpoint import Checkpoints, TrainerState
 from sdpo.context import COUNTED, ContextBuilder
 from sdpo.data import Dataset
+from sdpo.engine_check import check_engines
 from sdpo.evaluation import EvaluationResult, evaluate
 from sdpo.generation import Generation, PendingGroup
 from sdpo.interrupt import Interrupt, Stopped
@@ -201,6 +202,7 @@ class Trainer:
             await self.fleet.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.fleet.handles, version=self.state.step + 1)
+            await check_engines(self.learner, self.fleet)
         await self.usage.since_last()
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2

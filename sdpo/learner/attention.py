@@ -7,6 +7,7 @@ only: where a window slides, and on CPUs for sequences that continue shared toke
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 
 import numpy as np
@@ -33,19 +34,22 @@ def register(attention: str) -> str:
     return name
 
 
-def check(config) -> None:
-    """UserError for a model whose layers mix tokens in other ways than attention."""
-    other = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if other:
-        raise UserError(
-            f"{config.model_type} has layers of type {', '.join(sorted(other))}, which would mix the responses that "
-            "are packed into one row. Use a model with attention layers only (Qwen3, Llama, OLMo, Mistral, …)."
-        )
+def check(model) -> None:
+    """UserError for a model that takes no options for its attention, so that it cannot be told of packs."""
+    options = inspect.signature(model.base_model.forward).parameters.values()
+    if not any(option.kind is option.VAR_KEYWORD for option in options):
+        raise UserError(_UNTOLD.format(model=f"{model.config.model_type}'s body"))
 
 
-def _sdpa(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+_UNTOLD = (
+    "{model} does not pass on the options of its call, so packed attention cannot know where sequences begin and end. "
+    "Use an architecture that does (Qwen, Llama, OLMo, Mistral, …)."
+)
+
+
+def _sdpa(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
     """Per group two calls of PyTorch's attention: the shared tokens, and the sequences that continue them."""
-    _refuse(rest)
+    _refuse(module, groups, rest)
     options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
     sizes = [size for group in groups for size in (group.shared, sum(group.own))]
     parts = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
@@ -104,7 +108,7 @@ def _window(queries: int, keys: int, window: int, like: torch.Tensor) -> torch.T
     return (behind >= 0) & (behind < window)
 
 
-def _flash(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+def _flash(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
     """FlashAttention over sequences of different lengths; a query's sequence may be shorter than that of its keys.
 
     Not yet run on a GPU.
@@ -116,7 +120,7 @@ def _flash(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scal
             "model.attention=flash_attention_2 needs the package flash-attn, which is not among those that sdpo "
             "installs; install it, or leave model.attention at sdpa."
         ) from error
-    _refuse(rest)
+    _refuse(module, groups, rest)
     keys, query_ends, key_ends, longest = _varlen(groups, query.device)
     output = flash_attn_varlen_func(
         query[0].transpose(0, 1),
@@ -152,9 +156,9 @@ def _varlen(groups: Groups, device: torch.device) -> tuple[torch.Tensor, torch.T
     return *tensors, max(map(len, keys))
 
 
-def _masked(module, query, key, value, mask, *, groups: Groups, dropout=0.0, scaling=None, sliding_window=None, **rest):
+def _masked(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
     """All tokens of the pack against all others, with a mask."""
-    _refuse(rest)
+    _refuse(module, groups, rest)
     allowed = torch.zeros(query.shape[2], query.shape[2], dtype=torch.bool)
     positions, start = [], 0
     for group in groups:
@@ -179,8 +183,10 @@ def _masked(module, query, key, value, mask, *, groups: Groups, dropout=0.0, sca
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-def _refuse(options: dict) -> None:
+def _refuse(module, groups: Groups | None, options: dict) -> None:
     """What these forms do not compute: attention sinks, soft-capped scores, biases by position."""
+    if groups is None:
+        raise UserError(_UNTOLD.format(model=type(module).__name__))
     unknown = [name for name in ("s_aux", "softcap", "position_bias") if options.get(name) is not None]
     if unknown:
-        raise UserError(f"The model's attention uses {', '.join(unknown)}, which packed attention does not support.")
+        raise UserError(f"{type(module).__name__} uses {', '.join(unknown)}, which packed attention does not support.")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -148,6 +149,10 @@ class Learner:
     async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines as `version`."""
         return (await self._all("publish", engines, version))[0]
+
+    async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
+        """The student's log-probs of random tokens, see `LearnerWorker.probe`."""
+        return (await self._all("probe", tokens))[0]
 
     async def save(self, folder: Path) -> None:
         await self._all("save", str(folder))

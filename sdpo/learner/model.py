@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from sdpo.errors import UserError
 from sdpo.learner import attention
+from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.packing import Pack
 from sdpo.losses.chunked import projected_loss
 from sdpo.paths import locate
@@ -23,28 +23,35 @@ class LossHead(nn.Linear):
     is gathered once per step, not once per chunk.
     """
 
+    logit_scale = 1.0  # of the losses' logits; the plain projection leaves it to the model, which applies it
+
     def forward(
         self, hidden: torch.Tensor, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0
     ):
         if loss is None:
             return super().forward(hidden)
-        return projected_loss(hidden, self.weight, loss, chunk_tokens=chunk_tokens, temperature=temperature)
+        return projected_loss(
+            hidden,
+            self.weight,
+            loss,
+            chunk_tokens=chunk_tokens,
+            temperature=temperature,
+            logit_scale=self.logit_scale,
+        )
 
 
 class PolicyModel(nn.Module):
     """Body and head of a causal language model, run on response tokens only."""
 
     def __init__(self, model: nn.Module) -> None:
+        """Raises UserError for a model whose layers cannot be told of packs, or whose head the losses do not cover."""
         super().__init__()
+        attention.check(model)
         old = model.get_output_embeddings()
-        if old.bias is not None or getattr(model.config, "final_logit_softcapping", None):
-            raise UserError(
-                f"{model.config.model_type} models transform their logits after the projection (bias or soft-capping), "
-                "which the chunked losses do not do. Use an architecture without it (Qwen, Llama, OLMo, Mistral, …)."
-            )
-        attention.check(model.config)
+        scale = measured_logit_scale(model)
         head = LossHead(old.in_features, old.out_features, bias=False, device="meta")
         head.weight = old.weight  # the same Parameter, so tied embeddings stay tied
+        head.logit_scale = scale
         model.set_output_embeddings(head)
         self.model = model
 
@@ -66,6 +73,10 @@ class PolicyModel(nn.Module):
     @property
     def projection(self) -> nn.Parameter:
         return self.model.get_output_embeddings().weight
+
+    @property
+    def logit_scale(self) -> float:
+        return self.model.get_output_embeddings().logit_scale
 
 
 def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:

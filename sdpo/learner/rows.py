@@ -67,6 +67,13 @@ def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -
     return rows
 
 
+def unweighted_row(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Row:
+    """A row to be scored only."""
+    zeros = np.zeros(len(response_ids), np.float32)
+    ids = (np.asarray(each, np.int64) for each in (prompt_ids, response_ids))
+    return Row(*ids, zeros, None, zeros, zeros, zeros, None)
+
+
 def reweighed(rows: Sequence[Row], factors: Sequence[np.ndarray | None]) -> list[Row]:
     """The rows with their distillation weights times what a weight hook returned."""
     return [

@@ -48,14 +48,17 @@ class Teacher:
 
         if self.average is not None or self.initial is not None:
             replica = self.average or self.initial
-            parts.append((answer(replica.hidden), replica.policy.projection))
+            parts.append((answer(replica.hidden), replica.policy))
         if self.settings.kind in ("live", "trust_region"):
             with torch.no_grad():
-                parts.append((answer(run_student), student.projection))
-        with gathered([weight for _, weight in parts]):
+                parts.append((answer(run_student), student))
+        with gathered([policy.projection for _, policy in parts]):
 
             def logits(rows: slice) -> torch.Tensor:
-                each = [project(hidden[rows], weight.detach(), temperature) for hidden, weight in parts]
+                each = [
+                    project(hidden[rows], policy.projection.detach(), temperature, policy.logit_scale)
+                    for hidden, policy in parts
+                ]
                 return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
 
             yield logits

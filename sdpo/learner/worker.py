@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.learner import export, model_check
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
 from sdpo.learner.extensions import build_extensions
@@ -27,9 +28,9 @@ from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, fill, pack
 from sdpo.learner.replica import Replica
-from sdpo.learner.rows import Row
+from sdpo.learner.rows import Row, unweighted_row
 from sdpo.learner.sums import Sums, scored_tokens, token_sums
-from sdpo.learner.teacher import Teacher, gathered
+from sdpo.learner.teacher import Teacher
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.placement import weight_transfer
@@ -96,10 +97,34 @@ class LearnerWorker:
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
+        self._check_numbers()
 
     def _replica(self, kind: type[Replica]) -> Replica:
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
         return kind(self.recipe.model, self.dtype, self.device, zero3)
+
+    @torch.no_grad()
+    def _check_numbers(self) -> None:
+        """UserError if the loaded student's log-probs are not plain transformers'.  Collective."""
+        model, temperature = self.student.model, self.recipe.rollout.temperature
+        asked = model_check.sequences(model.config.get_text_config(decoder=True).vocab_size)
+        rows = [unweighted_row(p, r) for p, r in zip(*asked, strict=True)]
+        self.engine.eval()
+        packed = self._score(rows, self._run_student)
+        alone = torch.cat([self._score([row], self._run_student) for row in rows])
+        with model_check.own_attention(model):
+            plain = model_check.plain_log_probs(model, asked, temperature)
+        self.engine.train()
+        model_check.compare(model.config.model_type, self.dtype, packed, alone, plain, exact=False)
+
+    def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
+        """(kind of model, prompt, response, log-probs of the response at temperature 1), random tokens.  Collective."""
+        config = self.student.model.config
+        prompt, response = model_check.probe(config.get_text_config(decoder=True).vocab_size, tokens)
+        self.engine.eval()
+        found = self._score([unweighted_row(prompt, response)], self._run_student, temperature=1.0)
+        self.engine.train()
+        return config.model_type, prompt, response, found.float().cpu().numpy()
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -224,9 +249,12 @@ class LearnerWorker:
         return targets
 
     @torch.no_grad()
-    def _score(self, rows: list[Row], run, policy: PolicyModel | None = None) -> torch.Tensor:
-        """[N]: log-probs of the response tokens under a policy, at the sampling temperature."""
+    def _score(
+        self, rows: list[Row], run, policy: PolicyModel | None = None, temperature: float | None = None
+    ) -> torch.Tensor:
+        """[N]: log-probs of the response tokens under a policy, at the sampling temperature unless given."""
         policy = policy or self.student
+        temperature = temperature or self.recipe.rollout.temperature
         tokens = torch.from_numpy(np.concatenate([row.response_ids for row in rows])).to(self.device)
 
         def log_probs(logits: torch.Tensor, s: slice):
@@ -236,7 +264,7 @@ class LearnerWorker:
 
         hidden = run(self._pack(rows))
         head, settings = policy.model.get_output_embeddings(), self.recipe.learner
-        return head(hidden, log_probs, settings.chunk_tokens, self.recipe.rollout.temperature)[1]["log_probs"]
+        return head(hidden, log_probs, settings.chunk_tokens, temperature)[1]["log_probs"]
 
     def _pack(self, rows: list[Row], prompts: str = "prompt_ids") -> Pack:
         return pack([getattr(row, prompts) for row in rows], [row.response_ids for row in rows], self.device)
@@ -252,14 +280,8 @@ class LearnerWorker:
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(weight_transfer(self.recipe), bucket_bytes, self.rank)
-        report = self.publisher.publish(self._named_weights(), engines, version)
+        report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
-
-    def _named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Hugging Face names and full tensors, one parameter gathered at a time; a tied matrix comes once."""
-        for name, parameter in self.student.model.named_parameters():
-            with gathered([parameter]):
-                yield name, parameter.detach()
 
     def save(self, folder: str) -> None:
         """Write student, optimiser, schedule and the moving-average teacher (fp32) below `folder`.  Collective."""
@@ -286,11 +308,11 @@ class LearnerWorker:
     def export(self, folder: str) -> None:
         """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes."""
         state = {}
-        for name, weight in self._named_weights():
+        for tensors in export.named_state(self.student.model):
             if self.rank == 0:
-                state[name] = weight.cpu().clone()
+                state |= {name: tensor.cpu().clone() for name, tensor in tensors}
         if self.rank == 0:
-            self.student.model.save_pretrained(folder, state_dict=state)
+            export.write(self.student.model, state, folder)
 
 
 def _shard_while_loading(config: dict) -> Any:

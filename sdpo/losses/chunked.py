@@ -25,8 +25,9 @@ _CACHED_ROWS = 1_024
 
 
 @torch.no_grad()
-def project(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
-    """Logits `hidden @ weight.T / temperature` [n, V] as constants: float64 for float64 inputs, else float32.
+def project(hidden: Tensor, weight: Tensor, temperature: float = 1.0, logit_scale: float = 1.0) -> Tensor:
+    """Logits `logit_scale · hidden @ weight.T / temperature` [n, V] as constants: float64 for float64 inputs, else
+    float32.
 
     hidden [n, H] and weight [V, H] have one dtype.  Half-precision products are summed *and returned* in float32:
     rounding a logit of 16 to bfloat16 would move it by up to .06, and its probability by 6 %.
@@ -39,11 +40,18 @@ def project(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
         logits = hidden.new_empty((hidden.shape[0], weight.shape[0]))
         for slab in _slabs(weight.shape[0], _CACHED_ROWS):
             torch.mm(hidden, weight[slab].to(hidden.dtype).t(), out=logits[:, slab])
-    return logits if temperature == 1.0 else logits.div_(temperature)
+    divisor = temperature / logit_scale
+    return logits if divisor == 1.0 else logits.div_(divisor)
 
 
 def projected_loss(
-    hidden: Tensor, weight: Tensor, fn: ChunkLoss, *, chunk_tokens: int, temperature: float = 1.0
+    hidden: Tensor,
+    weight: Tensor,
+    fn: ChunkLoss,
+    *,
+    chunk_tokens: int,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of `fn` over chunks of rows, differentiable with respect to `hidden` and `weight`.
 
@@ -55,20 +63,24 @@ def projected_loss(
                   advantages) counts as constant.  With N = 0 it is called once with no rows.
     chunk_tokens  the most rows of logits that exist at a time
     temperature   divides the logits before `fn` sees them; gradients account for it
+    logit_scale   multiplies them: the factor between the projection and the model's logits (Granite, Cohere)
 
     Returns (loss, outputs): the loss in float32 (float64 for float64 inputs), and the per-token tensors of all chunks,
     concatenated and detached.
 
     The gradient of `weight` is accumulated in float32 (float64) over chunks whatever its dtype.  Backward can run once.
     """
-    check_inputs(hidden, weight, chunk_tokens, temperature)
+    check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale)
+    temperature /= logit_scale  # from here on one divisor
     outputs: dict[str, Tensor] = {}
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _ProjectedLoss.apply(hidden, weight, fn, chunk_tokens, temperature, outputs), outputs
     return _run(hidden.detach(), weight.detach(), fn, chunk_tokens, temperature, outputs, None), outputs
 
 
-def check_inputs(hidden: Tensor, weight: Tensor, chunk_tokens: int, temperature: float) -> None:
+def check_inputs(
+    hidden: Tensor, weight: Tensor, chunk_tokens: int, temperature: float, logit_scale: float = 1.0
+) -> None:
     """ValueError if shapes, dtypes or settings cannot work."""
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -80,6 +92,8 @@ def check_inputs(hidden: Tensor, weight: Tensor, chunk_tokens: int, temperature:
         raise ValueError(f"chunk_tokens is {chunk_tokens}; it must be at least 1")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (greedy decoding has no gradient)")
+    if not 0 < logit_scale < float("inf"):
+        raise ValueError(f"logit_scale is {logit_scale}; it must be positive and finite")
 
 
 def chunks(rows: int, chunk_tokens: int) -> list[slice]:

@@ -21,6 +21,8 @@ def linear_divergence(
     alpha: float,
     chunk_tokens: int,
     temperature: float = 1.0,
+    student_logit_scale: float = 1.0,
+    teacher_logit_scale: float = 1.0,
     tokens: Tensor | None = None,
     triton: bool | None = None,
     **options: Any,
@@ -31,13 +33,14 @@ def linear_divergence(
     teacher_hidden [N, H'], teacher_weight [V, H']  constant; the sizes of the two models may differ
     token_weights  [N], see `aggregate.token_weights`
     tokens         [N]: the sampled tokens, for their log-probs
-    alpha, options as in `divergence`; temperature divides both logits
+    alpha, options as in `divergence`; temperature divides both logits, after each was multiplied with its model's
+                   logit_scale (`projected_loss`)
     triton         as in `vocabulary_pass`: None chooses the kernels on a CUDA device, False forces plain PyTorch
 
     Returns the loss and, per token [N] and detached: "divergence", "student_entropy", "teacher_entropy" (nats); with
     `tokens` also "log_probs" and "teacher_log_probs".
     """
-    check_inputs(teacher_hidden, teacher_weight, chunk_tokens, temperature)
+    check_inputs(teacher_hidden, teacher_weight, chunk_tokens, temperature, teacher_logit_scale)
     if teacher_hidden.shape[0] != student_hidden.shape[0] or teacher_weight.shape[0] != student_weight.shape[0]:
         raise ValueError(
             f"student ({student_hidden.shape[0]} tokens, vocabulary {student_weight.shape[0]}) and teacher "
@@ -45,7 +48,7 @@ def linear_divergence(
         )
 
     def chunk_loss(logits: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        teacher = project(teacher_hidden[rows], teacher_weight, temperature)
+        teacher = project(teacher_hidden[rows], teacher_weight, temperature, teacher_logit_scale)
         found = vocabulary_pass(
             logits, None if tokens is None else tokens[rows], teacher, alpha, triton=triton, **options
         )
@@ -59,7 +62,12 @@ def linear_divergence(
         return (found.losses * token_weights[rows]).sum(), outputs
 
     return projected_loss(
-        student_hidden, student_weight, chunk_loss, chunk_tokens=chunk_tokens, temperature=temperature
+        student_hidden,
+        student_weight,
+        chunk_loss,
+        chunk_tokens=chunk_tokens,
+        temperature=temperature,
+        logit_scale=student_logit_scale,
     )
 
 
@@ -70,15 +78,17 @@ def linear_log_prob(
     *,
     chunk_tokens: int,
     temperature: float = 1.0,
+    logit_scale: float = 1.0,
     triton: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log π of `tokens` [N], differentiable in `hidden` [N, H] and `weight` [V, H], and the entropies [N], detached.
 
     For losses that are no weighted sum known beforehand.  The backward pass computes the logits a second time; a loss
-    that `projected_loss` can express saves that product.  `triton` as in `vocabulary_pass`.
+    that `projected_loss` can express saves that product.  `temperature` and `logit_scale` as in `projected_loss`,
+    `triton` as in `vocabulary_pass`.
     """
-    check_inputs(hidden, weight, chunk_tokens, temperature)
-    log_probs, entropies = _LinearLogProb.apply(hidden, weight, tokens, chunk_tokens, temperature, triton)
+    check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale)
+    log_probs, entropies = _LinearLogProb.apply(hidden, weight, tokens, chunk_tokens, temperature / logit_scale, triton)
     return log_probs, entropies
 
 

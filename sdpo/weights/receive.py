@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -91,6 +92,7 @@ class _SharedMemory(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdat
         pass
 
     def start_weight_update(self) -> None:
+        _prepare_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -105,6 +107,18 @@ class _SharedMemory(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdat
 
     def shutdown(self) -> None:
         pass
+
+
+def _prepare_experts(model: torch.nn.Module) -> None:
+    """Let vLLM repack reloaded experts.
+
+    On a CPU experts are repacked where their kernel is made, and only when there is none yet: while one is kept, vLLM
+    takes an update for a copy of weights that need no further work, which holds for the layouts of GPUs.
+    """
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 class SharedMemoryEngine(VerifiedUpdates, _SharedMemory):

@@ -1,0 +1,215 @@
+"""Whether the learner computes what the model computes, told by numbers and not by the architecture's name.
+
+At three places: before a run on a small model of the configuration (`check_configuration`), in the learner with the
+real weights (`compare`), and after the first publication between learner and engines (`sdpo.engine_check`).
+Nothing is said when all is right; what is not is refused with the difference, what is allowed, and the reason.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig
+
+from sdpo.errors import UserError
+from sdpo.learner import attention, export
+from sdpo.learner.model import PolicyModel
+from sdpo.learner.packing import pack
+from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
+from sdpo.losses.vocabulary import vocabulary_pass
+
+Sequences = tuple[list[np.ndarray], list[np.ndarray]]  # prompts and responses, int64
+
+_REMEDY = "Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
+_CARRIED = (
+    "something reaches from one sequence of a packed row to the next (a recurrence, a convolution, or a position "
+    "encoding that depends on the row's length)"
+)
+_UNSEEN = "its attention does something that it does not say in the options of its call (a mask, a bias, …)"
+
+
+def check_configuration(
+    config: PretrainedConfig, form: str = "sdpa", longest: int = 2**31, generation: GenerationConfig | None = None
+) -> None:
+    """Try packing, the losses' head and the export on a small random model of the configuration, in fp32 on the CPU.
+
+    form        `model.attention`; flash_attention_2 needs a GPU, and sdpa is taken for it
+    longest     tokens of the run's longest sequence, see `small_config`
+    generation  what the model's folder says of generation
+
+    Raises UserError for a model that the learner would compute wrongly, or not at all.
+    """
+    small = small_config(config, longest)
+    if small is None:
+        return  # no small model can be made of it; the learner looks at the whole one
+    name = attention.register("sdpa" if form == "flash_attention_2" else form)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        try:
+            plain = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager").eval()
+            _randomise(plain)
+            asked = sequences(small.get_text_config(decoder=True).vocab_size)
+            wanted = plain_log_probs(plain, asked)
+        except Exception:  # noqa: BLE001 — what transformers itself cannot run says nothing about the learner
+            return
+        policy = _policy(small, name, plain)
+        try:
+            found = policy_log_probs(policy, asked)
+            alone = torch.cat([policy_log_probs(policy, ([p], [r])) for p, r in zip(*asked, strict=True)])
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 — an architecture that cannot run at all, before anything is started
+            raise _cannot_run(small, error) from error
+        compare(small.model_type, torch.float32, found, alone, wanted)
+        if generation is not None:
+            policy.model.generation_config = generation
+        _check_export(policy.model, asked, wanted)
+
+
+def compare(
+    kind: str, dtype: torch.dtype, packed: torch.Tensor, alone: torch.Tensor, plain: torch.Tensor, exact: bool = True
+) -> None:
+    """UserError if log-probs [N] of packed sequences, or of each in a pack of its own, are not plain transformers'."""
+    if (found := _beyond(dtype, alone, plain, exact)) is not None:
+        raise _refusal(f"The log-probs that the learner computes with {kind} and those of transformers", found, _UNSEEN)
+    if (found := _beyond(dtype, packed, plain, exact)) is not None:
+        raise _refusal(f"The log-probs of packed sequences and of each alone, with {kind},", found, _CARRIED)
+
+
+def _beyond(dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, exact: bool) -> tuple[str, float, float] | None:
+    """(measure, difference, tolerance) where two ways to compute the same log-probs [N] differ by more than rounding.
+
+    fp32   the largest difference, in nats: 1e-4 on small models with weights of a known size, 1e-3 elsewhere.  Rounding
+           makes 1e-6 to 1e-4, the smallest faults that were met some tenths
+    bf16   the mean difference, up to .25.  A logit near 16 rounds by .03 to .06, hidden states through 36 layers by
+           more, and a router that sits between two experts may choose the other one for some of the tokens, so single
+           ones say little; over 30 tokens .02 to .1 are usual, and faults of a factor, a mask or a layer make some nats
+    """
+    gap = (a.double() - b.double()).abs()
+    if dtype == torch.float32:
+        measure, difference, tolerance = "by up to", float(gap.max()), 1e-4 if exact else 1e-3
+    else:
+        measure, difference, tolerance = "on average by", float(gap.mean()), 0.25
+    return None if difference <= tolerance else (measure, difference, tolerance)  # NaN is beyond, too
+
+
+def _refusal(what: str, found: tuple[str, float, float], reason: str) -> UserError:
+    measure, difference, tolerance = found
+    return UserError(
+        f"{what} differ {measure} {difference:.2g} nats, where {tolerance:.2g} is allowed: {reason}. {_REMEDY}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what is computed
+
+
+def sequences(vocabulary: int) -> Sequences:
+    """Random prompts and responses: three responses to one prompt, and another pair of both.
+
+    Some are longer and some shorter than the length from which position encodings change; all pass a window.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(length: int) -> np.ndarray:
+        return rng.integers(3, vocabulary - 1, length)
+
+    shared, other = draw(WINDOW + 2), draw(4)
+    return [shared, shared, shared, other], [draw(EXTENSION + 2), draw(3), draw(9), draw(7)]
+
+
+def policy_log_probs(policy: PolicyModel, asked: Sequences) -> torch.Tensor:
+    """[N]: log-probs of the responses' tokens through one pack and the losses' head."""
+    prompts, responses = asked
+    tokens = torch.from_numpy(np.concatenate(responses))
+
+    def log_probs(logits: torch.Tensor, rows: slice):
+        return logits.new_zeros(()), {"found": vocabulary_pass(logits, tokens[rows], triton=False).log_probs}
+
+    return policy(pack(prompts, responses, tokens.device), log_probs, chunk_tokens=11)[1]["found"]
+
+
+def plain_log_probs(model: nn.Module, asked: Sequences, temperature: float = 1.0) -> torch.Tensor:
+    """[N]: the same by a model of transformers, one sequence at a time."""
+    device = model.get_input_embeddings().weight.device
+    found = []
+    for prompt, response in zip(*asked, strict=True):
+        ids = torch.from_numpy(np.concatenate([prompt, response])).to(device)
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1].float() / temperature
+        found.append(logits.log_softmax(-1).gather(1, ids[len(prompt) :, None])[:, 0])
+    return torch.cat(found)
+
+
+@contextmanager
+def own_attention(model: nn.Module) -> Iterator[None]:
+    """Within the context the model is plain transformers'."""
+    packed = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(packed)
+
+
+def _policy(config: PretrainedConfig, name: str, plain: nn.Module) -> PolicyModel:
+    """The model with packed attention, on the plain one's tensors."""
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=name).eval()
+    except Exception as error:  # noqa: BLE001 — classes that know a few forms of attention by name
+        raise _cannot_run(config, error) from error
+    model.load_state_dict(plain.state_dict(), assign=True)
+    model.tie_weights()
+    return PolicyModel(model)
+
+
+def _cannot_run(config: PretrainedConfig, error: Exception) -> UserError:
+    return UserError(f"{config.model_type} cannot run with packed attention ({_first_sentence(error)}). {_REMEDY}")
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.')}"
+
+
+def _randomise(model: nn.Module) -> None:
+    """Weights under which every part shows: norms and biases that are not trivial, scores and logits of a few nats."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(std=2 * parameter.shape[-1] ** -0.5)
+        else:
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    kept = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in kept and buffer.is_floating_point():
+            buffer.add_(torch.randn_like(buffer), alpha=0.5)
+
+
+def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> None:
+    """The folder that a checkpoint of a run writes holds the model that was written."""
+    with tempfile.TemporaryDirectory(prefix="sdpo-check-") as folder:
+        try:
+            state = {name: tensor for tensors in export.named_state(model) for name, tensor in tensors}
+            export.write(model, state, folder)
+            again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        except Exception as error:  # noqa: BLE001
+            raise UserError(
+                f"A run with {model.config.model_type} could not write its policy ({_first_sentence(error)}). "
+                f"If it speaks of the generation configuration, mend the model folder's generation_config.json."
+            ) from error
+        found = _beyond(torch.float32, plain_log_probs(again.eval(), asked), wanted, exact=True)
+        ends = [config.eos_token_id for config in (model.generation_config, again.generation_config)]
+    if found is not None:
+        reason = "what transformers writes and reads again is another model"
+        raise _refusal(f"The log-probs of {model.config.model_type} and of the policy that it exports", found, reason)
+    if ends[0] != ends[1]:
+        raise UserError(f"The exported policy's end tokens would be {ends[1]} instead of {ends[0]}.")
+
+
+def probe(vocabulary: int, tokens: int = 32) -> tuple[list[int], list[int]]:
+    """A prompt and a response of random tokens for the comparison of engines and learner."""
+    ids = np.random.default_rng(1).integers(3, vocabulary - 1, tokens).tolist()
+    return ids[: tokens // 4], ids[tokens // 4 :]
