@@ -23,6 +23,10 @@ Groups = tuple[Group, ...]
 # What one more call costs, in rows of queries: a batch is cut where that saves more padding.
 _CALL_ROWS = 64
 
+# A CPU computes causal attention faster without a mask.  A sequence that continues its shared tokens by this many times
+# their number is worth having their queries again: they are a tenth of it at most.
+_LONG = 9
+
 # On a CPU, the least number of queries in a block, and the most blocks.
 _QUERY_BLOCK, _MOST_BLOCKS = 64, 8
 
@@ -79,10 +83,14 @@ def _continue(group: Group, shared, own, sliding_window, options) -> torch.Tenso
         return _causal(own, sliding_window, options)
     batches, kept = _layout(group.shared, lengths, own[0].device)
     outputs = []
-    for count, padded in batches:
+    for count, shortest, padded in batches:
         query, *rest = (_batch(x, count, padded) for x in own)
         key, value = (torch.cat([x.expand(count, -1, -1, -1), y], dim=2) for x, y in zip(shared[1:], rest, strict=True))
-        output = _lower_right(query, key, value, sliding_window, options)
+        if query.is_cpu and shortest >= _LONG * group.shared:
+            query = torch.cat([shared[0].expand(count, -1, -1, -1), query], dim=2)
+            output = _causal((query, key, value), sliding_window, options)[:, :, group.shared :]
+        else:
+            output = _lower_right(query, key, value, sliding_window, options)
         outputs.append(output.transpose(0, 1).flatten(1, 2))
     return torch.cat(outputs, dim=1).index_select(1, kept)[None]
 
@@ -114,13 +122,13 @@ def _lower_right(query, key, value, sliding_window, options) -> torch.Tensor:
 
 @lru_cache(maxsize=256)  # for the layers of one pass; lengths do not come again later
 def _layout(shared: int, lengths: tuple[int, ...], device: torch.device) -> tuple[list, torch.Tensor]:
-    """Batches (count, place of every entry among the own tokens), and places of the own tokens in all batches, flat."""
+    """Batches (count, shortest, place of each entry among the own tokens), and places of these in all batches, flat."""
     starts, before = np.cumsum((0, *lengths[:-1])), 0
     batches, kept = [], [np.empty(0, np.int64)] * len(lengths)
     for members in _batches(shared, lengths):
         longest = lengths[members[0]]
         padded = [starts[i] + np.minimum(np.arange(longest), lengths[i] - 1) for i in members]
-        batches.append((len(members), torch.from_numpy(np.concatenate(padded)).to(device)))
+        batches.append((len(members), lengths[members[-1]], torch.from_numpy(np.concatenate(padded)).to(device)))
         for place, i in enumerate(members):
             kept[i] = before + place * longest + np.arange(lengths[i])
         before += len(members) * longest
