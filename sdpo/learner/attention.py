@@ -21,6 +21,16 @@ from sdpo.learner.packing import Group
 
 Groups = tuple[Group, ...]
 
+# What one more call costs, in rows of queries: a batch is cut where that saves more padding.
+_CALL_ROWS = 64
+
+# A CPU computes causal attention faster without a mask.  A sequence that continues its shared tokens by this many times
+# their number is worth having their queries again: they are a tenth of it at most.
+_LONG = 9
+
+# On a CPU, the least number of queries in a block, and the most blocks.
+_QUERY_BLOCK, _MOST_BLOCKS = 64, 8
+
 
 def register(attention: str) -> str:
     """The name under which a model is loaded with the packed form of `model.attention`."""
@@ -71,35 +81,91 @@ def _causal(qkv, sliding_window, options) -> torch.Tensor:
 
 
 def _continue(group: Group, shared, own, sliding_window, options) -> torch.Tensor:
-    """The own tokens of the group's sequences, as a batch padded to the longest."""
+    """The own tokens of the group's sequences, in batches padded to the longest of each."""
     lengths = tuple(n for n in group.own if n)
     if len(lengths) == 1 and not group.shared:
         return _causal(own, sliding_window, options)
-    count, longest = len(lengths), max(lengths)
-    padded, kept = _padding(lengths, own[0].device)
-
-    def batch(x):  # [1, heads, Σ own, size] → [count, heads, longest, size]
-        return x[0].index_select(1, padded).unflatten(1, (count, longest)).transpose(0, 1)
-
-    query = batch(own[0])
-    key, value = (torch.cat([shared[i].expand(count, -1, -1, -1), batch(own[i])], dim=2) for i in (1, 2))
-    total = group.shared + longest
-    if sliding_window is not None and total > sliding_window:
-        mask = _window(longest, total, sliding_window, query)
-    else:
-        mask = causal_lower_right(longest, total)
-    output = scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
-    return output.transpose(0, 1).flatten(1, 2).index_select(1, kept)[None]
+    batches, kept = _layout(group.shared, lengths, own[0].device)
+    outputs = []
+    for count, shortest, padded in batches:
+        query, *rest = (_batch(x, count, padded) for x in own)
+        key, value = (torch.cat([x.expand(count, -1, -1, -1), y], dim=2) for x, y in zip(shared[1:], rest, strict=True))
+        if query.is_cpu and shortest >= _LONG * group.shared:
+            query = torch.cat([shared[0].expand(count, -1, -1, -1), query], dim=2)
+            output = _causal((query, key, value), sliding_window, options)[:, :, group.shared :]
+        else:
+            output = _lower_right(query, key, value, sliding_window, options)
+        outputs.append(output.transpose(0, 1).flatten(1, 2))
+    return torch.cat(outputs, dim=1).index_select(1, kept)[None]
 
 
-@lru_cache(maxsize=64)  # for the layers of one pass; lengths do not come again later
-def _padding(lengths: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(place of every entry of the padded batch among the own tokens, places of these in the batch), both flat."""
-    longest, starts = max(lengths), np.cumsum((0, *lengths[:-1]))
-    steps = np.arange(longest)
-    padded = starts[:, None] + np.minimum(steps, np.array(lengths)[:, None] - 1)
-    kept = np.flatnonzero(steps < np.array(lengths)[:, None])
-    return torch.from_numpy(padded.reshape(-1)).to(device), torch.from_numpy(kept).to(device)
+def _batch(x: torch.Tensor, count: int, padded: torch.Tensor) -> torch.Tensor:
+    """[1, heads, Σ own, size] → [count, heads, longest, size]"""
+    return x[0].index_select(1, padded).unflatten(1, (count, -1)).transpose(0, 1)
+
+
+def _lower_right(query, key, value, sliding_window, options) -> torch.Tensor:
+    """Causal attention of queries that are the last of the keys' positions.
+
+    A CPU works through a mask entry by entry, also where it forbids: blocks of queries leave out what lies ahead.
+    """
+    queries, before = query.shape[2], key.shape[2] - query.shape[2]
+    step = max(_QUERY_BLOCK, -(-queries // _MOST_BLOCKS)) if query.is_cpu else queries
+    outputs = []
+    for start in range(0, queries, step):
+        stop = min(start + step, queries)
+        seen = before + stop
+        if sliding_window is not None and seen > sliding_window:
+            mask = _window(stop - start, seen, sliding_window, query)
+        else:
+            mask = causal_lower_right(stop - start, seen)
+        block = (query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen])
+        outputs.append(scaled_dot_product_attention(*block, attn_mask=mask, **options))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+@lru_cache(maxsize=256)  # for the layers of one pass; lengths do not come again later
+def _layout(shared: int, lengths: tuple[int, ...], device: torch.device) -> tuple[list, torch.Tensor]:
+    """Batches (count, shortest, place of each entry among the own tokens), and places of these in all batches, flat."""
+    starts, before = np.cumsum((0, *lengths[:-1])), 0
+    batches, kept = [], [np.empty(0, np.int64)] * len(lengths)
+    for members in _batches(shared, lengths):
+        longest = lengths[members[0]]
+        padded = [starts[i] + np.minimum(np.arange(longest), lengths[i] - 1) for i in members]
+        batches.append((len(members), lengths[members[-1]], torch.from_numpy(np.concatenate(padded)).to(device)))
+        for place, i in enumerate(members):
+            kept[i] = before + place * longest + np.arange(lengths[i])
+        before += len(members) * longest
+    return batches, torch.from_numpy(np.concatenate(kept)).to(device)
+
+
+def _batches(shared: int, lengths: tuple[int, ...]) -> list[list[int]]:
+    """Indices of the sequences, the longest first, cut into batches: few, and with little padding.
+
+    All of them together have no more padding than the tokens that sharing saves, so that it never costs more.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    price = _CALL_ROWS
+    while True:
+        batches = _cut([lengths[i] for i in order], price)
+        padding = sum(size * lengths[order[first]] for first, size in batches) - sum(lengths)
+        if padding <= shared * (len(lengths) - 1):  # holds at a price ≤ shared: to cut everywhere would cost no more
+            return [order[first : first + size] for first, size in batches]
+        price //= 2
+
+
+def _cut(lengths: list[int], price: int) -> list[tuple[int, int]]:
+    """(first, size) of each batch of descending lengths, so that rows + price · batches is the least."""
+    rows, cost, begin = np.array(lengths), np.zeros(len(lengths) + 1, np.int64), [0]  # of the first k
+    for k in range(1, len(lengths) + 1):
+        costs = cost[:k] + rows[:k] * np.arange(k, 0, -1)
+        begin.append(int(costs.argmin()))
+        cost[k] = costs[begin[k]] + price
+    batches, k = [], len(lengths)
+    while k:
+        batches.append((begin[k], k - begin[k]))
+        k = begin[k]
+    return batches[::-1]
 
 
 def _window(queries: int, keys: int, window: int, like: torch.Tensor) -> torch.Tensor:

@@ -68,21 +68,21 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
 
 
 def fill(prompts: Sequence[np.ndarray], response_lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices of the sequences in packs of about `limit` tokens at most (one sequence at least).
+    """Indices of the sequences in packs of at most `limit` tokens (one sequence at least).
 
     Sequences that share much stand together.
     """
     packs: list[list[int]] = []
-    room = 0
+    sharing, tokens = _Sharing(), 0
     for i in _sorted(prompts):
-        whole = len(prompts[i]) + response_lengths[i]
-        added = whole - common_prefix(prompts[packs[-1][-1]], prompts[i]) if packs else whole
-        if packs and added <= room:
-            packs[-1].append(i)
-            room -= added
-        else:
-            packs.append([i])
-            room = limit - whole
+        length = len(prompts[i]) + response_lengths[i] - 1
+        sharing.add(prompts[i])
+        tokens += length
+        if not packs or tokens - sharing.saved[-1] > limit:
+            packs.append([])
+            sharing, tokens = _Sharing(), length
+            sharing.add(prompts[i])
+        packs[-1].append(i)
     return packs
 
 
@@ -98,23 +98,37 @@ def _sorted(prompts: Sequence[np.ndarray]) -> list[int]:
 
 
 def _groups(prompts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:
-    """(members, tokens they share) of each group, so that the fewest tokens are left: `saved` is maximal."""
-    order = _sorted(prompts)
-    common = [common_prefix(prompts[a], prompts[b]) for a, b in zip(order, order[1:], strict=False)]
-    saved, begin = [0] * (len(order) + 1), [0] * (len(order) + 1)  # of the best groups of the first k
-    prefix = [0] * (len(order) + 1)  # of the last of these
-    for k in range(1, len(order) + 1):
-        saved[k], begin[k] = saved[k - 1], k - 1
-        shared = len(prompts[order[k - 1]])
-        for first in range(k - 2, -1, -1):
-            shared = min(shared, common[first])
-            if shared == 0:
-                break
-            gain = saved[first] + shared * (k - 1 - first)
-            if gain > saved[k]:
-                saved[k], begin[k], prefix[k] = gain, first, shared
+    """(members, tokens they share) of each group, so that the fewest tokens are left."""
+    order, sharing = _sorted(prompts), _Sharing()
+    for i in order:
+        sharing.add(prompts[i])
     groups, k = [], len(order)
     while k:
-        groups.append((order[begin[k] : k], prefix[k]))
-        k = begin[k]
+        groups.append((order[sharing.begin[k] : k], sharing.prefix[k]))
+        k = sharing.begin[k]
     return groups[::-1]
+
+
+class _Sharing:
+    """The best groups of the first k = 0, 1, … of sorted prompts: those that save the most tokens."""
+
+    def __init__(self) -> None:
+        self.saved, self.begin = [0], [0]  # tokens; where the last group begins
+        self.prefix = [0]  # of the last group
+        self._last, self._common = np.empty(0, np.int64), []  # common prefixes of neighbours
+
+    def add(self, prompt: np.ndarray) -> None:
+        k = len(self.saved)
+        self._common.append(common_prefix(self._last, prompt))
+        self._last = prompt
+        saved, begin, prefix, shared = self.saved[k - 1], k - 1, 0, len(prompt)
+        for first in range(k - 2, -1, -1):
+            shared = min(shared, self._common[first + 1])
+            if shared == 0:
+                break
+            gain = self.saved[first] + shared * (k - 1 - first)
+            if gain > saved:
+                saved, begin, prefix = gain, first, shared
+        self.saved.append(saved)
+        self.begin.append(begin)
+        self.prefix.append(prefix)
