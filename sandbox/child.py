@@ -7,11 +7,12 @@ import os
 import resource
 import socket
 
-from . import failure, modules, wire
+from . import failure, modules, screen, wire
 from .modules import PROGRAM_FILE
 from .runner import Program
 from .seccomp import LastFilter
 
+_NOT_REPEATABLE = 71  # exit status
 _RING_S = 0.005  # the judge hears of a series at least this often
 _PIECE = 1 << 16  # bytes of a report for which there is no room at once
 _LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
@@ -81,7 +82,8 @@ class _Child:
         source = source.removeprefix("\ufeff")  # the byte-order mark that an interpreter skips in a file
         outbox = _Outbox(self._connection, self._reports)
         try:
-            program = Program(source, self._prelude, finder, repeated=len(inputs) > 1)
+            floats = fn_name is not None and any(map(screen.may_hold_floats, inputs))
+            program = Program(source, self._prelude, finder, repeated=len(inputs) > 1, floats=floats)
         except BaseException as error:  # compile() raises about anything: SyntaxError, ValueError, MemoryError, …
             header = {"s": "compile"} | failure.describe(error, {PROGRAM_FILE: source.split("\n")})
             outbox.put(wire.Report(header, b""), last=True)
@@ -98,6 +100,8 @@ class _Child:
             os.ftruncate(1, 0)
             os.lseek(1, 0, os.SEEK_SET)
             outbox.put(program.run(fn_name, arguments, output_limit, stdin if series else None), last=not left)
+            if left and program.left_a_trace():
+                os._exit(_NOT_REPEATABLE)  # the judge gives the next test to a fresh child
 
     def _apply_limits(self, cpu_s: float | None, memory_bytes: int, output_limit: int, processes: int) -> None:
         if cpu_s is None:  # a rehearsal: no limit could be raised again

@@ -7,26 +7,41 @@ import atexit
 import builtins
 import gc
 import io
-import json
-import os
-import resource
 import sys
-import time
 import types
+from json import loads
+from os import fstat, pread
+from resource import RUSAGE_SELF, getrusage
+from time import monotonic, process_time
 
 from . import failure, screen, values
 from .modules import PROGRAM_FILE, MemoryModules, ProgramSource
 from .prelude import MAX_INT_DIGITS, RECURSION_LIMIT
 from .wire import VALUE_ALLOWANCE, Report
 
+# References of our own: what a program may have put in their places in the library changes nothing here.
+_set_recursion_limit, _set_int_max_str_digits = sys.setrecursionlimit, sys.set_int_max_str_digits
+_OBSERVED = (
+    "bisect builtins collections copy datetime functools heapq io itertools json math operator random re statistics "
+    "string typing"
+).split()
+
 
 class Program:
     """A compiled program and what it needs for a run; every run starts from a fresh `__main__`."""
 
     def __init__(
-        self, source: str, prelude: dict[str, object], modules: MemoryModules | None = None, repeated: bool = False
+        self,
+        source: str,
+        prelude: dict[str, object],
+        modules: MemoryModules | None = None,
+        repeated: bool = False,
+        floats: bool = False,
     ) -> None:
-        """repeated: find out whether several runs in this process would be independent (`self.repeatable`)."""
+        """repeated: find out whether several runs in this process would be independent (`self.repeatable`).
+
+        floats: whether an argument of the tests may be a float.
+        """
         self.modules = modules
         self._loader = ProgramSource(source)
         self.sources = {PROGRAM_FILE: source.split("\n")}
@@ -38,8 +53,16 @@ class Program:
         self._code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
         if repeated:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None)
-            self._collect |= self.repeatable and screen.needs_collection(tree)
+            self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None, floats)
+        self._namespaces = [sys.modules[name].__dict__ for name in _OBSERVED if name in sys.modules]
+        self._sizes = self._measure()
+
+    def left_a_trace(self) -> bool:
+        """Whether something was added to a module of the prelude since: never, if the screen is right."""
+        return self._measure() != self._sizes
+
+    def _measure(self) -> list[object]:
+        return [*map(len, self._namespaces), sys.gettrace(), sys.getprofile(), "threading" in sys.modules]
 
     def run(
         self, functional_name: str | None, arguments: str | None, output_limit: int, stdin: bytes | None = None
@@ -50,7 +73,7 @@ class Program:
         stdin: None where it lies on descriptor 0.  A program that passed the screen has no way to the descriptor but
         `sys.stdin` and `input`; it can read from memory.
         """
-        began = time.process_time()
+        began = process_time()
         header: dict = {}
         text = b""
         # LiveCodeBench imports a functional program: its main guard does not run.
@@ -60,8 +83,8 @@ class Program:
         namespace["__builtins__"] = builtins
         namespace["__loader__"] = self._loader
         sys.modules["__main__"] = sys.modules[module.__name__] = module
-        sys.setrecursionlimit(RECURSION_LIMIT)
-        sys.set_int_max_str_digits(MAX_INT_DIGITS)
+        _set_recursion_limit(RECURSION_LIMIT)
+        _set_int_max_str_digits(MAX_INT_DIGITS)
         _open_streams(stdin)
         if self.modules is not None:
             self.modules.forget()
@@ -74,17 +97,19 @@ class Program:
         except values.TooLarge as problem:
             header = {"s": "too large", "m": str(problem)}
         except BaseException as error:
+            _set_recursion_limit(RECURSION_LIMIT)
             header = {"s": "exception"} | failure.describe(error, self.sources)
+        _set_recursion_limit(RECURSION_LIMIT)
         problem = _end_of_script(namespace, self._collect)
         if problem is not None and not header.get("s"):
             header = {"s": "exception"} | failure.describe(problem, self.sources)
         try:
-            output = os.pread(1, min(os.fstat(1).st_size, output_limit + 1), 0)
+            output = pread(1, min(fstat(1).st_size, output_limit + 1), 0)
         except OSError:
             header["closed"], output = True, b""  # by the program; the judge has a descriptor of its own
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ended = time.process_time()
-        return Report(header, output, peak, ended - began, ended, time.monotonic(), text)
+        peak = getrusage(RUSAGE_SELF).ru_maxrss
+        ended = process_time()
+        return Report(header, output, peak, ended - began, ended, monotonic(), text)
 
 
 def _as_script(code: types.CodeType, namespace: dict) -> None:
@@ -102,7 +127,7 @@ def _call(code: types.CodeType, namespace: dict, name: str, lines: str) -> objec
         function = namespace.get(name) if owner is None else getattr(owner, name)
         if function is None:
             raise NameError(f"name '{name}' is not defined")
-        arguments = [json.loads(line) for line in lines.strip().split("\n") if line.strip()]
+        arguments = [loads(line) for line in lines.strip().split("\n") if line.strip()]
         return function(*arguments)
     except SystemExit as error:
         raise RuntimeError(f"the program ended (SystemExit: {error}) instead of returning a value") from None
