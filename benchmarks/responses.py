@@ -7,11 +7,11 @@ import torch
 
 from sandbox import Job, Sandbox, extract_code
 from sdpo.algorithms import build_algorithm
-from sdpo.context import ContextBuilder
-from sdpo.data.load import load_dataset
-from sdpo.model_files import load_tokenizer
-from sdpo.paths import locate
-from sdpo.recipe import Recipe
+from sdpo.config.model_files import load_tokenizer
+from sdpo.config.paths import locate
+from sdpo.config.schema import Recipe
+from sdpo.envs.code.load import load_dataset
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Problem, Rollout, Sample
 
 

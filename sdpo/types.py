@@ -19,7 +19,7 @@ class Problem:
     """One programming task, whatever its source.
 
     `training_tests` give the reward and the feedback; `evaluation_tests` measure.  Which test is in which of the two is
-    decided by the test split of the recipe (`sdpo.data`), and the name of that split stands in every result.
+    decided by the test split of the recipe (`sdpo.envs.code`), and the name of that split stands in every result.
     """
 
     id: str

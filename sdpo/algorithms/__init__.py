@@ -11,8 +11,8 @@ from sdpo.algorithms.sdft import SDFT
 from sdpo.algorithms.sdpo import SDPO
 from sdpo.algorithms.sft import SFT
 from sdpo.algorithms.srpo import SRPO
+from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
-from sdpo.recipe import Recipe
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "grpo": GRPO, "sdpo": SDPO, "srpo": SRPO, "opsd": OPSD, "sdft": SDFT, "sft": SFT,

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sdpo.context import ContextBuilder
+from sdpo.config.schema import DistillationSettings, PolicyGradientSettings, Recipe, ReferenceSettings
 from sdpo.errors import UserError
-from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Recipe, ReferenceSettings
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
 
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]

@@ -8,9 +8,9 @@ import numpy as np
 
 from sandbox import Verdict
 from sdpo.algorithms.base import LossPlan, sample_of
-from sdpo.context import ContextBuilder
+from sdpo.config.schema import PolicyGradientSettings, Recipe
 from sdpo.losses.advantages import group_advantages
-from sdpo.recipe import PolicyGradientSettings, Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
-from sdpo.algorithms.feedback_noise import with_feedback_noise
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.config.schema import Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
+from studies.feedback_noise import with_feedback_noise
 
 
 class SDPO:

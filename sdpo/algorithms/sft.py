@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdpo.algorithms.base import LossPlan, sample_of
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.config.schema import Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from sandbox import Verdict
 from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.config.schema import Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample, ScoredTokens
 
 

@@ -15,10 +15,10 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.algorithms.base import LossPlan, WeightHook
+from sdpo.config.schema import Recipe
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.sums import Sums
-from sdpo.recipe import Recipe
 from sdpo.types import Sample
 
 
@@ -64,7 +64,7 @@ class Learner:
     def __init__(
         self, recipe: Recipe, plan: LossPlan, actor_options: dict[str, Any], group: PlacementGroup | None = None
     ) -> None:
-        """`actor_options`: resources of one rank (`sdpo.placement`); in a placement group rank i takes bundle i."""
+        """`actor_options`: resources of one rank (`sdpo.training.placement`); in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
         plan = replace(plan, weight_hook=None)  # called here; a rank need not find the module that it comes from

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.config.schema import Recipe
 from sdpo.learner.advantage_clip import AdvantageClip
-from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
+from sdpo.learner.deepspeed_config import clips_itself, engine_config, inference_config, learning_rate_factor
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.objective import Targets, build_objective
@@ -32,8 +33,7 @@ from sdpo.learner.sums import Sums, scored_tokens, token_sums
 from sdpo.learner.teacher import Teacher, gathered
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
-from sdpo.placement import weight_transfer
-from sdpo.recipe import Recipe
+from sdpo.training.placement import weight_transfer
 from sdpo.types import ScoredTokens
 from sdpo.weights.publisher import Publisher
 

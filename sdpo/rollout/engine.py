@@ -1,6 +1,6 @@
 """One vLLM engine as an async Ray actor.
 
-`Fleet` starts it (`ray.remote(RolloutEngine)`); any number of requests run in it at once.  vLLM is imported only when
+`EnginePool` starts it (`ray.remote(RolloutEngine)`); any number of requests run in it at once.  vLLM is imported only when
 the engine starts, so that a driver imports this module in no time, and the environment of the process is set by then.
 """
 

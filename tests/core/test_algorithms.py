@@ -7,7 +7,7 @@ import pytest
 
 from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
-from sdpo.recipe_files import find_recipe, load_recipe
+from sdpo.config.files import find_recipe, load_recipe
 from sdpo.types import Group
 from tests.core.test_context import builder, group, tokenizer  # noqa: F401 — a fixture
 

@@ -9,9 +9,9 @@ from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from sandbox import Judgement, TestCase, TestResult, Verdict
-from sdpo.context import CUT_MARK, Context, ContextBuilder
+from sdpo.config.schema import ContextSettings
 from sdpo.errors import UserError
-from sdpo.recipe import ContextSettings
+from sdpo.prompts.context import CUT_MARK, Context, ContextBuilder
 from sdpo.types import Group, Problem, Rollout
 
 CHAT = (

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from sdpo.paths import PROJECT
-from sdpo.recipe import ALGORITHM_STREAMS
+from sdpo.config.paths import PROJECT
+from sdpo.config.schema import ALGORITHM_STREAMS
 
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
 

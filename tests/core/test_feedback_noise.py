@@ -9,10 +9,10 @@ import pytest
 
 from sandbox import Judgement, TestResult, Verdict
 from sdpo.algorithms import build_algorithm
-from sdpo.algorithms.feedback_noise import with_feedback_noise
+from sdpo.config.files import find_recipe, load_recipe
 from sdpo.errors import UserError
-from sdpo.recipe_files import find_recipe, load_recipe
 from sdpo.types import Group
+from studies.feedback_noise import with_feedback_noise
 from tests.core.test_context import builder, group, problem, tokenizer  # noqa: F401 — a fixture
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from sandbox import TestCase
 from sdpo.cli import main
-from sdpo.data import Row, write_rows
+from sdpo.cli.plan import make_plan
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.paths import PROJECT
+from sdpo.envs.code import Row, write_rows
 from sdpo.errors import UserError
-from sdpo.paths import PROJECT
-from sdpo.plan import make_plan
-from sdpo.recipe_files import find_recipe, load_recipe
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096,

@@ -11,19 +11,19 @@ from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.base import LossPlan
 from sdpo.algorithms.srpo import CertainTeacher
-from sdpo.batch_metrics import batch_metrics
-from sdpo.context import ContextBuilder
-from sdpo.data.load import load_dataset
+from sdpo.cli.plan import make_plan
+from sdpo.config.files import dump, find_recipe, load_recipe, load_resolved
+from sdpo.config.model_files import load_tokenizer
+from sdpo.config.paths import PROJECT
+from sdpo.config.schema import DistillationSettings, PolicyGradientSettings, Ramp
+from sdpo.envs.code.load import load_dataset
 from sdpo.errors import UserError
-from sdpo.generation import Generation
 from sdpo.learner.rows import weigh
-from sdpo.model_files import load_tokenizer
-from sdpo.paths import PROJECT
-from sdpo.plan import make_plan
-from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Ramp
-from sdpo.recipe_files import dump, find_recipe, load_recipe, load_resolved
-from sdpo.session import load_checked
+from sdpo.prompts.context import ContextBuilder
+from sdpo.rollout.generation import Generation
 from sdpo.tracking import rollout_rows
+from sdpo.training.batch_metrics import batch_metrics
+from sdpo.training.launch import load_checked
 from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
 from tests.core.test_context import builder, group, problem, tokenizer  # noqa: F401 — a fixture
 
@@ -98,7 +98,7 @@ async def test_sft_takes_the_demonstration_as_response_and_judges_nothing():
     recipe = load("sft", "seed=3")
     bundled, dataset = load_tokenizer(recipe), load_dataset(recipe)
     contexts = ContextBuilder(bundled, recipe.context)
-    generation = Generation(recipe, contexts, bundled, fleet=None, sandbox=None)
+    generation = Generation(recipe, contexts, bundled, pool=None, sandbox=None)
     g = await (await generation.responses(dataset.train[0], seed=[0])).judged(lambda: None)
     [rollout] = g.rollouts
     assert rollout.text == f"```python\n{dataset.train[0].solution}\n```" and g.judgements == ()
@@ -110,7 +110,7 @@ async def test_sft_takes_the_demonstration_as_response_and_judges_nothing():
     assert "train/pass_rate" not in metrics and "response/staleness_mean" not in metrics
     [row] = rollout_rows([g], ["asked"])
     assert row["response"] == rollout.text and "passed" not in row
-    short = Generation(load("sft", "rollout.max_response_tokens=5"), contexts, bundled, fleet=None, sandbox=None)
+    short = Generation(load("sft", "rollout.max_response_tokens=5"), contexts, bundled, pool=None, sandbox=None)
     assert short._demonstrated(dataset.train[0]).truncated
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdpo.data.livecodebench import load_livecodebench
-from sdpo.data.minicode import FAMILIES, write_world
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.envs.code.livecodebench import load_livecodebench
+from sdpo.envs.minicode import FAMILIES, write_world
 from sdpo.errors import UserError
-from sdpo.recipe_files import find_recipe, load_recipe
-from sdpo.sources import check_texts
+from sdpo.prompts.sources import check_texts
 from sdpo.types import Group
 from tests.core.test_context import RNG, builder, group, problem, tokenizer  # noqa: F401 — a fixture
 

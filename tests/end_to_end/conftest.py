@@ -10,10 +10,10 @@ import pytest_asyncio
 
 from sandbox import Sandbox
 from sdpo.algorithms import build_algorithm
+from sdpo.config.files import find_recipe, load_recipe
 from sdpo.learner.group import Learner
-from sdpo.placement import engine_config, plan_placement
-from sdpo.recipe_files import find_recipe, load_recipe
-from sdpo.rollout.fleet import Fleet
+from sdpo.rollout.pool import EnginePool
+from sdpo.training.placement import engine_config, plan_placement
 
 COMMON = (
     "learner.ranks=2",
@@ -43,17 +43,17 @@ def sandbox():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def parts():
-    """(fleet, learner) as `sdpo.session` starts them."""
+    """(pool, learner) as `sdpo.training.launch` starts them."""
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     recipe = make_recipe("sdpo")
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner)
-    fleet = Fleet(engine_config(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
-    await asyncio.gather(fleet.start(), learner.start())
-    yield fleet, learner
-    await fleet.shutdown()
+    pool = EnginePool(engine_config(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
+    await asyncio.gather(pool.start(), learner.start())
+    yield pool, learner
+    await pool.shutdown()
     learner.shutdown()
     ray.shutdown()
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdpo.paths import PROJECT
-from sdpo.recipe_files import load_recipe
+from sdpo.config.files import load_recipe
+from sdpo.config.paths import PROJECT
 from sdpo.tracking.rollouts import read_rollouts
-from sdpo.trainer import Trainer
+from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
 from tests.end_to_end.conftest import COMMON, make_recipe
 from tests.end_to_end.test_training import CheckedTrainer, run

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from sdpo.data.load import load_dataset
-from sdpo.interrupt import Interrupt
+from sdpo.config.model_files import load_tokenizer
+from sdpo.envs.code.load import load_dataset
 from sdpo.learner.rows import deal, split, weigh
-from sdpo.model_files import load_tokenizer
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
-from sdpo.trainer import Trainer
+from sdpo.training.interrupt import Interrupt
+from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
 from tests.end_to_end.conftest import make_recipe
 
@@ -33,13 +33,13 @@ class CheckedTrainer(Trainer):
 
     async def step(self):
         await super().step()
-        assert await self.fleet.versions() == [self.state.step + 1]
+        assert await self.pool.versions() == [self.state.step + 1]
         assert {r.policy_version for g in self.seen for r in g.rollouts} == {self.state.step}
-        await assert_engine_agrees(self.fleet, self.learner, self.seen)
+        await assert_engine_agrees(self.pool, self.learner, self.seen)
         self.checked += 1
 
 
-async def assert_engine_agrees(fleet, learner, groups):
+async def assert_engine_agrees(pool, learner, groups):
     """Log-probs of the same tokens by the engine and by the learner, two responses of every group."""
     rollouts = [r for g in groups for r in g.rollouts[:2]]
     samples = [Sample(r.prompt_ids, r.response_ids, r.sampler_log_probs) for r in rollouts]
@@ -51,14 +51,14 @@ async def assert_engine_agrees(fleet, learner, groups):
     for share, result in zip(shares, results, strict=True):
         for indices, values in zip(share, result, strict=True):
             for i, wanted in zip(indices, values, strict=False):
-                found = await fleet.score(rollouts[i].prompt_ids, rollouts[i].response_ids)
+                found = await pool.score(rollouts[i].prompt_ids, rollouts[i].response_ids)
                 np.testing.assert_allclose(found, wanted, atol=SAME_TOKENS)
 
 
 def trainer_for(recipe, folder, tracker, parts, sandbox, interrupt, kind=CheckedTrainer):
-    fleet, learner = parts
+    pool, learner = parts
     return kind(
-        recipe, load_dataset(recipe), load_tokenizer(recipe), sandbox, fleet, learner, folder, tracker, interrupt
+        recipe, load_dataset(recipe), load_tokenizer(recipe), sandbox, pool, learner, folder, tracker, interrupt
     )
 
 
@@ -145,7 +145,7 @@ class StaleTrainer(CheckedTrainer):
 
     async def step(self):
         await Trainer.step(self)
-        assert await self.fleet.versions() == [self.state.step + 1]
+        assert await self.pool.versions() == [self.state.step + 1]
         self.lags.append({self.state.step - r.policy_version for g in self.seen for r in g.rollouts})
 
 
@@ -155,8 +155,8 @@ async def test_generation_runs_ahead_of_learning_by_no_more_than_the_bound(parts
     assert trainer.lags[0] == {0} and set.union(*trainer.lags[1:]) == {1}
     rows = [row for row in folder.metrics if "learner/loss" in row]
     assert [row["response/staleness_mean"] for row in rows] == [0, 1, 1, 1]
-    assert all(0 < row["usage/learner"] < 1.05 and 0 <= row["usage/engines"] < 1.05 for row in rows)
-    assert sum(row["usage/engines"] for row in rows[:-1]) > 0  # in the last step there is nothing left to sample
+    assert all(0 < row["utilization/learner"] < 1.05 and 0 <= row["utilization/engines"] < 1.05 for row in rows)
+    assert sum(row["utilization/engines"] for row in rows[:-1]) > 0  # in the last step there is nothing left to sample
     assert all(row[f"memory/{part}_mb"] > 100 for row in rows for part in ("engines", "learner"))
     # The second batch was sampled with weights one update older than those that learned from it.
     assert rows[0]["policy/sampler_gap_max"] < SAME_TOKENS < rows[1]["policy/sampler_gap_max"]

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
-from sdpo.context import ContextBuilder
 from sdpo.learner.rows import deal, reweighed, split, weigh
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Rollout
 from tests.core.test_context import problem, tokenizer  # noqa: F401 — a fixture
 from tests.learner.test_learner import loss_and_gradient, reference_log_probs

@@ -9,9 +9,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sdpo.algorithms import build_algorithm
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.schema import Recipe
 from sdpo.learner.rows import deal, split, weigh
-from sdpo.recipe import Recipe
-from sdpo.recipe_files import find_recipe, load_recipe
 from sdpo.types import Sample, TeacherContext
 
 VOCABULARY = 4099  # × 32: more than DeepSpeed keeps gathered under ZeRO-3 whatever happens

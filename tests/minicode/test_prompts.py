@@ -7,13 +7,13 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from sdpo.context import Context, ContextBuilder
-from sdpo.data.minicode.examples import make_test
-from sdpo.data.minicode.load import read_rows
-from sdpo.data.minicode.rows import task_rows
-from sdpo.pretrain.corpus import failed_attempt, fenced, question, random_task, reprompt
-from sdpo.pretrain.tokenizer import prompt_text
-from sdpo.recipe import ContextSettings
+from sdpo.config.schema import ContextSettings
+from sdpo.envs.minicode.examples import make_test
+from sdpo.envs.minicode.load import read_rows
+from sdpo.envs.minicode.rows import task_rows
+from sdpo.prompts.context import Context, ContextBuilder
+from studies.pretrain.corpus import failed_attempt, fenced, question, random_task, reprompt
+from studies.pretrain.tokenizer import prompt_text
 
 POLICY = Path(__file__).resolve().parents[2] / "policies" / "minicode"
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sdpo import doctor
-from sdpo.doctor import Check
+from sdpo.cli.doctor import Check
 
 
 @pytest.fixture(autouse=True)

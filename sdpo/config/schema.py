@@ -1,0 +1,356 @@
+"""Every option of a run, with its one default.
+
+A recipe is a YAML file that `sdpo.config.files` resolves (``extends``, profile, ``key=value``) and validates against
+`Recipe`.  Unknown keys are errors.  So are options that would have no effect: an explicitly set value that another
+setting makes inert is refused rather than ignored (`sdpo.config.checks`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from sdpo.config.checks import REMOVE, check
+
+# The sections that feed each algorithm's streams.  One from outside the package has those that its recipe spells out.
+_TAUGHT = ("teacher", "distillation")
+ALGORITHM_STREAMS: dict[str, tuple[str, ...]] = {
+    "sdpo": _TAUGHT,
+    "grpo": ("policy_gradient",),
+    "srpo": (*_TAUGHT, "policy_gradient"),
+    "opsd": _TAUGHT,
+    "sdft": _TAUGHT,
+    "sft": ("policy_gradient",),
+}
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    path: str = Field(description="a Hugging Face model folder, or a hub name")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
+
+
+class DataSettings(Settings):
+    source: Literal["livecodebench", "minicode"] = "livecodebench"
+    path: str | None = Field(None, description="folder or file of LiveCodeBench JSONL; null downloads from the hub")
+    release: str | None = Field(
+        None,
+        description="release_v1 … release_v6: the first N official files; v6: that file; null: all files of data.path, "
+        "or the newest release of the hub",
+    )
+    window: tuple[date, date] | None = Field(None, description="contest dates [from, to); null keeps all")
+    exclude_ungradable: bool = Field(False, description="leave out problems that no comparison can grade")
+    test_split: Literal["published", "official", "disjoint", "public-private"] = "published"
+    problem_split: Literal["none", "hash", "marked"] = Field(
+        "none", description="none: evaluate on the training problems; hash: hold problems out; marked: as rows say"
+    )
+    held_out_fraction: float = Field(0.25, gt=0, lt=1)
+    world_seed: int | None = Field(
+        None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
+    )
+    families: tuple[Literal["minicode", "minicode-texts"], ...] = Field(
+        ("minicode",),
+        min_length=1,
+        description="minicode: tasks learned one after the other, an equal share of the steps each",
+    )
+    max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
+
+
+class ContextSettings(Settings):
+    template: Literal["published", "compact", "sdft", "opsd"] = "published"
+    max_prompt_tokens: int = Field(2048, ge=8)
+    max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
+    demonstration: Literal["random", "solution", "column", "none"] = Field(
+        "random",
+        description="random: another success of the group; solution: the problem's reference program; column: a column "
+        "of the dataset",
+    )
+    column: str | None = Field(None, description="the dataset's column that holds demonstrations")
+    teacher_thinking: bool | None = Field(
+        None, description="enable_thinking of the teacher's prompt; null: as model.thinking"
+    )
+    feedback: Literal["fallback", "always", "never"] = Field(
+        "fallback", description="show environment feedback: only without a demonstration, always, or never"
+    )
+    feedback_noise: float = Field(
+        0.0, ge=0, le=1, description="share of failed responses that get the feedback on another question's failure"
+    )
+    remove_thinking: bool = Field(True, description="strip <think>…</think> from demonstrations")
+
+    @property
+    def reads_judgements(self) -> bool:
+        """Whether anything that a teacher is told depends on how responses were judged."""
+        return self.demonstration == "random" or self.feedback != "never"
+
+
+class RolloutSettings(Settings):
+    responses: int = Field(8, ge=1, description="responses per question (the group size n)")
+    source: Literal["policy", "solution", "column"] = Field(
+        "policy", description="policy: sampled; solution, column: the dataset's demonstration is the response"
+    )
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: all")
+    max_response_tokens: int = Field(8192, ge=1)
+    engines: int = Field(1, ge=1)
+    tensor_parallel_size: int = Field(1, ge=1)
+    max_num_seqs: int = Field(256, ge=1, description="sequences that one engine decodes at once")
+    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
+    enforce_eager: bool = False
+    colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
+    staleness: int = Field(
+        0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
+    )
+    cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
+    weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
+
+
+class SandboxSettings(Settings):
+    workers: int | None = Field(None, ge=1, description="null: one per core")
+    isolation: Literal["auto", "namespaces", "landlock", "seccomp", "none"] = "auto"
+    cpu_time_s: float = Field(6.0, gt=0)
+    memory_mb: int = Field(1024, ge=16)
+    feedback_from: Literal["first_failure", "all"] = Field(
+        "first_failure", description="stop at the first failing test, or run them all for the feedback"
+    )
+
+
+class TeacherSettings(Settings):
+    kind: Literal["ema", "trust_region", "frozen", "live"] = "ema"
+    rate: float | None = Field(None, gt=0, le=1, description="EMA: τ of θ' ← (1−τ)θ' + τθ; trust region: mixing τ")
+    clock: Literal["batch", "update"] | None = Field(
+        None, description="EMA: move once per generation batch (as released) or per optimiser step"
+    )
+
+    @model_validator(mode="after")
+    def _needs(self) -> TeacherSettings:
+        moves = self.kind in ("ema", "trust_region")
+        if moves and self.rate is None:
+            object.__setattr__(self, "rate", 0.01)
+        if not moves and self.rate is not None:
+            raise ValueError(f"teacher.rate has no effect with teacher.kind={self.kind}; {REMOVE}")
+        if self.kind == "ema" and self.clock is None:
+            object.__setattr__(self, "clock", "batch")
+        if self.kind != "ema" and self.clock is not None:
+            raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
+        return self
+
+
+Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "fixed-length"]
+
+
+class Ramp(Settings):
+    """A factor that goes from `start` to `end` in equal steps over the first `steps` generation batches, and stays."""
+
+    start: float = Field(1.0, ge=0)
+    end: float = Field(1.0, ge=0)
+    steps: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _moves(self) -> Ramp:
+        if self.start == self.end:
+            raise ValueError(f"a ramp from {self.start:g} to {self.end:g} has no effect; set start or end")
+        return self
+
+    def at(self, step: int) -> float:
+        """The factor of the generation batch `step`, counted from 1."""
+        return self.start + (self.end - self.start) * min(1.0, (step - 1) / self.steps)
+
+
+class StreamSettings(Settings):
+    """What every loss stream has."""
+
+    coefficient: float = Field(1.0, gt=0)
+    ramp: Ramp | None = Field(None, description="the coefficient's factor over the run; null: 1")
+
+    def at(self, step: int) -> StreamSettings:
+        """These settings with the coefficient of one generation batch."""
+        if self.ramp is None:
+            return self
+        return self.model_copy(update={"coefficient": self.coefficient * self.ramp.at(step)})
+
+
+class DistillationSettings(StreamSettings):
+    """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
+
+    level: Literal["logit", "token", "sequence"] = "logit"
+    alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
+    top_k: int | None = Field(20, ge=1, description="entries of the student's top-K; null: full vocabulary")
+    tail: bool = Field(True, description="one bucket for the rest; false renormalises the K entries")
+    support: Literal["student", "teacher"] = Field("student", description="whose top-K")
+    entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
+    skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
+    advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
+    advantage_clip_factor: float | None = Field(
+        None, gt=0, description="the same with c = this times the running mean of |log q − log π|"
+    )
+    is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
+    sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
+    aggregation: Aggregation = "token-mean"
+
+
+class PolicyGradientSettings(StreamSettings):
+    """The clipped surrogate (METHODS: GRPO as strong as published)."""
+
+    variant: Literal["grpo", "gspo", "cispo", "reinforce"] = "grpo"
+    normalize_by_std: bool = False
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.28, gt=0)
+    dual_clip: float | None = Field(3.0, gt=1)
+    sampler_threshold: float | None = Field(2.0, gt=0, description="truncated importance sampling")
+    aggregation: Aggregation = "token-mean"
+    entropy_bonus: float = Field(0.0, ge=0)
+    drop_uniform_groups: bool = Field(False, description="DAPO: groups without spread do not count in the normaliser")
+
+
+class ReferenceSettings(StreamSettings):
+    coefficient: float = Field(gt=0)
+    kind: Literal["k1", "k2", "k3"] = "k3"
+    aggregation: Aggregation = "token-mean"
+
+
+class AlgorithmSettings(Settings):
+    name: str = Field("sdpo", description=f"{', '.join(ALGORITHM_STREAMS)}, or module:Class of one of your own")
+    mix: float | None = Field(
+        None, gt=0, lt=1, description="sdpo: λ of λ·A_GRPO + (1−λ)·A_SDPO, with one normaliser for both"
+    )
+    entropy_beta: float | None = Field(None, ge=0, description="srpo: β of the token weight exp(−β·H_teacher)")
+
+    @model_validator(mode="after")
+    def _known(self) -> AlgorithmSettings:
+        if self.name not in ALGORITHM_STREAMS and not re.fullmatch(r"[\w.]+:\w+", self.name):
+            near = difflib.get_close_matches(self.name, ALGORITHM_STREAMS, 1)
+            raise ValueError(
+                f"algorithm.name={self.name} is unknown.{f' Did you mean {near[0]}?' if near else ''} "
+                f"Known: {', '.join(ALGORITHM_STREAMS)}; one of your own is given as module:Class"
+            )
+        if self.name == "srpo" and self.entropy_beta is None:
+            object.__setattr__(self, "entropy_beta", 1.0)
+        return self
+
+    @property
+    def label(self) -> str:
+        """What the algorithm is called in names of runs and in reports."""
+        return self.name.split(":")[-1].lower()
+
+
+class LearnerSettings(Settings):
+    ranks: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_grad_norm: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="optimiser steps")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    updates_per_batch: int = Field(1, ge=1, description="optimiser steps per generation batch (mini-batches)")
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
+    )
+    chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
+    triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
+    gradient_checkpointing: bool = False
+    cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
+
+
+class EvaluationSettings(Settings):
+    every: int = Field(10, ge=0, description="steps between evaluations; 0: only at the end")
+    samples: int = Field(4, ge=1, description="responses per problem")
+    max_response_tokens: int | None = Field(None, ge=1, description="null: rollout.max_response_tokens")
+    temperature: float = Field(0.6, ge=0, description="0: greedy, one response per problem")
+    top_p: float = Field(0.95, gt=0, le=1)
+    ks: tuple[int, ...] = (1, 4)
+    at_start: bool = True
+    training_problems: bool = Field(False, description="measure the training problems too, on their evaluation tests")
+
+
+class RunSettings(Settings):
+    steps: int = Field(80, ge=1, description="generation batches")
+    questions: int = Field(32, ge=1, description="questions per generation batch")
+    checkpoint_every: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
+    directory: str = "runs"
+
+
+class TrackingSettings(Settings):
+    wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with an account")
+    project: str = "sdpo"
+
+
+class Recipe(Settings):
+    recipe: str = Field(description="the family's name, e.g. livecodebench")
+    name: str = Field("", description="the run's name; empty: <recipe>-<algorithm>-seed<k>")
+    seed: int = Field(0, ge=0)
+    profile: Literal["cpu", "gpu"] = "gpu"
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    model: ModelSettings
+    data: DataSettings = DataSettings()
+    context: ContextSettings = ContextSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    teacher: TeacherSettings | None = None
+    distillation: DistillationSettings | None = None
+    policy_gradient: PolicyGradientSettings | None = None
+    reference: ReferenceSettings | None = None
+    learner: LearnerSettings = LearnerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    run: RunSettings = RunSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _streams_of_the_algorithm(cls, values: Any) -> Any:
+        """An algorithm's streams exist without being spelled out; streams that it does not have are refused below."""
+        if isinstance(values, dict) and isinstance(values.get("algorithm") or {}, dict):
+            values = dict(values)
+            for section in _streams(values.get("algorithm") or {}, ()):
+                if values.get(section) is None:
+                    values[section] = {}
+        return values
+
+    @model_validator(mode="after")
+    def _checks(self, info: ValidationInfo) -> Recipe:
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.recipe}-{self.algorithm.label}-seed{self.seed}")
+        sections = ("teacher", "distillation", "policy_gradient")
+        wanted = _streams(self.algorithm.model_dump(), sections)
+        for section in sections:
+            if getattr(self, section) is not None and section not in wanted:
+                raise ValueError(
+                    f"{section} has no effect with algorithm.name={self.algorithm.name}"
+                    f"{' without algorithm.mix' if self.algorithm.name == 'sdpo' else ''}; {REMOVE}"
+                )
+        resolved = bool(info.context and info.context.get("resolved"))  # every default is spelled out there
+        check(self, resolved)
+        return self
+
+    @property
+    def evaluation_samples(self) -> int:
+        return 1 if self.evaluation.temperature == 0 else self.evaluation.samples
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that an engine must hold: the longest student prompt and the longest response."""
+        return self.context.max_prompt_tokens + max(self.rollout.max_response_tokens, self.evaluation_tokens)
+
+    @property
+    def evaluation_tokens(self) -> int:
+        return self.evaluation.max_response_tokens or self.rollout.max_response_tokens
+
+    @property
+    def samples_per_step(self) -> int:
+        return self.run.questions * self.rollout.responses
+
+
+def _streams(algorithm: dict[str, Any], unknown: tuple[str, ...]) -> tuple[str, ...]:
+    streams = ALGORITHM_STREAMS.get(algorithm.get("name", "sdpo"), unknown)
+    return (*streams, "policy_gradient") if algorithm.get("mix") is not None else streams
