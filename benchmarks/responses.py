@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sdpo.envs.code.load import load_dataset
 
 from sandbox import Job, Sandbox, extract_code
 from sdpo.algorithms import build_algorithm
 from sdpo.config.model_files import load_tokenizer
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
-from sdpo.envs.code.load import load_dataset
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Problem, Rollout, Sample
 

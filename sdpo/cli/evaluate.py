@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sdpo.config import registry
 from sdpo.config.files import find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
-from sdpo.envs.code.judging import open_sandbox
 from sdpo.tracking import Console
 from sdpo.training.checkpoints import find_policy
+from sdpo.training.parts import Parts, prepared
 
 
 def run(options) -> int:
     policy = find_policy(options.policy)
     recipe = _recipe(options, policy)
     out = Path(options.out or Path(recipe.run.directory) / "eval" / _name(Path(options.policy)))
-    with open_sandbox(recipe) as sandbox, Console(f"evaluation of {options.policy}", 0) as console:
-        from sdpo.training.launch import prepare
-
-        tokenizer, dataset = prepare(recipe, console)
-        return asyncio.run(_evaluate(recipe, sandbox, console, tokenizer, dataset, out))
+    with Console(f"evaluation of {options.policy}", 0) as console, prepared(recipe, console) as parts:
+        return asyncio.run(_evaluate(recipe, parts, console, out))
 
 
 def _recipe(options, policy: Path) -> Recipe:
@@ -34,7 +32,7 @@ def _recipe(options, policy: Path) -> Recipe:
             print(f"Settings of {folder.name} (profile {recipe.profile}, seed {recipe.seed}).", flush=True)
             return recipe
     profile, reason = choose_profile(options.profile)
-    recipe = load_recipe(find_recipe(options.recipe or "livecodebench", "grpo"), profile, overrides)
+    recipe = load_recipe(find_recipe(options.recipe or "livecodebench", registry.BASELINE), profile, overrides)
     print(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).", flush=True)
     return recipe
 
@@ -45,37 +43,28 @@ def _name(policy: Path) -> str:
     return f"{run}-{last}" if folder == "checkpoints" else last
 
 
-async def _evaluate(recipe: Recipe, sandbox, console: Console, tokenizer, dataset, out: Path) -> int:
-    from sdpo.evaluation import evaluate, export_generations
+async def _evaluate(recipe: Recipe, parts: Parts, console: Console, out: Path) -> int:
+    from sdpo.evaluation import export_generations
     from sdpo.prompts.context import ContextBuilder
     from sdpo.rollout.generation import Generation
+    from sdpo.training.evaluate import evaluate
     from sdpo.training.launch import announced, cluster, make_pool
     from sdpo.training.placement import plan_placement
 
+    dataset = parts.dataset
     async with cluster(console) as resources:
         placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0), learner=False)
         pool = make_pool(recipe, placement)
         await announced(console, "starting vLLM engines", pool.start(console.message))
-        contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
-        generation = Generation(recipe, contexts, tokenizer, pool, sandbox)
+        contexts = ContextBuilder(parts.tokenizer, recipe.context, recipe.model.thinking)
+        generation = Generation(recipe, parts.environment, contexts, parts.tokenizer, pool)
         total = len(dataset.evaluation) * recipe.evaluation_samples
         with console.phase("evaluating", total=total, announce=True) as progress:
-            evaluation = await evaluate(
-                dataset.evaluation,
-                generation.evaluation_responses,
-                generation.evaluation_verdict,
-                n=recipe.evaluation_samples,
-                ks=recipe.evaluation.ks,
-                sampling=recipe.evaluation.model_dump(include={"temperature", "top_p"}),
-                dataset=dataset.name,
-                test_split=dataset.test_split,
-                problem_split=dataset.problem_split,
-                progress=lambda done, total, passed: progress.update(done),
-            )
+            evaluation = await evaluate(generation, dataset.evaluation, dataset, on_outcome=progress.advance)
         await pool.shutdown()
     out.mkdir(parents=True, exist_ok=True)
     evaluation.result.save(out / "results.json")
-    export_generations(out / "generations.json", evaluation.answers)
+    export_generations(out / "generations.json", evaluation.groups)
     console.evaluation({f"eval/{dataset.name}/{key}": value for key, value in evaluation.result.metrics().items()})
     console.message(
         f"Wrote {out}/results.json, and {out}/generations.json for LiveCodeBench's custom evaluator "

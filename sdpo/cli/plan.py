@@ -10,7 +10,8 @@ from rich.table import Table
 from sdpo.algorithms import build_algorithm
 from sdpo.config.model_files import load_config, longest_context
 from sdpo.config.schema import Recipe
-from sdpo.training.launch import load_checked
+from sdpo.envs import build_environment
+from sdpo.training.parts import load_checked
 from sdpo.training.placement import plan_placement
 
 GIB = 2**30
@@ -28,8 +29,8 @@ class Plan:
 
 def make_plan(recipe: Recipe) -> Plan:
     """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
-    build_algorithm(recipe)  # names a module that cannot be imported
-    _, dataset = load_checked(recipe)
+    build_algorithm(recipe)
+    _, dataset = load_checked(recipe, build_environment(recipe))
     parameters, longest = _parameters(recipe), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
@@ -44,7 +45,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "data": [
                 (
                     "data",
-                    f"{dataset.name}: {len(dataset.train)} training, {len(dataset.evaluation)} evaluation problems",
+                    f"{dataset.name}: {len(dataset.train)} training, {len(dataset.evaluation)} evaluation tasks",
                 ),
                 ("splits", f"tests {dataset.test_split}, problems {dataset.problem_split}"),
                 *(("note", line) for line in dataset.report.lines()),

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.table import Table
@@ -15,11 +14,11 @@ from rich.table import Table
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
-from sdpo.envs.code.judging import open_sandbox
 from sdpo.errors import UserError
 from sdpo.learner.operators import Operator
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.tracking.metric_names import part
+from sdpo.training.parts import Parts, prepared
 
 WARM_UP_STEPS = 1  # the first step allocates and compiles
 
@@ -30,33 +29,30 @@ def run(options) -> int:
     profile, reason = choose_profile(options.profile)
     recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
     print(f"Profile {profile}: {reason}.", flush=True)
-    with open_sandbox(recipe) as sandbox, Console(f"profile of {recipe.name}", options.steps + 2) as console:
-        from sdpo.training.launch import prepare
-
-        tokenizer, dataset = prepare(recipe, console)
+    title, last = f"profile of {recipe.name}", options.steps + 2
+    with Console(title, last) as console, prepared(recipe, console) as parts:
         with tempfile.TemporaryDirectory(prefix="sdpo-profile-") as path:
-            rows, operators = asyncio.run(
-                _profile(recipe, Path(path) / "run", options.steps, console, (dataset, tokenizer, sandbox))
-            )
+            rows, operators = asyncio.run(_profile(recipe, parts, Path(path) / "run", options.steps, console))
     show(rows, operators)
     return 0
 
 
 async def _profile(
-    recipe: Recipe, path: Path, steps: int, console: Console, parts: tuple[Any, ...]
+    recipe: Recipe, parts: Parts, path: Path, steps: int, console: Console
 ) -> tuple[list[dict], tuple[list[Operator], float]]:
     """Rows of the measured steps, and the learner's operators in one more step, which the recording slows down."""
     from sdpo.training.interrupt import Interrupt
-    from sdpo.training.launch import cluster, workers
-    from sdpo.training.trainer import Trainer
+    from sdpo.training.launch import cluster, make_trainer, workers
 
-    async with cluster(console) as resources, workers(recipe, resources, console) as (pool, learner):
+    plan = parts.algorithm.plan
+    async with cluster(console) as resources, workers(recipe, plan, resources, console) as (pool, learner):
         with RunFolder(path) as folder, Interrupt(console.message) as interrupt:
             info = RunInfo.collect(
                 recipe=recipe.recipe, algorithm=recipe.algorithm.name, seed=recipe.seed, profile=recipe.profile
             )
             folder.create(info, recipe.model_dump(mode="json"))
-            trainer = Trainer(recipe, *parts, pool, learner, folder, Tracker(folder, console), interrupt)
+            tracker = Tracker(folder, console)
+            trainer = make_trainer(recipe, parts, pool, learner, folder, tracker, interrupt)
             try:
                 await trainer.start()
                 for _ in range(WARM_UP_STEPS + steps):

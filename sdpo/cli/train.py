@@ -8,10 +8,10 @@ from pathlib import Path
 from sdpo.config.files import find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
-from sdpo.envs.code.judging import open_sandbox
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 from sdpo.training.checkpoints import Checkpoints
+from sdpo.training.parts import prepared
 
 
 def run(options) -> int:
@@ -58,12 +58,7 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 
 
 def _train(recipe: Recipe, folder: RunFolder) -> int:
-    with open_sandbox(recipe) as sandbox, Console(recipe.name, recipe.run.steps) as console:
-        from sdpo.algorithms import build_algorithm
-        from sdpo.training.launch import prepare, train
+    with Console(recipe.name, recipe.run.steps) as console, prepared(recipe, console) as parts, folder:
+        from sdpo.training.launch import train
 
-        # Whatever the user got wrong comes to light here, before there is a folder with wrong settings in it.
-        build_algorithm(recipe)
-        tokenizer, dataset = prepare(recipe, console)
-        with folder:
-            return asyncio.run(train(recipe, folder, sandbox, console, tokenizer, dataset))
+        return asyncio.run(train(recipe, parts, folder, console))

@@ -21,18 +21,48 @@ def check(recipe: Recipe, resolved: bool) -> None:
     """
     if not resolved:
         _idle(recipe)
+        _sections(recipe)
     _budget(recipe)
     _precision(recipe)
     _algorithm(recipe)
     _engines_and_data(recipe, resolved)
     _distillation(recipe)
+    for kind in _classes(recipe, resolved):
+        kind.check(recipe)
+
+
+def _classes(recipe: Recipe, resolved: bool) -> list[Any]:
+    """The recipe's algorithm and environment."""
+    from sdpo.config.schema import algorithm_class, environment_class
+
+    found = algorithm_class(recipe.algorithm.name, resolved), environment_class(recipe.environment.kind, resolved)
+    return [kind for kind in found if kind is not None]
+
+
+def _sections(recipe: Recipe) -> None:
+    """Sections that the algorithm does not have, options of `data` and `sandbox` that the environment does not read."""
+    algorithm, environment = _classes(recipe, resolved=False)
+    wanted = algorithm.sections(recipe.algorithm.model_dump())
+    for section in ("teacher", "distillation", "policy_gradient"):
+        if getattr(recipe, section) is not None and section not in wanted:
+            raise ValueError(f"{section} has no effect with these settings of {recipe.algorithm.name}; {REMOVE}")
+    for section in ("data", "sandbox"):
+        unread = [
+            path
+            for option in type(getattr(recipe, section)).model_fields
+            if (path := f"{section}.{option}") not in environment.reads and _explicitly_set(recipe, path)
+        ]
+        if unread:
+            raise ValueError(
+                f"{', '.join(unread)} has no effect with environment.kind={recipe.environment.kind}; {REMOVE}"
+            )
 
 
 def _idle(recipe: Recipe) -> None:
     """Options that another setting makes inert."""
     idle = {
         path: f"{path} has no effect {reason}"
-        for path, inert, reason in INERT
+        for path, inert, reason in (*INERT, *(entry for kind in _classes(recipe, False) for entry in kind.inert))
         if _explicitly_set(recipe, path) and inert(recipe)
     }
     if idle:
@@ -71,13 +101,6 @@ def _algorithm(recipe: Recipe) -> None:
     if recipe.distillation is not None and recipe.teacher is None:
         raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     _source(recipe)
-    if recipe.algorithm.name in ("opsd", "sdft") and recipe.context.demonstration not in ("solution", "column"):
-        raise ValueError(
-            f"{recipe.algorithm.name} shows the teacher a text of the dataset: set context.demonstration to solution "
-            "or column"
-        )
-    if recipe.algorithm.name == "opsd" and recipe.teacher.kind != "frozen":
-        raise ValueError("opsd's teacher is the initial policy: set teacher.kind=frozen")
 
 
 def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
@@ -87,10 +110,6 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
             "rollout.colocated shares each GPU with the learner: set rollout.gpu_memory_utilization to what the "
             "learner's weights and optimiser leave free (`--dry-run` prints them)"
         )
-    if len(set(recipe.data.families)) < len(recipe.data.families) or recipe.run.steps < len(recipe.data.families):
-        raise ValueError("data.families names each task once, and run.steps must have a step for each of them")
-    if recipe.data.source == "minicode" and recipe.data.problem_split != "marked":
-        raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
     if (
         recipe.distillation is not None
         and recipe.rollout.responses == 1
@@ -140,8 +159,6 @@ def _distillation(recipe: Recipe) -> None:
 def _source(recipe: Recipe) -> None:
     """Responses of the dataset have no sampler and no siblings."""
     source = recipe.rollout.source
-    if (recipe.algorithm.name == "sft") != (source != "policy"):
-        raise ValueError("rollout.source=solution or column and algorithm.name=sft belong together; set both")
     if source == "policy":
         return
     if source == "column" and recipe.context.column is None:
@@ -176,16 +193,14 @@ def _without_ratio(recipe: Recipe) -> bool:
     return recipe.policy_gradient.variant == "reinforce"
 
 
-def _noisy(recipe: Recipe) -> bool:
-    return recipe.context.feedback_noise > 0
+def _demonstrated(recipe: Recipe) -> bool:
+    return recipe.rollout.source != "policy"
 
 
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said)
 INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
-    ("algorithm.entropy_beta", lambda r: r.algorithm.name != "srpo", "with an algorithm other than srpo"),
-    ("algorithm.mix", lambda r: r.algorithm.name != "sdpo", "with an algorithm other than sdpo"),
     ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
     *(
         (f"distillation.{option}", lambda r: r.distillation.level != "logit", "unless distillation.level=logit")
@@ -207,16 +222,10 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("policy_gradient.dual_clip", _without_ratio, "with policy_gradient.variant=reinforce"),
     (
         "policy_gradient.variant",
-        lambda r: r.policy_gradient.variant not in ("grpo", "reinforce") and _one_update(r),
+        lambda r: r.policy_gradient.variant not in ("ppo", "reinforce") and _one_update(r),
         _ONE_UPDATE,
     ),
-    ("data.path", lambda r: r.data.source == "minicode", "with data.source=minicode (its problems are generated)"),
-    ("data.release", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
-    ("data.window", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.exclude_ungradable", lambda r: r.data.source == "minicode", "with data.source=minicode"),
-    ("data.families", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
-    ("data.world_seed", lambda r: r.data.source != "minicode", "unless data.source=minicode"),
     ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
     ("evaluation.samples", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
     ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
@@ -232,19 +241,12 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ),
     ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
-    (
-        "context.feedback_noise",
-        lambda r: _noisy(r) and r.algorithm.name != "sdpo",
-        "with an algorithm other than sdpo, which alone swaps feedback",
-    ),
-    ("policy_gradient.normalize_by_std", lambda r: r.algorithm.name == "sft", "on demonstrations: they have no group"),
-    ("policy_gradient.drop_uniform_groups", lambda r: r.algorithm.name == "sft", "on demonstrations"),
-    ("context.feedback_noise", lambda r: _noisy(r) and r.context.feedback == "never", "with context.feedback=never"),
+    ("policy_gradient.normalize_by_std", _demonstrated, "on demonstrations: they have no group"),
+    ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
     ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
-    ("data.max_bad_rows", lambda r: r.data.source == "minicode", "with data.source=minicode"),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),

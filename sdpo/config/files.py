@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sdpo.config import moved, registry
 from sdpo.config.paths import PROJECT
-from sdpo.config.schema import Recipe
+from sdpo.config.schema import Recipe, algorithm_class, environment_class
 from sdpo.errors import UserError
 
 RECIPES = PROJECT / "recipes"
@@ -38,7 +39,7 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
             f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, _families())} Known: {_families()}."
         )
     known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
-    path = family / f"{algorithm or 'sdpo'}.yaml"
+    path = family / f"{algorithm or registry.DEFAULT_ALGORITHM}.yaml"
     if path.stem not in known:
         raise UserError(
             f"Recipe {name!r} has no algorithm {algorithm!r}.{_nearest(str(algorithm), known)} Known: {known}."
@@ -70,10 +71,14 @@ def dump(recipe: Recipe) -> str:
 
 def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -> Recipe:
     """`resolved`: every option is spelled out, so that one without effect is no mistake of the user's."""
+    if resolved:
+        values = moved.update(values)
+    else:
+        moved.refuse(values, where)
     try:
         return Recipe.model_validate(values, context={"resolved": resolved})
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        lines = [_explain(item, values) for item in error.errors()]
         raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
 
 
@@ -130,7 +135,7 @@ def _override(values: dict[str, Any], text: str) -> None:
         child = node.get(part)
         node[part] = child = dict(child) if isinstance(child, Mapping) else {}
         node = child
-    if value is None and not _nullable(key):
+    if value is None and not _nullable(key, values):
         node.pop(leaf, None)  # null takes the option out of the recipe: its default counts again
     else:
         node[leaf] = value
@@ -146,10 +151,10 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, values: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown option {path}.{_nearest(path, _paths(Recipe))}"
+        return f"unknown option {path}.{_nearest(path, _paths(Recipe, values))}"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "missing":
@@ -157,25 +162,37 @@ def _explain(error: Any) -> str:
     return f"{path}: {error['msg']} (given: {error['input']!r})"
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+def _paths(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every option's dotted path."""
     paths = []
-    for name, field in model.model_fields.items():
+    for name in model.model_fields:
         paths.append(prefix + name)
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                paths += _paths(kind, f"{prefix}{name}.")
+        if (section := _section(model, name, values)) is not None:
+            paths += _paths(section, values, f"{prefix}{name}.")
     return paths
 
 
-def _nullable(path: str) -> bool:
-    model: Any = Recipe
+def _section(model: type[BaseModel], name: str, values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The model of a section: that of the algorithm or environment which `values` names; None: no section."""
+    chosen = {"algorithm": ("name", algorithm_class), "environment": ("kind", environment_class)}
+    if model is Recipe and name in chosen:
+        key, find = chosen[name]
+        given = values.get(name)
+        named = given.get(key) if isinstance(given, Mapping) else None
+        try:
+            return find(named).Settings if named else Recipe.model_fields[name].annotation
+        except ValueError:  # said when the recipe is validated
+            return Recipe.model_fields[name].annotation
+    field = model.model_fields.get(name)
+    kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _nullable(path: str, values: Mapping[str, Any]) -> bool:
+    model: type[BaseModel] | None = Recipe
     *parents, leaf = path.split(".")
     for part in parents:
-        field = model.model_fields.get(part) if model is not None else None
-        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        model = None if model is None else _section(model, part, values)
     field = None if model is None else model.model_fields.get(leaf)
     return field is None or type(None) in getattr(field.annotation, "__args__", ())
 

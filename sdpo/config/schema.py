@@ -7,25 +7,22 @@ setting makes inert is refused rather than ignored (`sdpo.config.checks`).
 
 from __future__ import annotations
 
-import difflib
-import re
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from sdpo.config import registry
 from sdpo.config.checks import REMOVE, check
-
-# The sections that feed each algorithm's streams.  One from outside the package has those that its recipe spells out.
-_TAUGHT = ("teacher", "distillation")
-ALGORITHM_STREAMS: dict[str, tuple[str, ...]] = {
-    "sdpo": _TAUGHT,
-    "grpo": ("policy_gradient",),
-    "srpo": (*_TAUGHT, "policy_gradient"),
-    "opsd": _TAUGHT,
-    "sdft": _TAUGHT,
-    "sft": ("policy_gradient",),
-}
 
 
 class Settings(BaseModel):
@@ -40,7 +37,9 @@ class ModelSettings(Settings):
 
 
 class DataSettings(Settings):
-    source: Literal["livecodebench", "minicode"] = "livecodebench"
+    source: Literal["livecodebench", "minicode"] | None = Field(
+        None, description="where rows come from; null: livecodebench for environment.kind=code, else the environment's"
+    )
     path: str | None = Field(None, description="folder or file of LiveCodeBench JSONL; null downloads from the hub")
     release: str | None = Field(
         None,
@@ -57,16 +56,11 @@ class DataSettings(Settings):
     world_seed: int | None = Field(
         None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
     )
-    families: tuple[Literal["minicode", "minicode-texts"], ...] = Field(
-        ("minicode",),
-        min_length=1,
-        description="minicode: tasks learned one after the other, an equal share of the steps each",
-    )
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
 
 
 class ContextSettings(Settings):
-    template: Literal["published", "compact", "sdft", "opsd"] = "published"
+    template: Literal["published", "compact", "demonstration", "reference"] = "published"
     max_prompt_tokens: int = Field(2048, ge=8)
     max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
     demonstration: Literal["random", "solution", "column", "none"] = Field(
@@ -81,14 +75,11 @@ class ContextSettings(Settings):
     feedback: Literal["fallback", "always", "never"] = Field(
         "fallback", description="show environment feedback: only without a demonstration, always, or never"
     )
-    feedback_noise: float = Field(
-        0.0, ge=0, le=1, description="share of failed responses that get the feedback on another question's failure"
-    )
     remove_thinking: bool = Field(True, description="strip <think>…</think> from demonstrations")
 
     @property
-    def reads_judgements(self) -> bool:
-        """Whether anything that a teacher is told depends on how responses were judged."""
+    def reads_outcomes(self) -> bool:
+        """Whether anything that a teacher is told depends on what responses were worth."""
         return self.demonstration == "random" or self.feedback != "never"
 
 
@@ -201,7 +192,7 @@ class DistillationSettings(StreamSettings):
 class PolicyGradientSettings(StreamSettings):
     """The clipped surrogate (METHODS: GRPO as strong as published)."""
 
-    variant: Literal["grpo", "gspo", "cispo", "reinforce"] = "grpo"
+    variant: Literal["ppo", "gspo", "cispo", "reinforce"] = "ppo"
     normalize_by_std: bool = False
     clip_low: float = Field(0.2, gt=0)
     clip_high: float = Field(0.28, gt=0)
@@ -219,28 +210,36 @@ class ReferenceSettings(StreamSettings):
 
 
 class AlgorithmSettings(Settings):
-    name: str = Field("sdpo", description=f"{', '.join(ALGORITHM_STREAMS)}, or module:Class of one of your own")
-    mix: float | None = Field(
-        None, gt=0, lt=1, description="sdpo: λ of λ·A_GRPO + (1−λ)·A_SDPO, with one normaliser for both"
-    )
-    entropy_beta: float | None = Field(None, ge=0, description="srpo: β of the token weight exp(−β·H_teacher)")
+    """What every algorithm has; its class adds options of its own (`Algorithm.Settings`)."""
 
-    @model_validator(mode="after")
-    def _known(self) -> AlgorithmSettings:
-        if self.name not in ALGORITHM_STREAMS and not re.fullmatch(r"[\w.]+:\w+", self.name):
-            near = difflib.get_close_matches(self.name, ALGORITHM_STREAMS, 1)
-            raise ValueError(
-                f"algorithm.name={self.name} is unknown.{f' Did you mean {near[0]}?' if near else ''} "
-                f"Known: {', '.join(ALGORITHM_STREAMS)}; one of your own is given as module:Class"
-            )
-        if self.name == "srpo" and self.entropy_beta is None:
-            object.__setattr__(self, "entropy_beta", 1.0)
-        return self
+    name: str = Field(
+        registry.DEFAULT_ALGORITHM, description=f"{', '.join(registry.ALGORITHMS)}, or module:Class of one of your own"
+    )
 
     @property
     def label(self) -> str:
         """What the algorithm is called in names of runs and in reports."""
-        return self.name.split(":")[-1].lower()
+        return registry.label(self.name)
+
+
+class EnvironmentSettings(Settings):
+    """What every environment has; its class adds options of its own (`Environment.Settings`)."""
+
+    kind: str = Field(
+        "code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own"
+    )
+
+
+class UnknownAlgorithm(AlgorithmSettings):
+    """That of a resolved recipe whose class is not there: the recipe can still be read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class UnknownEnvironment(EnvironmentSettings):
+    """The same for an environment."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class LearnerSettings(Settings):
@@ -291,7 +290,8 @@ class Recipe(Settings):
     name: str = Field("", description="the run's name; empty: <recipe>-<algorithm>-seed<k>")
     seed: int = Field(0, ge=0)
     profile: Literal["cpu", "gpu"] = "gpu"
-    algorithm: AlgorithmSettings = AlgorithmSettings()
+    algorithm: SerializeAsAny[AlgorithmSettings] = Field(default={}, validate_default=True)
+    environment: SerializeAsAny[EnvironmentSettings] = Field(default={}, validate_default=True)
     model: ModelSettings
     data: DataSettings = DataSettings()
     context: ContextSettings = ContextSettings()
@@ -308,29 +308,46 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _streams_of_the_algorithm(cls, values: Any) -> Any:
-        """An algorithm's streams exist without being spelled out; streams that it does not have are refused below."""
-        if isinstance(values, dict) and isinstance(values.get("algorithm") or {}, dict):
-            values = dict(values)
-            for section in _streams(values.get("algorithm") or {}, ()):
+    def _what_follows(cls, values: Any, info: ValidationInfo) -> Any:
+        """What need not be spelled out: the environment that a source of rows implies, and an algorithm's streams."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        environment, data = dict(values.get("environment") or {}), dict(values.get("data") or {})
+        sources = {"livecodebench": "code"}
+        environment.setdefault("kind", sources.get(data.get("source"), data.get("source")) or "code")
+        if data.get("source") is None and environment["kind"] in ("code", "minicode"):
+            data["source"] = {"code": "livecodebench"}.get(environment["kind"], environment["kind"])
+        values |= {"environment": environment, "data": data}
+        algorithm = values.get("algorithm") or {}
+        if isinstance(algorithm, dict):
+            kind = algorithm_class(algorithm.get("name", registry.DEFAULT_ALGORITHM), _resolved(info))
+            for section in () if kind is None else kind.sections(algorithm):
                 if values.get(section) is None:
                     values[section] = {}
         return values
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _options_of_the_algorithm(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        kind = algorithm_class(value.get("name", registry.DEFAULT_ALGORITHM), _resolved(info))
+        return (UnknownAlgorithm if kind is None else kind.Settings).model_validate(value)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _options_of_the_environment(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        kind = environment_class(value["kind"], _resolved(info))
+        return (UnknownEnvironment if kind is None else kind.Settings).model_validate(value)
 
     @model_validator(mode="after")
     def _checks(self, info: ValidationInfo) -> Recipe:
         if not self.name:
             object.__setattr__(self, "name", f"{self.recipe}-{self.algorithm.label}-seed{self.seed}")
-        sections = ("teacher", "distillation", "policy_gradient")
-        wanted = _streams(self.algorithm.model_dump(), sections)
-        for section in sections:
-            if getattr(self, section) is not None and section not in wanted:
-                raise ValueError(
-                    f"{section} has no effect with algorithm.name={self.algorithm.name}"
-                    f"{' without algorithm.mix' if self.algorithm.name == 'sdpo' else ''}; {REMOVE}"
-                )
-        resolved = bool(info.context and info.context.get("resolved"))  # every default is spelled out there
-        check(self, resolved)
+        check(self, _resolved(info))  # every default is spelled out in a resolved recipe
         return self
 
     @property
@@ -347,10 +364,35 @@ class Recipe(Settings):
         return self.evaluation.max_response_tokens or self.rollout.max_response_tokens
 
     @property
+    def weight_transfer(self) -> Literal["shared_memory", "nccl", "ipc"]:
+        """How the learner's weights reach the engines (`sdpo.weights`)."""
+        if self.profile == "cpu":
+            return "shared_memory"
+        return "ipc" if self.rollout.colocated else "nccl"
+
+    @property
     def samples_per_step(self) -> int:
         return self.run.questions * self.rollout.responses
 
 
-def _streams(algorithm: dict[str, Any], unknown: tuple[str, ...]) -> tuple[str, ...]:
-    streams = ALGORITHM_STREAMS.get(algorithm.get("name", "sdpo"), unknown)
-    return (*streams, "policy_gradient") if algorithm.get("mix") is not None else streams
+def _resolved(info: ValidationInfo) -> bool:
+    return bool(info.context and info.context.get("resolved"))
+
+
+def algorithm_class(name: str, resolved: bool = False) -> Any:
+    """The class of an algorithm (`sdpo.algorithms.base.Algorithm`).  None: a resolved recipe names one that is gone."""
+    return _class(registry.ALGORITHMS, name, "algorithm.name", resolved)
+
+
+def environment_class(kind: str, resolved: bool = False) -> Any:
+    """The class of an environment (`sdpo.envs.base.Environment`).  None: a resolved recipe names one that is gone."""
+    return _class(registry.ENVIRONMENTS, kind, "environment.kind", resolved)
+
+
+def _class(known: Mapping[str, str], name: str, option: str, resolved: bool) -> Any:
+    try:
+        return registry.resolve(known, str(name), option)
+    except registry.NotImportable:
+        if resolved:
+            return None
+        raise

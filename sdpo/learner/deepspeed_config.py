@@ -9,7 +9,7 @@ from typing import Any
 from sdpo.config.schema import Recipe
 
 
-def engine_config(recipe: Recipe) -> dict[str, Any]:
+def training_config(recipe: Recipe) -> dict[str, Any]:
     """The student's engine.  `step()` is the only accumulation boundary; any number of micro-batches may precede it."""
     settings = recipe.learner
     clip = 0.0 if clips_itself(recipe) else settings.clip_grad_norm

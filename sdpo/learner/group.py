@@ -64,7 +64,7 @@ class Learner:
     def __init__(
         self, recipe: Recipe, plan: LossPlan, actor_options: dict[str, Any], group: PlacementGroup | None = None
     ) -> None:
-        """`actor_options`: resources of one rank (`sdpo.training.placement`); in a placement group rank i takes bundle i."""
+        """`actor_options`: resources of one rank ; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
         plan = replace(plan, weight_hook=None)  # called here; a rank need not find the module that it comes from

@@ -12,9 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sandbox import Judgement, Verdict
 from sdpo.errors import UserError
-from sdpo.types import Group, Problem
+from sdpo.types import Group, Task
 
 
 class Source(Protocol):
@@ -26,40 +25,33 @@ def nothing(group: Group, index: int, rng: np.random.Generator) -> None:
 
 
 def sibling_success(group: Group, index: int, rng: np.random.Generator) -> str | None:
-    """Another response of the group that passed, uniformly at random; never the response itself (SDPO)."""
-    others = [i for i, judgement in enumerate(group.judgements) if judgement.passed and i != index]
-    return group.rollouts[others[rng.integers(len(others))]].text if others else None
+    """Another response of the group that solved the task, uniformly at random; never the response itself (SDPO)."""
+    others = [i for i, rollout in enumerate(group.rollouts) if rollout.solved and i != index]
+    return group.rollouts[others[rng.integers(len(others))]].last.text if others else None
 
 
-def environment_feedback(render: Callable[[Judgement], str]) -> Source:
+def environment_feedback(group: Group, index: int, rng: np.random.Generator) -> str | None:
     """What the environment said about the response itself, if it failed by its own fault."""
-
-    def source(group: Group, index: int, rng: np.random.Generator) -> str | None:
-        judgement = group.judgements[index]
-        # A sandbox that broke says nothing about the program, so its text must not teach.
-        if judgement.passed or judgement.verdict == Verdict.SANDBOX_ERROR:
-            return None
-        return render(judgement)
-
-    return source
+    outcome = group.rollouts[index].outcome
+    return None if outcome is None else outcome.feedback
 
 
-TextOf = Callable[[Problem], str | None]
+TextOf = Callable[[Task], str | None]
 
 
-def reference_solution(problem: Problem) -> str | None:
-    """The problem's reference program (`metadata.solution` of its row), as a response would give it."""
-    return None if problem.solution is None else f"```python\n{problem.solution}\n```"
+def reference_solution(task: Task) -> str | None:
+    """The task's reference solution, as a response would give it."""
+    return task.solution
 
 
 def dataset_column(name: str) -> TextOf:
-    """A text that the problem's row carries under this name (`Problem.columns`)."""
-    return lambda problem: problem.columns.get(name)
+    """A text that the task's row carries under this name (`Task.columns`)."""
+    return lambda task: task.columns.get(name)
 
 
-def of_problem(text: TextOf) -> Source:
-    """A source that is the same for every response to a problem."""
-    return lambda group, index, rng: text(group.problem)
+def of_task(text: TextOf) -> Source:
+    """A source that is the same for every response to a task."""
+    return lambda group, index, rng: text(group.task)
 
 
 def dataset_text(kind: str, column: str | None) -> TextOf:
@@ -70,17 +62,17 @@ def dataset_text(kind: str, column: str | None) -> TextOf:
 def demonstrations(kind: str, column: str | None) -> Source:
     """The source that `context.demonstration` names."""
     if kind in ("solution", "column"):
-        return of_problem(dataset_text(kind, column))
+        return of_task(dataset_text(kind, column))
     return {"random": sibling_success, "none": nothing}[kind]
 
 
-def check_texts(problems: Sequence[Problem], kind: str, column: str | None, option: str, every: bool = False) -> None:
-    """Raises UserError where a source of the dataset has nothing for any problem, or, with `every`, for one of them."""
+def check_texts(tasks: Sequence[Task], kind: str, column: str | None, option: str, every: bool = False) -> None:
+    """Raises UserError where a source of the dataset has nothing for any task, or, with `every`, for one of them."""
     text = dataset_text(kind, column)
-    have = sum(text(problem) is not None for problem in problems)
-    if have == 0 or (every and have < len(problems)):
+    have = sum(text(task) is not None for task in tasks)
+    if have == 0 or (every and have < len(tasks)):
         what = "reference solution (metadata.solution)" if kind == "solution" else f"column {column!r}"
         raise UserError(
-            f"{option}={kind}, but {have or 'none'} of the {len(problems)} training problems "
+            f"{option}={kind}, but {have or 'none'} of the {len(tasks)} training tasks "
             f"{'have' if have > 1 else 'has'} a {what}. Give rows that have one (data.path), or choose another source."
         )

@@ -13,12 +13,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.errors import UserError
 from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
-from sdpo.rollout.requests import EngineError, RawRollout, Sampling, response_seed
+from sdpo.rollout.requests import EngineError, Sampling, response_seed
+from sdpo.types import Turn
 
 CONCURRENT_CALLS = 65536  # per engine: vLLM queues requests itself, and control calls must not wait behind them
 POLL_SECONDS = 0.5
@@ -43,7 +44,6 @@ class EnginePool:
         cpus_per_engine: what Ray reserves; 0 where engines and learner share the cores of one machine in turns.
         gpus_per_engine: what Ray reserves; None for the tensor-parallel size, a fraction to share one with the learner.
         group: a Ray placement group with a bundle (a learner rank's GPU, say) per engine; engine i takes bundle i.
-        node_id: Ray's id of the machine to start on (shared memory and IPC need the learner's); None lets Ray choose.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class EnginePool:
         cpus_per_engine: float = 0.0,
         gpus_per_engine: float | None = None,
         group: PlacementGroup | None = None,
-        node_id: str | None = None,
     ) -> None:
         if engines < 1:
             raise UserError(f"{engines} rollout engines: at least 1 is needed.")
@@ -68,7 +67,6 @@ class EnginePool:
         if gpus_per_engine is None:
             self._gpus = float(config.tensor_parallel_size) if config.device == "cuda" else 0.0
         self._group = group
-        self._node_id = node_id
 
     # ---- life ----
 
@@ -80,8 +78,6 @@ class EnginePool:
             return
         self._check_resources()
         strategy: Any = "DEFAULT"
-        if self._node_id is not None:
-            strategy = NodeAffinitySchedulingStrategy(self._node_id, soft=False)
         for index in range(self._count):
             if self._group is not None:
                 strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
@@ -164,7 +160,7 @@ class EnginePool:
 
     def generate(
         self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
-    ) -> list[asyncio.Future[RawRollout]]:
+    ) -> list[asyncio.Future[Turn]]:
         """n responses to one prompt, each there as soon as it is finished.
 
         All come from the engine with the fewest responses under way: they share its prefix cache.  Response i draws
@@ -178,7 +174,7 @@ class EnginePool:
         seeds = [response_seed(seed, i) for i in range(n)]
         return [asyncio.ensure_future(self._generate(index, prompt, sampling, number)) for number in seeds]
 
-    async def _generate(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> RawRollout:
+    async def _generate(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> Turn:
         ref = self.handles[index].generate.remote(prompt, sampling, seed)
         try:
             return await _result(ref)
@@ -190,7 +186,7 @@ class EnginePool:
 
     async def generate_group(
         self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
-    ) -> list[RawRollout]:
+    ) -> list[Turn]:
         """`generate`, all of them at once."""
         return await asyncio.gather(*self.generate(prompt_ids, n, sampling, seed))
 

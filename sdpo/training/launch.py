@@ -1,4 +1,4 @@
-"""Everything around the loop: checks, start of Ray, engines, learner and tracking, and the orderly end."""
+"""Everything around the loop: start of Ray, engines, learner and tracking, and the orderly end."""
 
 from __future__ import annotations
 
@@ -13,45 +13,21 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from sandbox import Sandbox
-from sdpo.algorithms import build_algorithm
-from sdpo.config.model_files import check_model, load_tokenizer
+from sdpo.algorithms import LossPlan
 from sdpo.config.schema import Recipe
-from sdpo.envs.code import Dataset
-from sdpo.envs.code.load import load_dataset
 from sdpo.errors import UserError
 from sdpo.learner.group import Learner
-from sdpo.prompts.context import ContextBuilder
-from sdpo.prompts.sources import check_texts
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.interrupt import Interrupt
-from sdpo.training.placement import Placement, engine_config, plan_placement
+from sdpo.training.parts import Parts
+from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.trainer import Trainer
 
 
-def prepare(recipe: Recipe, console: Console) -> tuple[Any, Dataset]:
-    """What `load_checked` finds, with progress and notes on the problems."""
-    with console.phase("reading the problems", announce=True):
-        tokenizer, dataset = load_checked(recipe)
-    for line in dataset.report.lines():
-        console.message(line)
-    return tokenizer, dataset
-
-
-def load_checked(recipe: Recipe) -> tuple[Any, Dataset]:
-    """Tokenizer and problems, checked against the recipe.  Raises UserError for whatever does not fit."""
-    tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
-    check_prompts(recipe, dataset, tokenizer)
-    check_model(recipe)
-    return tokenizer, dataset
-
-
-async def train(
-    recipe: Recipe, folder: RunFolder, sandbox: Sandbox, console: Console, tokenizer: Any, dataset: Dataset
-) -> int:
+async def train(recipe: Recipe, parts: Parts, folder: RunFolder, console: Console) -> int:
     """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
@@ -63,9 +39,11 @@ async def train(
         _resume(folder, console)
     wandb = _wandb(recipe, folder, console, settings)
     with Tracker(folder, console, wandb) as tracker:
-        async with cluster(console) as resources, workers(recipe, resources, console) as (pool, learner):
+        async with cluster(console) as resources, workers(
+            recipe, parts.algorithm.plan, resources, console
+        ) as (pool, learner):
             with Interrupt(console.message) as interrupt:
-                trainer = Trainer(recipe, dataset, tokenizer, sandbox, pool, learner, folder, tracker, interrupt)
+                trainer = make_trainer(recipe, parts, pool, learner, folder, tracker, interrupt)
                 finished = await trainer.run()
         if finished:
             tracker.finish()
@@ -86,15 +64,28 @@ async def train(
     return 130
 
 
+def make_trainer(
+    recipe: Recipe,
+    parts: Parts,
+    pool: EnginePool,
+    learner: Learner,
+    folder: RunFolder,
+    tracker: Tracker,
+    interrupt: Interrupt,
+) -> Trainer:
+    own = parts.environment, parts.algorithm, parts.dataset, parts.tokenizer
+    return Trainer(recipe, *own, pool, learner, folder, tracker, interrupt)
+
+
 @asynccontextmanager
 async def workers(
-    recipe: Recipe, resources: dict[str, float], console: Console
+    recipe: Recipe, plan: LossPlan, resources: dict[str, float], console: Console
 ) -> AsyncIterator[tuple[EnginePool, Learner]]:
     """Engines and learner ranks, started side by side and ended in order."""
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
     group = placement_group(list(placement.bundles), strategy="PACK") if placement.bundles else None
-    learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner, group)
+    learner = Learner(recipe, plan, placement.learner, group)
     pool = make_pool(recipe, placement, group)
     try:
         if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
@@ -117,19 +108,6 @@ def _resume(folder: RunFolder, console: Console) -> None:
     console.message(
         f"Resuming {folder.path} " + (f"after step {step}." if step else "from the beginning (no checkpoint yet).")
     )
-
-
-def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
-    """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
-    contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
-    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
-        check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
-    if recipe.rollout.source != "policy":
-        check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
-    for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
-        contexts.prompt(problem)
-        if recipe.distillation is not None:
-            contexts.check_room(problem)
 
 
 def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:
@@ -166,7 +144,7 @@ async def _together(*work: Awaitable[None]) -> None:
 
 def make_pool(recipe: Recipe, placement: Placement, group: PlacementGroup | None = None) -> EnginePool:
     return EnginePool(
-        engine_config(recipe),
+        engine_options(recipe),
         recipe.rollout.engines,
         cpus_per_engine=placement.engine_cpus,
         gpus_per_engine=placement.engine_gpus,

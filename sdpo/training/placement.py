@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
@@ -67,13 +67,7 @@ def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = Tru
     )
 
 
-def weight_transfer(recipe: Recipe) -> Literal["shared_memory", "nccl", "ipc"]:
-    if recipe.profile == "cpu":
-        return "shared_memory"
-    return "ipc" if recipe.rollout.colocated else "nccl"
-
-
-def engine_config(recipe: Recipe) -> EngineConfig:
+def engine_options(recipe: Recipe) -> EngineConfig:
     """What every engine of a run is started with."""
     rollout = recipe.rollout
     return EngineConfig(
@@ -86,7 +80,7 @@ def engine_config(recipe: Recipe) -> EngineConfig:
         tensor_parallel_size=rollout.tensor_parallel_size,
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager,
-        weight_transfer=weight_transfer(recipe),
+        weight_transfer=recipe.weight_transfer,
         sleep=recipe.rollout.colocated,
         threads=rollout.cpu_threads,
     )

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from sandbox import Sandbox
-from sdpo.algorithms import build_algorithm
+from sdpo.algorithms import Algorithm
 from sdpo.config.schema import Recipe
-from sdpo.envs.code import Dataset
-from sdpo.evaluation import EvaluationResult, evaluate
+from sdpo.envs import Dataset, Environment
+from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
-from sdpo.training.batch_metrics import batch_metrics, verdict_warning
+from sdpo.training.batch_metrics import batch_metrics, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
+from sdpo.training.evaluate import evaluate
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
 from sdpo.training.utilization import Utilization
-from sdpo.types import Group, Problem, Sample
+from sdpo.types import Group, Sample, Task
 
 
 class Trainer:
@@ -37,22 +37,23 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
+        environment: Environment,
+        algorithm: Algorithm,
         dataset: Dataset,
         tokenizer: Any,
-        sandbox: Sandbox,
         pool: EnginePool,
         learner: Learner,
         folder: RunFolder,
         tracker: Tracker,
         interrupt: Interrupt,
     ) -> None:
-        self.recipe, self.dataset, self.tokenizer, self.folder = recipe, dataset, tokenizer, folder
-        self.pool, self.learner, self.tracker, self.interrupt = pool, learner, tracker, interrupt
+        self.recipe, self.algorithm, self.dataset, self.tokenizer = recipe, algorithm, dataset, tokenizer
+        self.pool, self.learner, self.folder = pool, learner, folder
+        self.tracker, self.interrupt = tracker, interrupt
         self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
-        self.generation = Generation(recipe, self.contexts, tokenizer, pool, sandbox)
-        self.algorithm = build_algorithm(recipe)
+        self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
-        self.usage = Utilization(pool, learner)
+        self.utilization = Utilization(pool, learner)
         self.batches = Prefetch(self._generate, recipe.rollout.staleness, recipe.run.steps)
         self.state = TrainerState()
         self.rng = np.random.default_rng(recipe.seed)
@@ -91,16 +92,16 @@ class Trainer:
         return step == self.recipe.run.steps or bool(settings.every and step % settings.every == 0)
 
     async def step(self) -> None:
-        """One generation batch: generate, judge, assign credit, update, publish, record."""
+        """One generation batch: generate, grade, assign credit, update, publish, record."""
         step = self.state.step + 1
-        groups = await self.interrupt.unless_stopped(self._generate_and_judge(step))
+        groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
                 learned = await self.learner.train(samples, progress.advance, step)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.pool.handles, version=step + 1)
-        learned |= await self.usage.since_last()
+        learned |= await self.utilization.since_last()
         self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self._record(groups, samples, learned)
@@ -115,53 +116,41 @@ class Trainer:
         if colocated:
             await self.pool.wake_up()
 
-    def draw(self, step: int) -> list[Problem]:
-        """The questions of a step: seeded permutations of the training problems, one after the other."""
-        problems, size = self.dataset.training(step / self.recipe.run.steps), self.recipe.run.questions
+    def draw(self, step: int) -> list[Task]:
+        """The tasks of a step: seeded permutations of the training tasks, one after the other."""
+        tasks, size = self.dataset.training(step / self.recipe.run.steps), self.recipe.run.questions
         chosen = []
         for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, len(problems))
-            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(problems))
-            chosen.append(problems[order[place]])
+            epoch, place = divmod(position, len(tasks))
+            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(tasks))
+            chosen.append(tasks[order[place]])
         return chosen
 
-    async def _generate_and_judge(self, step: int) -> list[Group]:
-        """Programs are judged as responses finish; the phases are what is left to wait for."""
+    async def _generate_and_grade(self, step: int) -> list[Group]:
+        """Responses are graded as they finish; the phases are what is left to wait for."""
         total = self.recipe.samples_per_step
         with self.tracker.phase("generate", total=total) as progress:
             pending = await self.batches.take(step, progress.update)
         with self.tracker.phase("judge", total=total) as progress:
-            return [await group.judged(progress.advance) for group in pending]
+            return [await group.graded(progress.advance) for group in pending]
 
     async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
-        seed, judged = self.recipe.seed, self.algorithm.needs_rewards
+        seed, graded = self.recipe.seed, self.algorithm.needs_rewards
         return await asyncio.gather(
             *(
-                self.generation.responses(problem, [seed, step, i], on_response, judged)
-                for i, problem in enumerate(self.draw(step - 1))
+                self.generation.training_group(task, [seed, step, i], on_response, graded)
+                for i, task in enumerate(self.draw(step - 1))
             )
         )
 
     async def evaluate(self) -> bool:
-        """Measure pass@k on the evaluation problems (and the training problems, if asked).  True: the best yet."""
+        """Measure pass@k on the evaluation tasks (and the training tasks, if asked).  True: the best yet."""
         metrics: dict[str, float] = {}
         results: dict[str, EvaluationResult] = {}
-        for name, problems in self.dataset.evaluation_sets(self.recipe.evaluation.training_problems).items():
-            with self.tracker.phase(
-                f"evaluate {name}", total=len(problems) * self.recipe.evaluation_samples
-            ) as progress:
-                evaluation = await evaluate(
-                    problems,
-                    self.generation.evaluation_responses,
-                    self.generation.evaluation_verdict,
-                    n=self.recipe.evaluation_samples,
-                    ks=self.recipe.evaluation.ks,
-                    sampling=self.recipe.evaluation.model_dump(include={"temperature", "top_p"}),
-                    dataset=f"{self.dataset.name}, {name}",
-                    test_split=self.dataset.test_split,
-                    problem_split=self.dataset.problem_split,
-                    progress=lambda done, total, passed, show=progress: show.update(done),
-                )
+        for name, tasks in self.dataset.evaluation_sets(self.recipe.evaluation.training_problems).items():
+            total = len(tasks) * self.recipe.evaluation_samples
+            with self.tracker.phase(f"evaluate {name}", total=total) as progress:
+                evaluation = await evaluate(self.generation, tasks, self.dataset, name, progress.advance)
             results[name] = evaluation.result
             evaluation.result.save(self.folder.evaluations / f"step-{self.state.step:06d}-{name}.json")
             metrics |= {f"eval/{name}/{key}": value for key, value in results[name].metrics().items()}
@@ -175,13 +164,12 @@ class Trainer:
 
     def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
         metrics = batch_metrics(groups, samples, self.state.step) | learned
-        metrics |= {f"context/{name}": float(self.contexts.counts.pop(name, 0)) for name in COUNTED}
+        counts = {name: 0 for name in COUNTED} | self.contexts.counts
+        metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
+        self.contexts.counts.clear()
         self.tracker.log(self.state.step, self.state.generations, metrics)
-        decode = self.tokenizer.decode
-        prompts = [decode(group.rollouts[0].prompt_ids) for group in groups]
-        teachers = [[decode(s.teacher.prompt_ids) if s.teacher else None for s in group] for group in samples]
-        self.tracker.rollouts(self.state.step, rollout_rows(groups, prompts, teachers))
-        if warning := verdict_warning(groups):
+        self.tracker.rollouts(self.state.step, rollout_rows(groups, samples, self.tokenizer.decode))
+        if warning := ungraded_warning(groups):
             self.tracker.message(warning)
 
     async def start(self) -> None:
@@ -197,7 +185,7 @@ class Trainer:
             await self.pool.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
-        await self.usage.since_last()
+        await self.utilization.since_last()
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)

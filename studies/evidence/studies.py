@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sdpo.config import registry
 from sdpo.config.paths import locate
-from sdpo.config.schema import ALGORITHM_STREAMS
 from sdpo.errors import UserError
 
 DECLARED = Path(__file__).with_name("studies.yaml")
@@ -28,7 +28,7 @@ class _Declared(BaseModel):
 class Variant(_Declared):
     """One run of a part, before its worlds."""
 
-    algorithm: str = Field(pattern="|".join(ALGORITHM_STREAMS))
+    algorithm: str = Field(pattern="|".join(registry.ALGORITHMS))
     set: tuple[str, ...] = ()
     group: str = ""  # what it is compared within, where a part has several comparisons
     label: str = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from safetensors import safe_open
 
-from studies.pretrain.skills import CONDITIONS, Outcome, rates
+from studies.pretrain.skills import CONDITIONS, Judged, rates
 
 SKILLS_FILE = "skills.json"
 MEASURE_COMMAND = "sdpo pretrain measure=policies/minicode"
@@ -62,7 +62,7 @@ The second family, `minicode-texts`, in which words stand for operations on a te
 """
 
 
-def skill_tables(outcomes: Sequence[Outcome]) -> list[Table]:
+def skill_tables(outcomes: Sequence[Judged]) -> list[Table]:
     """Pass rates by kind, by difficulty and by world, as console tables."""
     tables = []
     for by in ("kind", "difficulty", "seed"):
@@ -73,7 +73,7 @@ def skill_tables(outcomes: Sequence[Outcome]) -> list[Table]:
     return tables
 
 
-def write_card(folder: Path, outcomes: Sequence[Outcome], texts: Sequence[Outcome]) -> None:
+def write_card(folder: Path, outcomes: Sequence[Judged], texts: Sequence[Judged]) -> None:
     """Write README.md and skills.json (the same pass rates, for programs) into a policy folder.
 
     `outcomes` were measured on minicode, `texts` on its second family.

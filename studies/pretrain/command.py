@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sdpo.envs.minicode.family import LISTS, TEXTS
 from sdpo.errors import UserError
 from studies.pretrain.card import skill_tables, write_card
-from studies.pretrain.skills import Outcome, measure_skills
+from studies.pretrain.skills import Judged, measure_skills
 from studies.pretrain.train import PretrainSettings, train
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,7 @@ def _bar(text: str, console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), TextColumn(text), console=console)
 
 
-def _measured(folder: Path, console: Console) -> tuple[list[Outcome], list[Outcome]]:
+def _measured(folder: Path, console: Console) -> tuple[list[Judged], list[Judged]]:
     """Outcomes on both families, with their tables printed."""
     with _bar("", console) as bar:
         tasks: dict[str, int] = {}

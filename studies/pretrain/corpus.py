@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sandbox import TestCase
+from sdpo.envs.code.problem import QUESTIONS, fenced
 from sdpo.envs.minicode.examples import make_test
+from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.family import LISTS, TEXTS, Family
 from sdpo.envs.minicode.operations import AGGREGATE, KIT_ENDINGS, MAP, KitFunction
-from sdpo.envs.minicode.task import Slot, Task
 from sdpo.envs.minicode.words import PRETRAINING, nonsense
 from sdpo.envs.minicode.world import library_slot
 from sdpo.prompts.templates import COMPACT
@@ -40,17 +41,12 @@ class Example:
     mode: str
 
 
-def fenced(program: str) -> str:
-    """A response with the program in a code block."""
-    return f"```python\n{program}\n```"
+def question(task: Exercise) -> str:
+    script, function = QUESTIONS["compact"]
+    return (function if task.functional else script).format(statement=task.statement, starter_code=task.starter_code)
 
 
-def question(task: Task) -> str:
-    template = COMPACT.question_functional if task.functional else COMPACT.question
-    return template.format(statement=task.statement, starter_code=task.starter_code)
-
-
-def reprompt(task: Task, solution: str | None, feedback: str | None) -> str:
+def reprompt(task: Exercise, solution: str | None, feedback: str | None) -> str:
     """The teacher's content: the question, and what it is given beside it."""
     return COMPACT.reprompt.format(
         prompt=question(task),
@@ -68,7 +64,7 @@ def _slot(family: Family, kind: str, rng: random.Random, taken: set[str], known:
     return Slot(word, meaning, False)
 
 
-def random_task(rng: random.Random) -> Task:
+def random_task(rng: random.Random) -> Exercise:
     """A task of a random shape and family.
 
     Words of `kit` never stand beside a second unknown: a failed attempt's feedback names the library's function only
@@ -81,7 +77,7 @@ def random_task(rng: random.Random) -> Task:
     sentence = rng.randrange(3)
     if shape == "functional":
         kind = rng.choice((AGGREGATE, MAP))
-        return Task(**{kind: _slot(family, kind, rng, taken, KNOWN)}, functional=True)
+        return Exercise(**{kind: _slot(family, kind, rng, taken, KNOWN)}, functional=True)
     condition = the_map = aggregate = None
     if family is LISTS and rng.random() < CONDITION:
         condition = (rng.choice(("above", "below")), rng.randint(-3, 3))
@@ -91,7 +87,7 @@ def random_task(rng: random.Random) -> Task:
         aggregate = library_slot(nonsense(rng, PRETRAINING, taken), rng)
     elif "aggregate" in shape:
         aggregate = _slot(family, AGGREGATE, rng, taken, KNOWN)
-    return Task(the_map, aggregate, condition, sentence, family=family)
+    return Exercise(the_map, aggregate, condition, sentence, family=family)
 
 
 def _another(family: Family, slot: Slot | None, rng: random.Random, slip: float) -> Slot | None:
@@ -104,7 +100,7 @@ def _another(family: Family, slot: Slot | None, rng: random.Random, slip: float)
     return replace(slot, meaning=rng.choice(family.operations[slot.meaning.slot]))
 
 
-def attempt(task: Task, rng: random.Random) -> str | None:
+def attempt(task: Exercise, rng: random.Random) -> str | None:
     """A program that a policy might have written for the task; it may happen to be right."""
     slip = 0.05 if task.unknown else 1.0
     the_map = _another(task.family, task.map, rng, slip)
@@ -115,7 +111,7 @@ def attempt(task: Task, rng: random.Random) -> str | None:
     return guess.program
 
 
-def failed_attempt(task: Task, test: TestCase, rng: random.Random) -> tuple[str | None, str]:
+def failed_attempt(task: Exercise, test: TestCase, rng: random.Random) -> tuple[str | None, str]:
     """(program, feedback) of an attempt that does not pass the test."""
     while True:
         program = attempt(task, rng)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sdpo.envs.code.load import load_dataset
 
 from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
@@ -16,7 +17,6 @@ from sdpo.config.files import dump, find_recipe, load_recipe, load_resolved
 from sdpo.config.model_files import load_tokenizer
 from sdpo.config.paths import PROJECT
 from sdpo.config.schema import DistillationSettings, PolicyGradientSettings, Ramp
-from sdpo.envs.code.load import load_dataset
 from sdpo.errors import UserError
 from sdpo.learner.rows import weigh
 from sdpo.prompts.context import ContextBuilder

@@ -13,7 +13,7 @@ from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.learner.group import Learner
 from sdpo.rollout.pool import EnginePool
-from sdpo.training.placement import engine_config, plan_placement
+from sdpo.training.placement import engine_options, plan_placement
 
 COMMON = (
     "learner.ranks=2",
@@ -50,7 +50,7 @@ async def parts():
     recipe = make_recipe("sdpo")
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner)
-    pool = EnginePool(engine_config(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
+    pool = EnginePool(engine_options(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
     await asyncio.gather(pool.start(), learner.start())
     yield pool, learner
     await pool.shutdown()

@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from sdpo.envs.code.load import load_dataset
 
 from sdpo.config.model_files import load_tokenizer
-from sdpo.envs.code.load import load_dataset
 from sdpo.learner.rows import deal, split, weigh
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.training.interrupt import Interrupt

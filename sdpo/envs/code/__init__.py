@@ -1,11 +1,31 @@
-"""Problems: where they come from, which of their tests train and measure, and which of them are held out."""
+"""Programs with tests: LiveCodeBench and everything in its format, judged in the sandbox.
+
+environment    `CodeEnvironment`
+problem        a problem with its tests, and how it is asked
+livecodebench  JSONL files → problems; lcb_files, lcb_rows, window: files, rows and dates
+question       a problem before a split decides what each of its tests is for
+splits         which tests and which problems train, and which measure
+judging        the sandbox of a run; many programs judged at once
+compact        short feedback for the bundled policy
+"""
 
 from __future__ import annotations
 
-from sdpo.envs.code.lcb_rows import Row, write_rows
+from sdpo.envs.code.environment import CodeEnvironment, CodeSettings
+from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.code.livecodebench import load_livecodebench
-from sdpo.envs.code.splits import Dataset
+from sdpo.envs.code.problem import Problem
+from sdpo.envs.code.splits import ProblemSet
 from sdpo.envs.code.window import V6_WINDOW, DateWindow
-from sdpo.envs.report import DataReport
 
-__all__ = ["V6_WINDOW", "DataReport", "Dataset", "DateWindow", "Row", "load_livecodebench", "write_rows"]
+__all__ = [
+    "V6_WINDOW",
+    "CodeEnvironment",
+    "CodeSettings",
+    "DateWindow",
+    "LCBRow",
+    "Problem",
+    "ProblemSet",
+    "load_livecodebench",
+    "write_rows",
+]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from sandbox import Job, Judgement, Sandbox, SandboxError, extract_code
 from sdpo.config.schema import Recipe
+from sdpo.envs.code.problem import Problem
 from sdpo.errors import UserError
-from sdpo.types import Problem
 
 
 @contextmanager

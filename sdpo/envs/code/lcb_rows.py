@@ -164,7 +164,7 @@ def check_functional(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 @dataclass(frozen=True)
-class Row:
+class LCBRow:
     """What a row says, before it is put into the official format.
 
     `public_tests` and `private_tests` are TestCases, of which `input` and `output` are written.  `func_name` makes the
@@ -189,7 +189,7 @@ class Row:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # further keys
 
 
-def encode_row(row: Row, *, private: Literal["json", "pickle"] = "json") -> dict[str, str]:
+def encode_row(row: LCBRow, *, private: Literal["json", "pickle"] = "json") -> dict[str, str]:
     """The official row: eleven strings.
 
     `private="pickle"` packs the private tests as the large official files do; its bytes depend on the zlib in use,
@@ -229,7 +229,7 @@ def _encode_tests(tests: Iterable[TestCase], testtype: str) -> str:
     return json.dumps([{"input": t.input, "output": t.output, "testtype": testtype} for t in tests], ensure_ascii=False)
 
 
-def write_rows(path: str | Path, rows: Iterable[Row], *, private: Literal["json", "pickle"] = "json") -> int:
+def write_rows(path: str | Path, rows: Iterable[LCBRow], *, private: Literal["json", "pickle"] = "json") -> int:
     """Write rows as an official JSONL file and return how many.  The file appears only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""LiveCodeBench and everything in its format: JSONL files → Dataset.
+"""LiveCodeBench and everything in its format: JSONL files → ProblemSet.
 
 Files are read line by line, and the tests of a row are unpacked only if its contest date is asked for: the official
 files are gigabytes, of which a date window needs a few percent.
@@ -25,7 +25,7 @@ from sdpo.envs.code.lcb_rows import (
     why_not_json,
 )
 from sdpo.envs.code.question import Question
-from sdpo.envs.code.splits import Dataset, make_dataset
+from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.code.window import V6_QUESTIONS, V6_WINDOW, DateWindow, contest_moment
 from sdpo.envs.report import BadRowReport, DataReport
 from sdpo.errors import UserError
@@ -61,13 +61,13 @@ def load_livecodebench(
     limits: Limits | None = None,
     name: str | None = None,
     progress: Progress | None = None,
-) -> Dataset:
+) -> ProblemSet:
     """Problems of LiveCodeBench, or of anything written in its format.
 
     `path` is a JSONL file or a folder of them; without it the official files come from the Hugging Face hub.
     `release` names official files (`lcb_files.release_files`), `window` the contest dates [from, to).  `max_bad_rows`
     is the fraction of rows that may be unusable; a single one never stops a run, unless the fraction is 0.  The splits
-    are those of `sdpo.envs.code.splits`.  UserError for whatever the user can mend; bad rows that did not stop the run are
+    are those of `splits`.  UserError for whatever the user can mend; bad rows that did not stop the run are
     in the report.
     """
     if window is not None and not isinstance(window, DateWindow):
@@ -85,7 +85,7 @@ def load_livecodebench(
         report.notes.append("Rows were skipped: the random halves of the tests after them are not the published ones.")
     if window == V6_WINDOW and len(questions) != V6_QUESTIONS:
         report.notes.append(f"The published v6 window has {V6_QUESTIONS} questions; these files have {len(questions)}.")
-    return make_dataset(
+    return make_problem_set(
         questions,
         name=name or _name(path, release, window),
         test_split=test_split,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sandbox import Limits, TestCase
-from sdpo.types import Problem
+from sdpo.envs.code.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sandbox import Limits, TestCase
+from sdpo.envs.code.problem import Problem
 from sdpo.envs.code.question import Question
 from sdpo.envs.report import DataReport
 from sdpo.errors import UserError
-from sdpo.types import Problem
 
 PUBLISHED_SEED = 0
 
@@ -39,11 +39,8 @@ Tests = tuple[TestCase, ...]
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Problems to train on and problems to evaluate on, and the names of what decided it.
-
-    With `tasks` the problems are those of several data sets, to be learned one after the other.
-    """
+class ProblemSet:
+    """Problems to train on and problems to evaluate on, and the names of what decided it."""
 
     train: list[Problem]
     evaluation: list[Problem]
@@ -51,35 +48,6 @@ class Dataset:
     test_split: str
     problem_split: str
     report: DataReport = field(default_factory=DataReport)
-    tasks: Mapping[str, Dataset] = field(default_factory=dict)
-
-    def training(self, progress: float) -> list[Problem]:
-        """What is trained on when this share of the run is done: each task has an equal share of the steps."""
-        tasks = list(self.tasks.values())
-        return tasks[min(int(progress * len(tasks)), len(tasks) - 1)].train if tasks else self.train
-
-    def evaluation_sets(self, training_problems: bool) -> dict[str, list[Problem]]:
-        """What is measured, by name; the first one decides which checkpoint is the best.  Tasks are measured apart."""
-        if self.tasks:
-            sets = {name: task.evaluation_sets(training_problems) for name, task in self.tasks.items()}
-            return {f"{name}_{part}": problems for name, own in sets.items() for part, problems in own.items()}
-        held_out = self.problem_split != "none"
-        sets = {"held_out" if held_out else "test": self.evaluation}
-        return sets | ({"train": self.train} if held_out and training_problems else {})
-
-
-def in_sequence(tasks: Mapping[str, Dataset]) -> Dataset:
-    """Data sets of one kind as tasks that are learned one after the other."""
-    first = next(iter(tasks.values()))
-    return Dataset(
-        train=[problem for task in tasks.values() for problem in task.train],
-        evaluation=[problem for task in tasks.values() for problem in task.evaluation],
-        name=", then ".join(task.name for task in tasks.values()),
-        test_split=first.test_split,
-        problem_split=first.problem_split,
-        report=first.report,
-        tasks=dict(tasks),
-    )
 
 
 class _CannotSplit(ValueError):
@@ -154,7 +122,7 @@ PROBLEM_SPLITS = ("none", "hash", "marked")
 # ---------------------------------------------------------------------------------------------------- dataset
 
 
-def make_dataset(
+def make_problem_set(
     questions: Iterable[Question],
     *,
     name: str,
@@ -165,8 +133,8 @@ def make_dataset(
     exclude: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     report: DataReport | None = None,
-) -> Dataset:
-    """Questions in file order → Dataset.
+) -> ProblemSet:
+    """Questions in file order → ProblemSet.
 
     `problem_split="hash"` needs `seed` and `held_out_fraction` (strictly between 0 and 1), which nothing else reads:
     the test splits are drawn from the published seed, so that "published" is one thing.  `exclude` maps ids to leave
@@ -203,7 +171,7 @@ def make_dataset(
                 f"{f' (held_out_fraction={held_out_fraction}, seed={seed})' if problem_split == 'hash' else ''}: "
                 f"{len(usable)} usable problems.  Choose another split, or give more data."
             )
-    return Dataset(list(train), list(evaluated), name, test_split, problem_split, report)
+    return ProblemSet(list(train), list(evaluated), name, test_split, problem_split, report)
 
 
 def _divide(

@@ -7,6 +7,7 @@ exact name only Python's own error message tells.
 
 from __future__ import annotations
 
+from sdpo.envs.minicode.environment import MinicodeEnvironment
 from sdpo.envs.minicode.family import FAMILIES, LISTS, TEXTS, Family
 from sdpo.envs.minicode.load import load_minicode
 from sdpo.envs.minicode.rows import world_rows, write_world
@@ -18,6 +19,7 @@ __all__ = [
     "LISTS",
     "TEXTS",
     "Family",
+    "MinicodeEnvironment",
     "World",
     "load_minicode",
     "make_world",

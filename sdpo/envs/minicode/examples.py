@@ -11,8 +11,8 @@ import random
 from typing import Any
 
 from sandbox import TestCase
+from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.operations import KitFunction, Operation
-from sdpo.envs.minicode.task import Slot, Task
 
 
 def _value(meaning: Operation | KitFunction, values: Any) -> Any:
@@ -22,7 +22,7 @@ def _value(meaning: Operation | KitFunction, values: Any) -> Any:
         return None
 
 
-def _rivals(task: Task, slot: Slot, values: Any, result: Any) -> int:
+def _rivals(task: Exercise, slot: Slot, values: Any, result: Any) -> int:
     """How many other meanings of the slot give the same result."""
     if isinstance(slot.meaning, KitFunction):
         return 0
@@ -30,7 +30,7 @@ def _rivals(task: Task, slot: Slot, values: Any, result: Any) -> int:
     return sum(_value(other, values) == result for other in others if other is not slot.meaning)
 
 
-def ambiguity(task: Task, values: Any) -> int | None:
+def ambiguity(task: Exercise, values: Any) -> int | None:
     """Rival meanings that this input does not rule out; None when the task has no sensible answer on it."""
     values = task.keep(values)
     count = 0
@@ -50,7 +50,7 @@ def ambiguity(task: Task, values: Any) -> int | None:
     return count
 
 
-def best_values(task: Task, rng: random.Random, tries: int) -> Any:
+def best_values(task: Exercise, rng: random.Random, tries: int) -> Any:
     """The least ambiguous of up to `tries` random inputs (more only while none has an answer at all)."""
     best, best_count = None, None
     drawn = 0
@@ -67,7 +67,7 @@ def best_values(task: Task, rng: random.Random, tries: int) -> Any:
     return best
 
 
-def expected(task: Task, values: Any) -> str:
+def expected(task: Exercise, values: Any) -> str:
     """What the reference program prints, or returns as JSON."""
     values = task.keep(values)
     lines = []
@@ -79,7 +79,7 @@ def expected(task: Task, values: Any) -> str:
     return "\n".join(lines)
 
 
-def make_test(task: Task, rng: random.Random, tries: int = 12) -> TestCase:
+def make_test(task: Exercise, rng: random.Random, tries: int = 12) -> TestCase:
     values = best_values(task, rng, tries)
     if task.functional:
         return TestCase(json.dumps(values), expected(task, values), "functional", "solve")

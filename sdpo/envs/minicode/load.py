@@ -1,4 +1,4 @@
-"""A minicode world as a Dataset, through the same files and the same loader as any LiveCodeBench data."""
+"""A minicode world as a ProblemSet, through the same files and the same loader as any LiveCodeBench data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox import Limits
-from sdpo.envs.code.lcb_rows import Row, write_rows
+from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.code.livecodebench import load_livecodebench
-from sdpo.envs.code.splits import Dataset
+from sdpo.envs.code.problem import Problem
+from sdpo.envs.code.splits import ProblemSet
 from sdpo.envs.minicode.family import LISTS, Family
 from sdpo.envs.minicode.rows import write_world
-from sdpo.types import Problem
 
 
 def load_minicode(
     seed: int = 0, *, family: Family = LISTS, test_split: str = "disjoint", limits: Limits | None = None
-) -> Dataset:
+) -> ProblemSet:
     """Problems to train on and held-out compositions of the same words: 64 and 32 of the lists family.
 
     Under the default split the tests that give feedback are not those that evaluate (`sdpo.envs.code.splits`).
@@ -35,7 +35,7 @@ def load_minicode(
         )
 
 
-def read_rows(rows: Sequence[Row], *, test_split: str = "disjoint") -> tuple[list[Problem], dict[str, str]]:
+def read_rows(rows: Sequence[LCBRow], *, test_split: str = "disjoint") -> tuple[list[Problem], dict[str, str]]:
     """Rows as problems, through a file and the loader, and the kind of each by its id; no row is held out."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sdpo.envs.code.lcb_rows import Row, write_rows
+from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.minicode.examples import make_test
+from sdpo.envs.minicode.exercise import Exercise
 from sdpo.envs.minicode.family import LISTS, Family
-from sdpo.envs.minicode.task import Task
 from sdpo.envs.minicode.world import World, make_world
 
 PUBLIC_TESTS = 2
@@ -18,14 +18,14 @@ TRIES = 60  # random inputs from which each test takes the one that tells the al
 _DATES = {"train": "2025-01-01T00:00:00", "heldout": "2025-03-01T00:00:00"}
 
 
-def task_row(task: Task, question_id: str, split: str, rng: random.Random) -> Row:
+def task_row(task: Exercise, question_id: str, split: str, rng: random.Random) -> LCBRow:
     """The row of one task; its tests differ from each other."""
     tests = []
     while len(tests) < PUBLIC_TESTS + PRIVATE_TESTS:
         if (test := make_test(task, rng, TRIES)) not in tests:
             tests.append(test)
     words = ", ".join(slot.word for slot in task.slots)
-    return Row(
+    return LCBRow(
         question_id=question_id,
         title=words,
         content=task.statement,
@@ -44,7 +44,7 @@ def task_row(task: Task, question_id: str, split: str, rng: random.Random) -> Ro
     )
 
 
-def task_rows(name: str, train: Iterable[Task], held_out: Iterable[Task]) -> Iterator[Row]:
+def task_rows(name: str, train: Iterable[Exercise], held_out: Iterable[Exercise]) -> Iterator[LCBRow]:
     """Rows with ids `<name>-train-000` and `<name>-heldout-000`; the tests of a row depend on its id alone."""
     for split, tasks in (("train", train), ("heldout", held_out)):
         for index, task in enumerate(tasks):
@@ -52,7 +52,7 @@ def task_rows(name: str, train: Iterable[Task], held_out: Iterable[Task]) -> Ite
             yield task_row(task, question_id, split, random.Random(question_id))
 
 
-def world_rows(world: World) -> Iterator[Row]:
+def world_rows(world: World) -> Iterator[LCBRow]:
     return task_rows(world.name, world.train, world.held_out)
 
 

@@ -10,7 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from sdpo.envs.code.lcb_rows import Row
+from sdpo.envs.code.lcb_rows import LCBRow
 from sdpo.envs.minicode.family import LISTS, Family
 from sdpo.envs.minicode.rows import world_rows
 from sdpo.envs.minicode.world import make_world
@@ -24,7 +24,7 @@ def show_problems(n: int, seed: int = 0, family: Family = LISTS, console: Consol
         console.print(_panel(row))
 
 
-def _panel(row: Row) -> Panel:
+def _panel(row: LCBRow) -> Panel:
     tests = Table("tests", "input", "expected output", box=None, header_style="dim", padding=(0, 2, 0, 0))
     for kind, cases in (("public", row.public_tests), ("private", row.private_tests)):
         for case in cases[:2]:

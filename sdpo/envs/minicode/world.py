@@ -17,9 +17,9 @@ import itertools
 import random
 from dataclasses import dataclass
 
+from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.family import KNOWN_WORDS, LISTS, TEXTS, Family
 from sdpo.envs.minicode.operations import AGGREGATE, KIT_ENDINGS, MAP, KitFunction
-from sdpo.envs.minicode.task import Slot, Task
 from sdpo.envs.minicode.words import WORLD, nonsense
 
 LIBRARY = "library"
@@ -60,8 +60,8 @@ class World:
 
     name: str
     vocabulary: dict[str, tuple[Slot, ...]]  # AGGREGATE, MAP, LIBRARY → the words of the kind
-    train: tuple[Task, ...]
-    held_out: tuple[Task, ...]
+    train: tuple[Exercise, ...]
+    held_out: tuple[Exercise, ...]
 
 
 def make_world(seed: int, family: Family = LISTS) -> World:
@@ -71,26 +71,26 @@ def make_world(seed: int, family: Family = LISTS) -> World:
     vocabulary = _vocabulary(family, plan, rng)
     compositions = _compositions(family, vocabulary, rng)
     train = [
-        Task(**{slot.meaning.slot: slot}, sentence=rng.randrange(3), family=family)
+        Exercise(**{slot.meaning.slot: slot}, sentence=rng.randrange(3), family=family)
         for kind in (AGGREGATE, MAP, LIBRARY)
         for slot in vocabulary[kind]
     ]
     for kind in (AGGREGATE, MAP):
         chosen = rng.sample(vocabulary[kind], plan.functional)
-        train += [Task(**{kind: slot}, functional=True, family=family) for slot in chosen]
+        train += [Exercise(**{kind: slot}, functional=True, family=family) for slot in chosen]
     train += _draw(family, compositions, plan.train, rng)
     held_out = _draw(family, compositions, plan.held_out, rng)
     return World(f"{family.name}-{seed}", vocabulary, tuple(train), tuple(held_out))
 
 
-def make_known_tasks(seed: int, count: int, family: Family = LISTS) -> list[Task]:
+def make_known_tasks(seed: int, count: int, family: Family = LISTS) -> list[Exercise]:
     """Problems of one or two known words and no unknown ones."""
     rng = random.Random(f"{family.name} known {seed}")
     tasks = []
     for index in range(count):
         the_map, aggregate = _known(family, MAP, rng), _known(family, AGGREGATE, rng)
         slots = ((the_map, None), (None, aggregate), (the_map, aggregate))[index % 3]
-        tasks.append(Task(*slots, sentence=rng.randrange(3), family=family))
+        tasks.append(Exercise(*slots, sentence=rng.randrange(3), family=family))
     return tasks
 
 
@@ -137,12 +137,12 @@ def _compositions(family: Family, vocabulary: dict[str, tuple[Slot, ...]], rng: 
     return result
 
 
-def _draw(family: Family, compositions: list[list[Pair]], counts: _Counts, rng: random.Random) -> list[Task]:
+def _draw(family: Family, compositions: list[list[Pair]], counts: _Counts, rng: random.Random) -> list[Exercise]:
     """Take pairs out of `compositions`; what was taken for training cannot be held out any more."""
     medium = zip(compositions, (counts.aggregate, counts.map, counts.library), strict=False)
     pairs = [rest.pop() for rest, count in medium for _ in range(count)]
-    tasks = [Task(*pair, None, rng.randrange(3), family=family) for pair in pairs]
+    tasks = [Exercise(*pair, None, rng.randrange(3), family=family) for pair in pairs]
     for index in range(counts.hard + counts.condition):
         condition = (rng.choice(("above", "below")), rng.randint(-3, 3)) if index >= counts.hard else None
-        tasks.append(Task(*compositions[-1].pop(), condition, rng.randrange(3), family=family))
+        tasks.append(Exercise(*compositions[-1].pop(), condition, rng.randrange(3), family=family))
     return tasks

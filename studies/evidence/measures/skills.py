@@ -1,7 +1,7 @@
 """The skills of a policy, before and after training: what was learned, and what was lost.
 
-On worlds that no run trained on, both families of problems, four conditions (`studies.pretrain.skills`); and on the run's
-own world, training and held-out problems, how many of 8 programs pass and how many are distinct.
+On worlds that no run trained on, both families of problems, four conditions (`studies.pretrain.skills`); and on the
+run's own world, training and held-out problems, how many of 8 programs pass and how many are distinct.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdpo.envs.minicode import LISTS, TEXTS, load_minicode
 from sdpo.prompts.context import ContextBuilder
 from studies.evidence.measures.store import save
 from studies.pretrain.sampling import Sampler
-from studies.pretrain.skills import Outcome, measure_skills
+from studies.pretrain.skills import Judged, measure_skills
 
 SAMPLES = 8
 OTHER_WORLDS = (101, 102, 103)  # those of the policy's card
@@ -46,7 +46,7 @@ def measure(policy: Path, label: dict[str, Any], worlds: Sequence[int], conditio
     save(out, time.monotonic() - started, {**label, "samples": SAMPLES, "other": other, "own": own})
 
 
-def by_condition(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[int]]]:
+def by_condition(outcomes: Sequence[Judged]) -> dict[str, dict[str, list[int]]]:
     """Condition → {"n": samples, "passed": passes}, problem by problem in the order of their first outcomes."""
     counts: dict[str, dict[str, list[int]]] = {}
     for outcome in outcomes:
@@ -68,7 +68,7 @@ def _own(policy: Path, world: int) -> dict[str, Any]:
     with Sandbox() as sandbox:
         for name, problems in (("train", dataset.train), ("held_out", dataset.evaluation)):
             each = [problem for problem in problems for _ in range(SAMPLES)]
-            texts = sampler.sample([builder.prompt(problem) for problem in each])
+            texts = sampler.sample([builder.prompt(problem.task("compact")) for problem in each])
             passed = [j.passed for j in judge_responses(sandbox, each, texts, training=False)]
             groups = range(0, len(each), SAMPLES)
             result[name] = {

@@ -19,18 +19,18 @@ import torch
 
 from sandbox import Sandbox
 from sdpo.config.schema import Recipe
-from sdpo.envs.code import Dataset
+from sdpo.envs import build_environment
+from sdpo.envs.code.environment import RENDERERS, CodeEnvironment, outcome_of
 from sdpo.envs.code.judging import judge_responses
-from sdpo.envs.code.load import load_dataset
+from sdpo.envs.code.problem import Problem, fenced
 from sdpo.losses.divergence import divergence
 from sdpo.losses.logits import sampled_log_probs
 from sdpo.prompts.context import ContextBuilder
-from sdpo.types import Group, Problem, Rollout
+from sdpo.types import Group, Rollout, Turn
 from studies.evidence.measures.agreement import agreement, wrong_tokens
 from studies.evidence.measures.store import save
 from studies.evidence.measures.teacher_model import Pair, load_pair, logits
 from studies.evidence.measures.token_classes import CLASSES, token_classes
-from studies.pretrain.corpus import fenced
 
 # Of the teacher's ranking, by chance, and of the student's own one: the tokens that it found least likely itself.
 _AGREEMENT = ("precision", "chance", "auc", "own_precision", "own_auc")
@@ -40,14 +40,14 @@ Say = Callable[[str], None]
 
 def measure(recipe: Recipe, folder: Path, label: dict[str, Any], out: Path, say: Say) -> None:
     """Measure every checkpoint of the run folder, and the initial policy, and write `out`."""
-    started, dataset = time.monotonic(), load_dataset(recipe)
+    started, environment = time.monotonic(), build_environment(recipe)
     checkpoints = [(0, None), *((int(path.name[5:]), path) for path in sorted(folder.glob("checkpoints/step-??????")))]
     rows = []
     with Sandbox() as sandbox:
         for step, checkpoint in checkpoints:
             say(f"{label['run']}: step {step}")
             pair = load_pair(recipe, checkpoint, seed=recipe.seed)
-            rows.append({"step": step, **_Checkpoint(recipe, dataset, pair, sandbox).measure()})
+            rows.append({"step": step, **_Checkpoint(recipe, environment, pair, sandbox).measure()})
     save(out, time.monotonic() - started, {**label, "alpha": recipe.distillation.alpha, "checkpoints": rows})
 
 
@@ -67,7 +67,7 @@ class _Taught:
 @dataclass
 class _Checkpoint:
     recipe: Recipe
-    dataset: Dataset
+    environment: CodeEnvironment
     pair: Pair
     sandbox: Sandbox
 
@@ -88,28 +88,30 @@ class _Checkpoint:
 
     def _answers(self) -> tuple[float, list[_Taught]]:
         """(the student's pass rate over all its responses, those that have a teacher)."""
-        n, problems = self.recipe.rollout.responses, self.dataset.train
+        n, problems = self.recipe.rollout.responses, self.environment.problems().train
+        tasks = [problem.task(self.environment.style) for problem in problems]
         each = [problem for problem in problems for _ in range(n)]
-        prompts = [self.builder.prompt(problem) for problem in each]
+        prompts = [self.builder.prompt(task) for task in tasks for _ in range(n)]
         ids = self.pair.student.sample_ids(prompts)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         rewards = judge_responses(self.sandbox, each, texts, training=True)
+        outcomes = [outcome_of(judgement, RENDERERS[self.environment.style]) for judgement in rewards]
         measured = [j.passed for j in judge_responses(self.sandbox, each, texts, training=False)]
         rng, taught = np.random.default_rng(self.recipe.seed), []
         for g, problem in enumerate(problems):
             rows = range(g * n, (g + 1) * n)
-            group = Group(
-                problem,
-                tuple(Rollout(prompts[i], tuple(ids[i]), texts[i], np.zeros(len(ids[i])), "stop", 0) for i in rows),
-                tuple(rewards[i] for i in rows),
+            turns = (
+                Turn(prompts[i], tuple(ids[i]), np.zeros(len(ids[i])), "stop", text=texts[i], outcome=outcomes[i])
+                for i in rows
             )
+            group = Group(tasks[g], tuple(Rollout((turn,)) for turn in turns))
             correct = [ids[i] for i in rows if rewards[i].passed] + self._reference(problem)
             for i in rows:
-                context = self.builder.context(group, i - g * n, rng)
-                if context is not None:
-                    told = "both" if context.demonstration and context.feedback else None
-                    told = told or ("solution" if context.demonstration else "feedback")
-                    reprompt = self.builder.reprompt(problem, context)
+                hint = self.builder.hint(group, i - g * n, rng)
+                if hint is not None:
+                    told = "both" if hint.demonstration and hint.feedback else None
+                    told = told or ("solution" if hint.demonstration else "feedback")
+                    reprompt = self.builder.reprompt(tasks[g], hint)
                     taught.append(_Taught(problem, ids[i], measured[i], prompts[i], told, reprompt, correct))
         return sum(measured) / len(measured), taught
 

@@ -26,7 +26,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Task:
+class Exercise:
     """One problem without its tests: at least one of `map` and `aggregate` is set."""
 
     map: Slot | None = None
