@@ -95,7 +95,7 @@ class Runner:
         if self.failures == _FAILURES_IN_A_ROW:
             raise UserError(
                 f"{self.failures} runs failed one after the other, the last with: {last_words(folder)} Mend it and "
-                "try them again: sdpo results --retry"
+                "try them again: python -m studies results --retry"
             )
 
     def _record(self, spec: RunSpec, recipe: Recipe, folder: Path, status: int, old: Record | None) -> None:
@@ -131,7 +131,7 @@ def _alone(runs: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except UserError:
-        raise UserError(f"Another `sdpo results` works on {runs}; wait for it, or stop it.") from None
+        raise UserError(f"Another `python -m studies results` works on {runs}; wait for it, or stop it.") from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What `sdpo results` does with the words that it is given: parts, single runs, and actions."""
+"""What `python -m studies results` does with the words that it is given: parts, single runs, and actions."""
 
 from __future__ import annotations
 

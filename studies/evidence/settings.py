@@ -41,7 +41,7 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
     if out.exists():
         raise UserError(f"The settings are chosen already: {out}. Later runs were made with them, so they stay.")
     if missing := [spec.id for spec in specs if index.get(spec.id) is None]:
-        raise UserError(f"Tuning is not complete: {', '.join(missing)}. Run: sdpo results {TUNING}")
+        raise UserError(f"Tuning is not complete: {', '.join(missing)}. Run: python -m studies results {TUNING}")
     candidates: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, Any]] = {}
     for algorithm in ALGORITHMS:
@@ -49,7 +49,9 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
         rows = {spec.name: _candidate(spec, index.get(spec.id)) for spec in own}
         finished = [spec for spec in own if "mean_pass_at_1" in rows[spec.name]]
         if not finished:
-            raise UserError(f"Every tuning run of {algorithm} failed; try them again: sdpo results {TUNING} --retry")
+            raise UserError(
+                f"Every tuning run of {algorithm} failed; try them again: python -m studies results {TUNING} --retry"
+            )
         best = max(finished, key=lambda spec: rows[spec.name]["mean_pass_at_1"])
         candidates[algorithm] = rows
         chosen[algorithm] = {"run": best.id, "set": configuration(best)}

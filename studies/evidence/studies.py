@@ -96,7 +96,7 @@ def specs(studies: Studies, part: str, chosen: Chosen | None) -> list[RunSpec]:
     if declared.base == CHOSEN and chosen is None:
         raise UserError(
             f"{part} builds on the chosen settings, and none are chosen yet. Run the tuning, which chooses them: "
-            "sdpo results tuning"
+            "python -m studies results tuning"
         )
     result = []
     for world in declared.worlds:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def pretrain_main(overrides: Sequence[str] = ()) -> int:
-    """`sdpo pretrain [key=value …]`: make the policy, measure it, write its card.  See `studies.pretrain.command`."""
+    """Make the policy, measure it, write its card (`studies.pretrain.command`)."""
     from studies.pretrain.command import main
 
     return main(overrides)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from studies.pretrain.skills import CONDITIONS, Judged, rates
 
 SKILLS_FILE = "skills.json"
-MEASURE_COMMAND = "sdpo pretrain measure=policies/minicode"
+MEASURE_COMMAND = "python -m studies pretrain measure=policies/minicode"
 
 _TEXT = """\
 ---

@@ -1,4 +1,4 @@
-"""`sdpo pretrain`: train, measure, write the card, put the folder in place.
+"""`python -m studies pretrain`: train, measure, write the card, put the folder in place.
 
 Overrides are the fields of `PretrainSettings` (`seed=1`, `steps=3000`, …) and
 
@@ -41,7 +41,7 @@ def main(overrides: Sequence[str] = ()) -> int:
         return 0
     out = Path(options.get("out", DEFAULT_OUT))
     work = PROJECT / "build" / f"policy-seed{settings.seed}-layers{settings.layers}"
-    origin = {"command": " ".join(["sdpo pretrain", *changed_settings(overrides)]), "commit": _commit()}
+    origin = {"command": " ".join(["python -m studies pretrain", *changed_settings(overrides)]), "commit": _commit()}
     shutil.rmtree(work, ignore_errors=True)
     with _bar("loss {task.fields[loss]}", console) as bar:
         task = bar.add_task("pre-training", total=settings.steps, loss="")

@@ -71,7 +71,9 @@ def _compared(evidence: Evidence) -> dict[str, Record]:
     """The finished runs of the comparison by name."""
     found = {spec.name: record for spec, record in evidence.finished("comparison")}
     if not found:
-        raise UserError("The runs of the comparison are measured, and there are none yet: sdpo results comparison")
+        raise UserError(
+            "The runs of the comparison are measured, and there are none yet: python -m studies results comparison"
+        )
     return found
 
 
