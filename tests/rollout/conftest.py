@@ -15,7 +15,7 @@ import torch
 from sdpo.rollout.config import EngineConfig
 from sdpo.rollout.pool import EnginePool
 from sdpo.weights.publisher import Publisher, PublishReport
-from tests.tiny_model import make_tiny_model
+from tests.helpers.tiny_model import make_tiny_model
 
 CONTEXT = 512
 
