@@ -11,6 +11,7 @@ from statistics import mean
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from sdpo.algorithms import Algorithm, build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
@@ -29,30 +30,31 @@ def run(options) -> int:
     profile, reason = choose_profile(options.profile)
     recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
     print(f"Profile {profile}: {reason}.", flush=True)
+    algorithm = build_algorithm(recipe)
     title, last = f"profile of {recipe.name}", options.steps + 2
     with Console(title, last) as console, prepared(recipe, console) as parts:
-        with tempfile.TemporaryDirectory(prefix="sdpo-profile-") as path:
-            rows, operators = asyncio.run(_profile(recipe, parts, Path(path) / "run", options.steps, console))
+        with tempfile.TemporaryDirectory(prefix="sdpo-profile-") as folder:
+            path = Path(folder) / "run"
+            rows, operators = asyncio.run(_profile(recipe, algorithm, parts, path, options.steps, console))
     show(rows, operators)
     return 0
 
 
 async def _profile(
-    recipe: Recipe, parts: Parts, path: Path, steps: int, console: Console
+    recipe: Recipe, algorithm: Algorithm, parts: Parts, path: Path, steps: int, console: Console
 ) -> tuple[list[dict], tuple[list[Operator], float]]:
     """Rows of the measured steps, and the learner's operators in one more step, which the recording slows down."""
     from sdpo.training.interrupt import Interrupt
     from sdpo.training.launch import cluster, make_trainer, workers
 
-    plan = parts.algorithm.plan
-    async with cluster(console) as resources, workers(recipe, plan, resources, console) as (pool, learner):
+    async with cluster(console) as resources, workers(recipe, algorithm.plan, resources, console) as (pool, learner):
         with RunFolder(path) as folder, Interrupt(console.message) as interrupt:
             info = RunInfo.collect(
                 recipe=recipe.recipe, algorithm=recipe.algorithm.name, seed=recipe.seed, profile=recipe.profile
             )
             folder.create(info, recipe.model_dump(mode="json"))
             tracker = Tracker(folder, console)
-            trainer = make_trainer(recipe, parts, pool, learner, folder, tracker, interrupt)
+            trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
             try:
                 await trainer.start()
                 for _ in range(WARM_UP_STEPS + steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
@@ -58,7 +59,8 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 
 
 def _train(recipe: Recipe, folder: RunFolder) -> int:
+    algorithm = build_algorithm(recipe)
     with Console(recipe.name, recipe.run.steps) as console, prepared(recipe, console) as parts, folder:
         from sdpo.training.launch import train
 
-        return asyncio.run(train(recipe, parts, folder, console))
+        return asyncio.run(train(recipe, algorithm, parts, folder, console))

@@ -20,15 +20,17 @@ def check(recipe: Recipe, resolved: bool) -> None:
     resolved: every default is spelled out in this recipe, so what was set explicitly cannot be told any more.
     """
     if not resolved:
-        _idle(recipe)
         _sections(recipe)
+        _idle(recipe)
     _budget(recipe)
     _precision(recipe)
-    _algorithm(recipe)
-    _engines_and_data(recipe, resolved)
-    _distillation(recipe)
+    if recipe.distillation is not None and recipe.teacher is None:
+        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     for kind in _classes(recipe, resolved):
         kind.check(recipe)
+    _source(recipe)
+    _engines_and_data(recipe, resolved)
+    _distillation(recipe)
 
 
 def _classes(recipe: Recipe, resolved: bool) -> list[Any]:
@@ -94,13 +96,6 @@ def _precision(recipe: Recipe) -> None:
         )
     if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
-
-
-def _algorithm(recipe: Recipe) -> None:
-    """What an algorithm needs of the sections around it."""
-    if recipe.distillation is not None and recipe.teacher is None:
-        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
-    _source(recipe)
 
 
 def _engines_and_data(recipe: Recipe, resolved: bool) -> None:

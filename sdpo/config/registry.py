@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sdpo.errors import UserError
+
 # The first one is the default, the second its baseline.
 ALGORITHMS: Mapping[str, str] = {
     "sdpo": "sdpo.algorithms.sdpo:SDPO",
@@ -29,7 +31,7 @@ ENVIRONMENTS: Mapping[str, str] = {
 }
 
 
-class NotImportable(ValueError):
+class NotImportable(ValueError, UserError):
     """A class from outside the package is not there; whoever only reads an old recipe can do without it."""
 
 

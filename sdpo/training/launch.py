@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from sdpo.algorithms import LossPlan
+from sdpo.algorithms import Algorithm, LossPlan
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.group import Learner
@@ -27,7 +27,7 @@ from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.trainer import Trainer
 
 
-async def train(recipe: Recipe, parts: Parts, folder: RunFolder, console: Console) -> int:
+async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunFolder, console: Console) -> int:
     """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
@@ -40,10 +40,10 @@ async def train(recipe: Recipe, parts: Parts, folder: RunFolder, console: Consol
     wandb = _wandb(recipe, folder, console, settings)
     with Tracker(folder, console, wandb) as tracker:
         async with cluster(console) as resources, workers(
-            recipe, parts.algorithm.plan, resources, console
+            recipe, algorithm.plan, resources, console
         ) as (pool, learner):
             with Interrupt(console.message) as interrupt:
-                trainer = make_trainer(recipe, parts, pool, learner, folder, tracker, interrupt)
+                trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
                 finished = await trainer.run()
         if finished:
             tracker.finish()
@@ -66,6 +66,7 @@ async def train(recipe: Recipe, parts: Parts, folder: RunFolder, console: Consol
 
 def make_trainer(
     recipe: Recipe,
+    algorithm: Algorithm,
     parts: Parts,
     pool: EnginePool,
     learner: Learner,
@@ -73,8 +74,8 @@ def make_trainer(
     tracker: Tracker,
     interrupt: Interrupt,
 ) -> Trainer:
-    own = parts.environment, parts.algorithm, parts.dataset, parts.tokenizer
-    return Trainer(recipe, *own, pool, learner, folder, tracker, interrupt)
+    given = parts.environment, algorithm, parts.dataset, parts.tokenizer
+    return Trainer(recipe, *given, pool, learner, folder, tracker, interrupt)
 
 
 @asynccontextmanager

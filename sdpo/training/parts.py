@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sdpo.algorithms import Algorithm, build_algorithm
 from sdpo.config.model_files import check_model, load_tokenizer
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment, build_environment
@@ -21,10 +20,9 @@ from sdpo.tracking import Console
 
 @dataclass(frozen=True)
 class Parts:
-    """Checked against the recipe, and built once."""
+    """Checked against the recipe; an evaluation needs no more than these."""
 
     environment: Environment
-    algorithm: Algorithm
     dataset: Dataset
     tokenizer: Any
 
@@ -36,12 +34,11 @@ def prepared(recipe: Recipe, console: Console) -> Iterator[Parts]:
     Raises UserError for whatever does not fit, before there is a folder with wrong settings in it.
     """
     with build_environment(recipe) as environment:
-        algorithm = build_algorithm(recipe)
         with console.phase("reading the tasks", announce=True):
             tokenizer, dataset = load_checked(recipe, environment)
         for line in dataset.report.lines():
             console.message(line)
-        yield Parts(environment, algorithm, dataset, tokenizer)
+        yield Parts(environment, dataset, tokenizer)
 
 
 def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset]:

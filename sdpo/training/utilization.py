@@ -22,8 +22,9 @@ class Utilization:
 
         utilization/engines: share of the wall clock with a response under way, mean over the engines.
         utilization/learner: share with a call at work, of the busiest rank.  utilization/engines_tokens_per_s: response
-        tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all engines.  memory/learner_mb and
-        memory/learner_gpu_mb: the peak so far, of the rank that took most.  The first call knows the memory only.
+        tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all
+        engines.  memory/learner_mb and memory/learner_gpu_mb: the peak so far, of the rank that took most.  The first
+        call knows the memory only.
         """
         engines, ranks = await self._pool.metrics(), await self._learner.usage()
         count = len(self._pool.handles)
