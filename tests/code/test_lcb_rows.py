@@ -15,7 +15,7 @@ from sandbox import TestCase
 from sdpo.envs.code.lcb_rows import (
     FIELDS,
     BadRow,
-    Row,
+    LCBRow,
     check_functional,
     decode_metadata,
     decode_tests,
@@ -177,7 +177,7 @@ def test_functional_tests_are_json_lines():
         check_functional([("1", "")])
 
 
-ROW = Row(
+ROW = LCBRow(
     question_id="mini_1",
     title="Double",
     content="Print the `double`.",
@@ -217,7 +217,8 @@ def test_written_rows_read_back(private):
 
 
 def test_a_functional_row_says_so_everywhere():
-    row = encode_row(Row("f", "t", "c", private_tests=(TestCase("[1]", "1"),), func_name="first", platform="leetcode"))
+    tests = (TestCase("[1]", "1"),)
+    row = encode_row(LCBRow("f", "t", "c", private_tests=tests, func_name="first", platform="leetcode"))
     assert json.loads(row["metadata"]) == {"func_name": "first"}
     assert json.loads(row["private_test_cases"])[0]["testtype"] == "functional"
 
@@ -235,7 +236,7 @@ def test_a_functional_row_says_so_everywhere():
 )
 def test_rows_that_the_readers_would_refuse_are_not_written(changes):
     with pytest.raises(ValueError):
-        encode_row(Row(**{**vars(ROW), **changes}))
+        encode_row(LCBRow(**{**vars(ROW), **changes}))
 
 
 def test_the_file_is_the_same_to_the_byte_and_complete_or_absent(tmp_path):

@@ -9,9 +9,10 @@ from datetime import date, datetime
 import pytest
 
 from sandbox import Limits, TestCase
-from sdpo.envs.code import DataReport, DateWindow, Row, load_livecodebench, write_rows
+from sdpo.envs.code import DateWindow, LCBRow, load_livecodebench, write_rows
 from sdpo.envs.code.livecodebench import read_questions
 from sdpo.envs.code.window import V6_WINDOW, contest_moment
+from sdpo.envs.report import DataReport
 from sdpo.errors import UserError
 
 
@@ -63,8 +64,8 @@ def test_func_name_decides_what_is_functional_and_testtype_does_not(official_row
 def test_files_solution_and_mark_come_from_metadata(tmp_path):
     test = TestCase("1\n", "1")
     rows = [
-        Row("a", "t", "c", [test], [test], files={"kit": "def f(): pass"}, solution="print(1)", split="train"),
-        Row("b", "t", "d", [test], [test], split="heldout"),
+        LCBRow("a", "t", "c", [test], [test], files={"kit": "def f(): pass"}, solution="print(1)", split="train"),
+        LCBRow("b", "t", "d", [test], [test], split="heldout"),
     ]
     write_rows(tmp_path / "test.jsonl", rows)
     dataset = load(tmp_path, problem_split="marked")

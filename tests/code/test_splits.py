@@ -7,7 +7,7 @@ import pytest
 
 from sandbox import TestCase
 from sdpo.envs.code.question import Question
-from sdpo.envs.code.splits import TEST_SPLITS, held_out, make_dataset
+from sdpo.envs.code.splits import TEST_SPLITS, held_out, make_problem_set
 from sdpo.envs.report import DataReport
 from sdpo.errors import UserError
 
@@ -24,7 +24,8 @@ def question(name, private=4, public=1, **changes):
 
 
 def dataset(questions, **options):
-    return make_dataset(questions, **{"name": "made up", "test_split": "published", "problem_split": "none"} | options)
+    common = {"name": "made up", "test_split": "published", "problem_split": "none"}
+    return make_problem_set(questions, **common | options)
 
 
 def numbers(tests):
