@@ -8,41 +8,15 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from sandbox import Sandbox
 from sdpo.algorithms import build_algorithm
-from sdpo.config.files import find_recipe, load_recipe
 from sdpo.learner.group import Learner
 from sdpo.rollout.pool import EnginePool
 from sdpo.training.placement import engine_options, plan_placement
-
-COMMON = (
-    "learner.ranks=2",
-    "learner.cpu_threads=1",
-    "run.questions=4",
-    "rollout.responses=4",
-    "run.steps=3",
-    "run.checkpoint_every=2",
-    "evaluation.every=0",
-    "evaluation.at_start=false",
-    "evaluation.training_problems=false",
-    "evaluation.samples=1",
-    "evaluation.ks=[1]",
-    "tracking.wandb=offline",
-)
-
-
-def make_recipe(algorithm: str, *overrides: str):
-    return load_recipe(find_recipe("livecodebench", algorithm), "cpu", (*COMMON, *overrides))
-
-
-@pytest.fixture(scope="session")
-def sandbox():
-    with Sandbox(workers=2) as sandbox:
-        yield sandbox
+from tests.helpers.training import make_recipe
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def parts():
+async def workers():
     """(pool, learner) as `sdpo.training.launch` starts them."""
     import ray
 
@@ -59,12 +33,12 @@ async def parts():
 
 
 @pytest.fixture
-def learner_for(parts):
-    """The two learner processes, begun anew with another recipe."""
-    learner = parts[1]
+def learner_for(workers):
+    """The two learner processes, begun anew with another recipe and its algorithm."""
+    learner = workers[1]
 
-    async def begin(recipe):
-        plan = build_algorithm(recipe).plan
+    async def begin(recipe, algorithm=None):
+        plan = (algorithm or build_algorithm(recipe)).plan
         learner.recipe, learner.plan = recipe, plan
         plan = replace(plan, weight_hook=None)
 

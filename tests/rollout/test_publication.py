@@ -25,7 +25,8 @@ async def check(pool, policy, seed: int = 1) -> None:
     """Sampled tokens and their log-probs come from the policy's present weights."""
     for rollout in await pool.generate_group(PROMPT, 4, Sampling(max_tokens=40), seed):
         assert rollout.policy_version == rollout.final_version == policy.version
-        np.testing.assert_allclose(rollout.log_probs, policy.log_probs(PROMPT, rollout.response_ids), rtol=0, atol=1e-4)
+        expected = policy.log_probs(PROMPT, rollout.response_ids)
+        np.testing.assert_allclose(rollout.sampler_log_probs, expected, rtol=0, atol=1e-4)
 
 
 async def test_engines_take_the_new_weights(pool, policy):
@@ -44,7 +45,7 @@ async def test_engines_take_the_new_weights(pool, policy):
     await check(pool, policy)
     rescored = await pool.score(PROMPT, old.response_ids)
     np.testing.assert_allclose(rescored, policy.log_probs(PROMPT, old.response_ids), rtol=0, atol=1e-4)
-    assert np.abs(rescored - old.log_probs).max() > 0.05  # these are not the old weights
+    assert np.abs(rescored - old.sampler_log_probs).max() > 0.05  # these are not the old weights
 
 
 async def test_the_same_weights_give_the_same_tokens_again(pool, policy):
@@ -90,7 +91,7 @@ async def test_weights_change_under_requests_in_flight(pool, policy):
             if version in spans:
                 start, end = spans[version]
                 expected = policy.log_probs(prompt, rollout.response_ids)[start:end]
-                np.testing.assert_allclose(rollout.log_probs[start:end], expected, rtol=0, atol=1e-4)
+                np.testing.assert_allclose(rollout.sampler_log_probs[start:end], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -18,7 +18,7 @@ from studies.evidence.measures.teacher_model import load_pair, logits
 from studies.evidence.measures.token_classes import OPERATION_NAMES, token_classes
 from studies.evidence.record import Record
 from studies.pretrain.sampling import Sampler
-from studies.pretrain.skills import Outcome
+from studies.pretrain.skills import Judged
 
 POLICY = PROJECT / "policies" / "minicode"
 
@@ -113,7 +113,7 @@ def test_sampled_ids_stop_at_the_end_token():
 
 def test_outcomes_are_counted_problem_by_problem():
     outcomes = [
-        Outcome("first try", 1, problem, "k", "easy", ok) for problem, ok in (("a", True), ("b", False), ("a", False))
+        Judged("first try", 1, problem, "k", "easy", ok) for problem, ok in (("a", True), ("b", False), ("a", False))
     ]
     assert by_condition(outcomes) == {"first try": {"n": [2, 1], "passed": [1, 0]}}
 
