@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sandbox import TestCase
+from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.problem import QUESTIONS, fenced
 from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.exercise import Exercise, Slot
@@ -116,7 +117,7 @@ def failed_attempt(task: Exercise, test: TestCase, rng: random.Random) -> tuple[
     while True:
         program = attempt(task, rng)
         judgement = judge(program, test, task.files)
-        feedback = COMPACT.render_feedback(judgement)
+        feedback = compact_feedback(judgement)
         if not judgement.passed and " at 0x" not in feedback:  # an address would differ from run to run
             return program, feedback
 
