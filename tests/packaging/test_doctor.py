@@ -9,7 +9,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from sdpo import doctor
+from sdpo.cli import doctor
 from sdpo.cli.doctor import Check
 
 
