@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
 from sdpo.algorithms import build_algorithm
-from sdpo.learner.group import Learner
+from sdpo.learner.group import Learner, for_a_rank
 from sdpo.rollout.pool import EnginePool
 from sdpo.training.placement import engine_options, plan_placement
 from tests.helpers.training import make_recipe
@@ -40,10 +39,10 @@ def learner_for(workers):
     async def begin(recipe, algorithm=None):
         plan = (algorithm or build_algorithm(recipe)).plan
         learner.recipe, learner.plan = recipe, plan
-        plan = replace(plan, weight_hook=None)
+        given = for_a_rank(recipe, plan)
 
         def restart(self, address):
-            self.worker.recipe, self.worker.plan = recipe, plan
+            self.worker.recipe, self.worker.plan = given
             self.worker.start(address)
 
         address = await learner.ranks[0].call.remote("address")

@@ -74,6 +74,28 @@ async def test_an_algorithm_from_outside_the_package(workers, learner_for, tmp_p
     assert row["train/taught_fraction"] > 0
 
 
+async def test_an_environment_that_is_not_code(workers, learner_for, tmp_path, monkeypatch):
+    folder = PROJECT / "docs" / "examples"
+    monkeypatch.syspath_prepend(str(folder))
+    recipe = load_recipe(folder / "addition.yaml", "cpu", (*COMMON, "run.steps=2", "tracking.wandb=disabled"))
+    _, run_folder = await run(recipe, tmp_path / "run", workers, learner_for)
+    rows = [row for row in run_folder.metrics if "learner/loss" in row]
+    assert len(rows) == 2 and all(row["learner/grad_norm"] > 0 for row in rows)
+    labels = {"right", "wrong_number", "no_number"}
+    for step, row in enumerate(rows, start=1):
+        assert sum(value for key, value in row.items() if key.startswith("verdict/")) == 16
+        assert {key.removeprefix("verdict/") for key in row if key.startswith("verdict/")} <= labels
+        graded = read_rollouts(run_folder.path / "rollouts", step)
+        assert row["train/pass_rate"] == np.mean([r["passed"] for r in graded])
+        assert all("What is " in r["prompt"] and 0 <= r["reward"] <= 1 for r in graded)
+        for r in graded:
+            assert r["passed"] == (r["reward"] == 1) == (r["feedback"] is None)
+            assert r["passed"] or r["feedback"] in r["teacher_prompt"]
+        assert row["train/taught_fraction"] > 0
+    measured = [row for row in run_folder.metrics if "eval/held_out/pass@1" in row]
+    assert measured and measured[-1]["eval/held_out/problems"] == 32
+
+
 async def test_a_ramp_reaches_the_learner_step_by_step(workers, learner_for, tmp_path):
     ramp = "distillation.ramp={start: 0, end: 1, steps: 1}"
     recipe = make_recipe("opsd", *ONE, "run.steps=2", "distillation.entry_clip=null", ramp)
