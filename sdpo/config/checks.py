@@ -220,8 +220,6 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
         lambda r: r.policy_gradient.variant not in ("ppo", "reinforce") and _one_update(r),
         _ONE_UPDATE,
     ),
-    ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
-    ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
     ("evaluation.samples", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
     ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
     (
@@ -241,7 +239,6 @@ INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
-    ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),

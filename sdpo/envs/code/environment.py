@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -39,11 +39,25 @@ class CodeEnvironment(Environment):
 
     Settings = CodeSettings
     reads = SANDBOX_OPTIONS | {f"data.{option}" for option in DataSettings.model_fields} - {"data.world_seed"}
+    inert = (
+        ("data.release", lambda r: str(r.data.path).endswith(".jsonl"), "when data.path is a single file"),
+        ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
+        ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
+    )
+    source: ClassVar[str] = "livecodebench"  # what `data.source` calls its rows
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.style: Style = self.settings.style or ("compact" if recipe.context.template == "compact" else "published")
         self._opened: AbstractContextManager[Sandbox] | None = None
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        if recipe.data.source not in (None, cls.source):
+            raise ValueError(
+                f"data.source={recipe.data.source} is not what environment.kind={recipe.environment.kind} reads; "
+                "remove one of the two"
+            )
 
     def __enter__(self) -> Self:
         """Start the sandbox: its server forks best while this process is small, before torch, Ray and vLLM come in."""

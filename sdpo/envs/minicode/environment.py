@@ -14,8 +14,11 @@ class MinicodeEnvironment(CodeEnvironment):
 
     reads = SANDBOX_OPTIONS | {f"data.{option}" for option in ("source", "test_split", "problem_split", "world_seed")}
 
+    source = "minicode"
+
     @classmethod
     def check(cls, recipe: Recipe) -> None:
+        super().check(recipe)
         if recipe.data.problem_split != "marked":
             raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
 
