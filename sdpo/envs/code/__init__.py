@@ -11,6 +11,7 @@ compact        short feedback for the bundled policy
 
 from __future__ import annotations
 
+from sandbox import Limits, TestCase
 from sdpo.envs.code.environment import CodeEnvironment, CodeSettings
 from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.code.livecodebench import load_livecodebench
@@ -24,8 +25,10 @@ __all__ = [
     "CodeSettings",
     "DateWindow",
     "LCBRow",
+    "Limits",
     "Problem",
     "ProblemSet",
+    "TestCase",
     "load_livecodebench",
     "write_rows",
 ]

@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from sandbox import TestCase
+from sdpo.envs.code import TestCase
 from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.operations import KitFunction, Operation
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox import Limits
+from sdpo.envs.code import Limits
 from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.code.livecodebench import load_livecodebench
 from sdpo.envs.code.problem import Problem
