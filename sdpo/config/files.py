@@ -174,13 +174,17 @@ def _paths(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") 
 
 def _section(model: type[BaseModel], name: str, values: Mapping[str, Any]) -> type[BaseModel] | None:
     """The model of a section: that of the algorithm or environment which `values` names; None: no section."""
-    chosen = {"algorithm": ("name", algorithm_class), "environment": ("kind", environment_class)}
+    data = values.get("data")
+    source = str(data.get("source")) if isinstance(data, Mapping) else ""
+    chosen = {
+        "algorithm": ("name", registry.DEFAULT_ALGORITHM, algorithm_class),
+        "environment": ("kind", registry.SOURCES.get(source, registry.DEFAULT_ENVIRONMENT), environment_class),
+    }
     if model is Recipe and name in chosen:
-        key, find = chosen[name]
+        key, usual, find = chosen[name]
         given = values.get(name)
-        named = given.get(key) if isinstance(given, Mapping) else None
         try:
-            return find(named).Settings if named else Recipe.model_fields[name].annotation
+            return find((given.get(key) if isinstance(given, Mapping) else None) or usual).Settings
         except ValueError:  # said when the recipe is validated
             return Recipe.model_fields[name].annotation
     field = model.model_fields.get(name)

@@ -29,6 +29,9 @@ ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
 }
+DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
+# Where rows come from says which environment, where a recipe does not (`data.source`).
+SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode"}
 
 
 class NotImportable(ValueError, UserError):

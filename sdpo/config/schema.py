@@ -313,11 +313,13 @@ class Recipe(Settings):
         if not isinstance(values, dict):
             return values
         values = dict(values)
-        environment, data = dict(values.get("environment") or {}), dict(values.get("data") or {})
-        sources = {"livecodebench": "code"}
-        environment.setdefault("kind", sources.get(data.get("source"), data.get("source")) or "code")
-        if data.get("source") is None and environment["kind"] in ("code", "minicode"):
-            data["source"] = {"code": "livecodebench"}.get(environment["kind"], environment["kind"])
+        environment, data = values.get("environment") or {}, values.get("data") or {}
+        if not isinstance(environment, Mapping) or not isinstance(data, Mapping):
+            return values  # refused as what they are
+        environment, data = dict(environment), dict(data)
+        environment.setdefault("kind", registry.SOURCES.get(str(data.get("source")), registry.DEFAULT_ENVIRONMENT))
+        if data.get("source") is None:
+            data["source"] = {kind: source for source, kind in registry.SOURCES.items()}.get(environment["kind"])
         values |= {"environment": environment, "data": data}
         algorithm = values.get("algorithm") or {}
         if isinstance(algorithm, dict):
@@ -340,7 +342,7 @@ class Recipe(Settings):
     def _options_of_the_environment(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
             return value
-        kind = environment_class(value["kind"], _resolved(info))
+        kind = environment_class(value.get("kind", registry.DEFAULT_ENVIRONMENT), _resolved(info))
         return (UnknownEnvironment if kind is None else kind.Settings).model_validate(value)
 
     @model_validator(mode="after")
