@@ -100,6 +100,11 @@ class Rollout:
         return self.outcome is not None and self.outcome.reward is not None
 
     @property
+    def ungradable(self) -> bool:
+        """Whether its environment was asked and could not say what it is worth; then it trains nothing."""
+        return self.outcome is not None and self.outcome.reward is None
+
+    @property
     def solved(self) -> bool:
         return self.outcome is not None and self.outcome.solved
 

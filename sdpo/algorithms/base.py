@@ -140,7 +140,7 @@ def teacher_of(
     """The teacher of a response; None without a hint.  Every token weighs 1, the first `skip_tokens` nothing."""
     assert plan.distillation is not None
     hint = contexts.hint(group, index, rng)
-    if hint is None:
+    if hint is None or group.rollouts[index].ungradable:
         return None
     weight = np.ones(len(group.rollouts[index].last.response_ids), np.float32)
     weight[: plan.distillation.skip_tokens] = 0
@@ -151,12 +151,12 @@ def sample_of(
     rollout: Rollout, plan: LossPlan, *, advantages: np.ndarray | None = None, teacher: TeacherContext | None = None
 ) -> Sample:
     """What the rollout's turn trains on; the reference KL, where the plan has one, is on every token."""
-    turn = rollout.last
+    turn, reference = rollout.last, plan.reference is not None and not rollout.ungradable
     return Sample(
         prompt_ids=turn.prompt_ids,
         response_ids=turn.response_ids,
         sampler_log_probs=turn.sampler_log_probs,
         advantages=advantages,
         teacher=teacher,
-        reference_weight=np.ones(len(turn.response_ids), np.float32) if plan.reference else None,
+        reference_weight=np.ones(len(turn.response_ids), np.float32) if reference else None,
     )

@@ -74,6 +74,14 @@ async def test_an_algorithm_from_outside_the_package(workers, learner_for, tmp_p
     assert row["train/taught_fraction"] > 0
 
 
+async def test_what_assign_remembers_is_what_the_weight_hook_sees(workers, learner_for, tmp_path):
+    recipe = make_recipe("sdpo", *ONE, "run.steps=4", "algorithm.name=tests.helpers.algorithms:Alternating")
+    trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for)
+    rows = [row for row in folder.metrics if "learner/loss" in row]
+    assert trainer.algorithm.batches == 4
+    assert [row["learner/grad_norm"] > 0 for row in rows] == [False, True, False, True]
+
+
 async def test_an_environment_that_is_not_code(workers, learner_for, tmp_path, monkeypatch):
     folder = PROJECT / "docs" / "examples"
     monkeypatch.syspath_prepend(str(folder))
