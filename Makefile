@@ -43,12 +43,12 @@ export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Fa
 ##@ The evidence behind the claims
 .PHONY: results
 results: nothing-unknown setup  ## make the studies of docs/results/evidence (hours; resumes): [PARTS="comparison ablations"] [DRY_RUN=1]
-	@$(SDPO) results $(PARTS) $(if $(DRY_RUN),--dry-run) $(ARGS)
+	@$(PYTHON_IN_VENV) -m studies results $(PARTS) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 ##@ The bundled problems and policy
 .PHONY: policy tasks
 policy: setup  ## pre-train the bundled policy from nothing (under an hour on 2 cores)
-	@$(SDPO) pretrain $(OVERRIDES) $(ARGS)
+	@$(PYTHON_IN_VENV) -m studies pretrain $(OVERRIDES) $(ARGS)
 tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 3 --seed 7']
 	@$(SDPO) tasks show minicode $(ARGS)
 
@@ -80,7 +80,7 @@ lock: nothing-unknown setup  ## resolve the lock files anew; UPGRADE=1 takes the
 	@TORCH_INDEX=$(call squote,$(TORCH_INDEX)) UPGRADE=$(UPGRADE) requirements/lock.sh
 clean:  ## remove caches and build output; .venv and runs stay
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
-	@find sandbox sdpo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find sandbox sdpo studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	    /^[a-z]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2}' Makefile

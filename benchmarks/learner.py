@@ -7,8 +7,8 @@ import socket
 from collections.abc import Sequence
 
 from sdpo.algorithms import build_algorithm
+from sdpo.config.schema import Recipe
 from sdpo.learner.rows import Row, deal, split, weigh
-from sdpo.recipe import Recipe
 from sdpo.types import Sample
 
 

@@ -65,7 +65,7 @@ def main() -> int:
 def _sequences(questions: int, responses: int) -> tuple[Sequences, Sequences]:
     """What SDPO's recipe makes of one generation batch: the student's, and the teacher's where there is a context."""
     from benchmarks.responses import sampled_groups, samples_of
-    from sdpo.recipe_files import find_recipe, load_recipe
+    from sdpo.config.files import find_recipe, load_recipe
 
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", ())
     samples = samples_of(recipe, sampled_groups(recipe, questions, responses))
@@ -78,10 +78,10 @@ def _sequences(questions: int, responses: int) -> tuple[Sequences, Sequences]:
 def _layouts(prompts: list[np.ndarray], responses: list[np.ndarray]) -> dict[str, Layout]:
     from transformers import AutoModel
 
+    from sdpo.config.paths import locate
+    from sdpo.config.schema import ModelSettings
     from sdpo.learner.model import load_model
     from sdpo.learner.packing import Pack, pack
-    from sdpo.paths import locate
-    from sdpo.recipe import ModelSettings
 
     path, device = "policies/minicode", torch.device("cpu")
     theirs = AutoModel.from_pretrained(locate(path), dtype=torch.float32)

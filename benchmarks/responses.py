@@ -1,36 +1,41 @@
-"""Responses of the bundled policy to bundled problems, judged: the same for every side of a benchmark."""
+"""Responses of the bundled policy to bundled problems, graded: the same for every side of a benchmark."""
 
 from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from sandbox import Job, Sandbox, extract_code
 from sdpo.algorithms import build_algorithm
-from sdpo.context import ContextBuilder
-from sdpo.data.load import load_dataset
-from sdpo.model_files import load_tokenizer
-from sdpo.paths import locate
-from sdpo.recipe import Recipe
-from sdpo.types import Group, Problem, Rollout, Sample
+from sdpo.config.model_files import load_tokenizer
+from sdpo.config.paths import locate
+from sdpo.config.schema import Recipe
+from sdpo.envs import Environment, build_environment
+from sdpo.prompts.context import ContextBuilder
+from sdpo.types import Group, Rollout, Sample, Task, Turn, VersionSpan
 
 
 def sampled_groups(recipe: Recipe, questions: int, responses: int) -> list[Group]:
-    """One generation batch, sampled with transformers instead of vLLM (it starts faster), judged by the sandbox."""
-    tokenizer, dataset = load_tokenizer(recipe), load_dataset(recipe)
+    """One generation batch, sampled with transformers instead of vLLM (it starts faster), graded by its environment."""
+    tokenizer = load_tokenizer(recipe)
     contexts = _contexts(recipe, tokenizer)
-    problems = dataset.train[:questions]
-    rollouts = _sample(recipe, tokenizer, [(p, contexts.prompt(p)) for p in problems for _ in range(responses)])
-    with Sandbox() as sandbox:
-        jobs = [
-            Job(extract_code(r.text), p.training_tests, p.limits, p.files, truncated=r.truncated) for p, r in rollouts
-        ]
-        judgements = sandbox.judge_many(jobs)
-    groups = []
-    for i, problem in enumerate(problems):
-        rows = slice(i * responses, (i + 1) * responses)
-        groups.append(Group(problem, tuple(r for _, r in rollouts[rows]), tuple(judgements[rows])))
-    return groups
+    with build_environment(recipe) as environment:
+        tasks = environment.load().train[:questions]
+        asked = [task for task in tasks for _ in range(responses)]
+        turns = _sample(recipe, tokenizer, [contexts.prompt(task) for task in asked])
+        graded = asyncio.run(_grade(environment, asked, turns))
+    return [
+        Group(task, tuple(Rollout((turn,)) for turn in graded[i * responses : (i + 1) * responses]))
+        for i, task in enumerate(tasks)
+    ]
+
+
+async def _grade(environment: Environment, tasks: list[Task], turns: list[Turn]) -> list[Turn]:
+    grading = (environment.grade(task, turn, "training") for task, turn in zip(tasks, turns, strict=True))
+    outcomes = await asyncio.gather(*grading)
+    return [replace(turn, outcome=outcome) for turn, outcome in zip(turns, outcomes, strict=True)]
 
 
 def samples_of(recipe: Recipe, groups: list[Group]) -> list[Sample]:
@@ -45,14 +50,14 @@ def _contexts(recipe: Recipe, tokenizer) -> ContextBuilder:
 
 
 @torch.no_grad()
-def _sample(recipe: Recipe, tokenizer, wanted: list[tuple[Problem, tuple[int, ...]]]) -> list[tuple[Problem, Rollout]]:
+def _sample(recipe: Recipe, tokenizer, prompts: list[tuple[int, ...]]) -> list[Turn]:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(locate(recipe.model.path), dtype=torch.float32).eval()
-    width = max(len(prompt) for _, prompt in wanted)
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + list(p) for _, p in wanted])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for _, p in wanted])
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     made = model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -68,11 +73,12 @@ def _sample(recipe: Recipe, tokenizer, wanted: list[tuple[Problem, tuple[int, ..
     eos = model.generation_config.eos_token_id
     ends = set(eos if isinstance(eos, list) else [eos])
     out = []
-    for row, (problem, prompt) in enumerate(wanted):
+    for row, prompt in enumerate(prompts):
         tokens = made.sequences[row, width:].tolist()
         length = next((i + 1 for i, t in enumerate(tokens) if t in ends), len(tokens))
         chosen = log_probs[row, range(length), tokens[:length]]
         text = tokenizer.decode(tokens[:length], skip_special_tokens=True)
         reason = "stop" if tokens[length - 1] in ends else "length"
-        out.append((problem, Rollout(prompt, tuple(tokens[:length]), text, chosen.numpy(), reason, 1)))
+        span = VersionSpan(1, 0, length)
+        out.append(Turn(prompt, tuple(tokens[:length]), chosen.numpy(), reason, (span,), text))
     return out

@@ -83,7 +83,7 @@ def _model(folder: Path, vocabulary: int) -> str:
     import torch
     from transformers import AutoConfig, Qwen3ForCausalLM
 
-    from sdpo.paths import locate
+    from sdpo.config.paths import locate
 
     config = AutoConfig.from_pretrained(locate("policies/minicode"), vocab_size=vocabulary)
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ def _run(point: dict[str, Any], model: str, repeats: int) -> dict[str, float]:
 def _measure(
     point: dict[str, Any], model: str, rank: int, address: tuple[str, int], repeats: int
 ) -> dict[str, float | int]:
-    from sdpo.recipe_files import find_recipe, load_recipe
+    from sdpo.config.files import find_recipe, load_recipe
 
     overrides = (
         f"model.path={model}",

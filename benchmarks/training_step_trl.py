@@ -21,9 +21,9 @@ import warnings
 from benchmarks.common import Record, extra_packages, parser, progress, timed
 from benchmarks.learner import dealt, start_worker, step
 from benchmarks.responses import sampled_groups, samples_of
-from sdpo.paths import locate
-from sdpo.recipe import Recipe
-from sdpo.recipe_files import find_recipe, load_recipe
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.paths import locate
+from sdpo.config.schema import Recipe
 from sdpo.types import Sample
 
 ALGORITHMS = ("grpo", "sdpo")

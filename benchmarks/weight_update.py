@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _bundled() -> str:
-    from sdpo.paths import locate
+    from sdpo.config.paths import locate
 
     return locate("policies/minicode")
 
@@ -92,28 +92,28 @@ async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]
     from transformers import AutoModelForCausalLM
 
     from sdpo.rollout.config import EngineConfig
-    from sdpo.rollout.fleet import Fleet
+    from sdpo.rollout.pool import EnginePool
     from sdpo.weights.publisher import Publisher
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     config = EngineConfig(
         model=model, dtype="float32", max_model_len=1024, max_num_seqs=32, seed=0, device="cpu", enforce_eager=True
     )
-    fleet = Fleet(config, engines=1)
+    pool = EnginePool(config, engines=1)
     publishers = {name: Publisher("shared_memory", size) for name, size in SIDES.items()}
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
     try:
-        await fleet.start(progress)
+        await pool.start(progress)
         weights = list(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).named_parameters())
-        busy = [asyncio.create_task(_keep_busy(fleet, number)) for number in range(REQUESTS)]
+        busy = [asyncio.create_task(_keep_busy(pool, number)) for number in range(REQUESTS)]
         version = 0
         for number in range(repeats + 1):  # the first round connects and allocates
             for name, publisher in publishers.items():
                 await asyncio.sleep(0.5)  # requests are under way again
                 version += 1
                 progress(f"{name}: update {version}")
-                in_flight = (await fleet.metrics())["running"]
-                report = await asyncio.to_thread(publisher.publish, iter(weights), fleet.handles, version)
+                in_flight = (await pool.metrics())["running"]
+                report = await asyncio.to_thread(publisher.publish, iter(weights), pool.handles, version)
                 if number:
                     samples[name].append(_values(report) | {"in_flight": in_flight})
                 for task in busy:
@@ -125,7 +125,7 @@ async def _measure(model: str, repeats: int) -> dict[str, list[dict[str, float]]
         progress("")
         for publisher in publishers.values():
             publisher.close()
-        await fleet.shutdown()
+        await pool.shutdown()
         ray.shutdown()
     return samples
 
@@ -139,13 +139,13 @@ def _values(report: Any) -> dict[str, float]:
     }
 
 
-async def _keep_busy(fleet: Any, number: int) -> None:
+async def _keep_busy(pool: Any, number: int) -> None:
     """One request after the other."""
     from sdpo.rollout.requests import Sampling
 
     sampling = Sampling(max_tokens=RESPONSE_TOKENS)
     for seed in itertools.count(number, REQUESTS):
-        await fleet.generate_group([2, 3, 4], 1, sampling, seed)
+        await pool.generate_group([2, 3, 4], 1, sampling, seed)
 
 
 if __name__ == "__main__":

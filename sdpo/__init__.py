@@ -1,3 +1,20 @@
 """sdpo: post-training of language models by self-distillation, beside a GRPO baseline."""
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+_LAZY = {"Sandbox": "sandbox"}  # name → the module that has it, imported when somebody asks
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,75 +1,139 @@
-"""What flows through the training loop: Problem → Rollout → Group → Sample.
+"""What flows through the training loop: Task → Turn → Rollout → Group → Sample.
 
-Plain dataclasses without behaviour that needs torch, Ray or vLLM, so that data, credit assignment and context
-building can be tested in milliseconds.  `Judgement` belongs to the `sandbox` package.
+Plain dataclasses without behaviour that needs torch, Ray or vLLM, so that environments, credit assignment and context
+building can be tested in milliseconds.  Nothing here knows what a task is about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from sandbox import Judgement, Limits, TestCase
+Message = Mapping[str, str]  # "role" and "content", as chat templates take them
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One programming task, whatever its source.
-
-    `training_tests` give the reward and the feedback; `evaluation_tests` measure.  Which test is in which of the two is
-    decided by the test split of the recipe (`sdpo.data`), and the name of that split stands in every result.
-    """
+class Task:
+    """One thing that the policy is asked to do."""
 
     id: str
-    statement: str
-    training_tests: tuple[TestCase, ...]
-    evaluation_tests: tuple[TestCase, ...]
-    starter_code: str = ""
-    title: str = ""
-    difficulty: str = ""
-    platform: str = ""
-    contest_date: str = ""  # ISO 8601
-    limits: Limits = field(default_factory=Limits)
-    files: Mapping[str, str] = field(default_factory=dict)  # modules that the program may import: name → source
-    solution: str | None = None  # a reference program, where the source has one; reaches a teacher only by name
+    messages: tuple[Message, ...]  # open the conversation; the last one is the user's
+    content: Any = None  # what its environment needs for grading; opaque to everything else
+    solution: str | None = None  # a reference solution as a response would give it; reaches a teacher only by name
     columns: Mapping[str, str] = field(default_factory=dict)  # further texts of its row; the same holds for them
-
-    @property
-    def functional(self) -> bool:
-        """Whether a function is called (LeetCode style) rather than a script run on stdin."""
-        return any(test.testtype == "functional" for test in (*self.training_tests, *self.evaluation_tests)[:1])
+    difficulty: str = ""  # results are reported by it, too
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One response sampled from the policy."""
+class Outcome:
+    """What an answer was worth."""
+
+    reward: float | None  # None: it could not be graded, so it trains nothing
+    solved: bool = False  # what pass@k counts
+    feedback: str | None = None  # words for the teacher; None: there is nothing to say
+    label: str = ""  # a short word to count outcomes by
+    details: Mapping[str, Any] = field(default_factory=dict)  # the environment's own, for its exports
+
+
+@dataclass(frozen=True)
+class VersionSpan:
+    """Response tokens [start, end) were sampled from the weights of publication `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One response: what an engine returns, decoded by the driver, then graded by the environment.
+
+    `sampler_log_probs` are those of the distribution that was sampled from: after temperature, top-k and top-p; for
+    greedy decoding those of the model at temperature 1.  The weights may change in the middle of a response: `versions`
+    says which publication each token came from, and is empty for a dataset's response.
+    """
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]  # includes the end token when the model produced one
-    text: str  # the decoded response, without special tokens
-    sampler_log_probs: np.ndarray  # float32 [len(response_ids)], at the sampling temperature; NaN: a dataset's response
+    sampler_log_probs: np.ndarray  # float32 [len(response_ids)]; NaN: a dataset's response, which nobody sampled
     finish_reason: str  # "stop" | "length"
-    policy_version: int  # number of weight publications that the sampling engine had seen; 0: a dataset's response
+    versions: tuple[VersionSpan, ...] = ()
+    text: str = ""  # the decoded response, without special tokens but those that mark thoughts
+    answer: str = ""  # of the text, what the environment grades: without thoughts, unless `evaluation.thinking` says so
+    outcome: Outcome | None = None  # None: nobody asked for it
 
     @property
     def truncated(self) -> bool:
         return self.finish_reason == "length"
 
+    @property
+    def policy_version(self) -> int:
+        """The version that sampled the first token, the oldest one in the response; 0 for a dataset's response."""
+        return self.versions[0].version if self.versions else 0
+
+    @property
+    def final_version(self) -> int:
+        """The version that sampled the last token."""
+        return self.versions[-1].version if self.versions else 0
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One attempt at a task, from the first turn to the last."""
+
+    turns: tuple[Turn, ...]
+
+    @property
+    def last(self) -> Turn:
+        return self.turns[-1]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the attempt was worth in the end."""
+        return self.last.outcome
+
+    @property
+    def graded(self) -> bool:
+        """Whether it has a reward."""
+        return self.outcome is not None and self.outcome.reward is not None
+
+    @property
+    def ungradable(self) -> bool:
+        """Whether its environment was asked and could not say what it is worth; then it trains nothing."""
+        return self.outcome is not None and self.outcome.reward is None
+
+    @property
+    def solved(self) -> bool:
+        return self.outcome is not None and self.outcome.solved
+
 
 @dataclass(frozen=True)
 class Group:
-    """One problem with its n rollouts and their judgements, index by index; no judgements where none were needed."""
+    """One task with its n rollouts."""
 
-    problem: Problem
+    task: Task
     rollouts: tuple[Rollout, ...]
-    judgements: tuple[Judgement, ...]
 
     @property
     def rewards(self) -> np.ndarray:
-        """float64 [n]: 1 where every training test passed, else 0; empty where nothing was judged."""
-        return np.array([float(j.passed) for j in self.judgements])
+        """float64 [n]; NaN where there is none."""
+        return np.array([r.outcome.reward if r.outcome and r.graded else np.nan for r in self.rollouts], np.float64)
+
+    @property
+    def graded(self) -> np.ndarray:
+        """bool [n]: which rollouts have a reward."""
+        return np.array([rollout.graded for rollout in self.rollouts], bool)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a teacher is told beyond the question; at least one of the two is there."""
+
+    demonstration: str | None
+    feedback: str | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +142,7 @@ class TeacherContext:
 
     prompt_ids: tuple[int, ...]
     weight: np.ndarray  # float32 [response length]
+    hint: Hint | None = None  # what the prompt was made from
 
 
 @dataclass(frozen=True)
@@ -96,7 +161,7 @@ class ScoredTokens:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one response trains on: its tokens, and up to three streams that it feeds.
+    """What one turn trains on: its tokens, and up to three streams that it feeds.
 
     A stream that is None gets nothing from this response; its tokens are then not counted in that stream's normaliser.
     """

@@ -4,36 +4,40 @@ Where a response was better than its group, the teacher is followed in what it l
 was worse, in what it likes less.  Run it with `PYTHONPATH=docs/examples sdpo train docs/examples/agreement.yaml`.
 """
 
-from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
+import numpy as np
+from pydantic import Field
+
+from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.types import Sample
+from sdpo.config.schema import AlgorithmSettings
 
 
-class Agreement:
-    needs_rewards = True
+class Agreement(PerGroup):
+    class Settings(AlgorithmSettings):
+        margin: float = Field(0.0, ge=0, description="nats by which teacher and policy must differ")
+        doubt: float = Field(0.0, ge=0, lt=1, description="weight of the tokens on which they do not agree")
 
     def __init__(self, recipe):
-        self.plan = LossPlan(
-            recipe.policy_gradient,
-            recipe.distillation,
-            recipe.reference,
-            shared_normalizer=True,
-            weight_hook=where_they_agree,
-        )
+        self.settings = recipe.algorithm
+        streams = recipe.policy_gradient, recipe.distillation, recipe.reference
+        self.plan = LossPlan(*streams, shared_normalizer=True, weight_hook=self.where_they_agree)
 
-    def assign(self, groups, contexts, rng):
-        return [self._group(group, contexts, rng) for group in groups]
+    @classmethod
+    def sections(cls, settings):
+        return "teacher", "distillation", "policy_gradient"
 
-    def _group(self, group, contexts, rng):
-        advantages = response_advantages(group, self.plan.policy_gradient)
+    def assign_group(self, group, contexts, rng):
         return [
-            Sample(
-                **sample_of(group, i, self.plan), advantages=a, teacher=teacher_of(group, i, contexts, rng, self.plan)
+            sample_of(rollout, self.plan, advantages=a, teacher=teacher_of(group, i, contexts, rng, self.plan))
+            for i, (rollout, a) in enumerate(
+                zip(group.rollouts, response_advantages(group, self.plan.policy_gradient), strict=True)
             )
-            for i, a in enumerate(advantages)
         ]
 
+    def where_they_agree(self, scored):
+        """1 where log q − log π has the sign of the advantage; responses without a teacher are left alone."""
+        return [None if s.log_ratio is None or s.advantages is None else self._factor(s) for s in scored]
 
-def where_they_agree(scored):
-    """1 where log q − log π has the sign of the advantage, else 0; responses without a teacher are left alone."""
-    return [None if s.log_ratio is None or s.advantages is None else s.log_ratio * s.advantages > 0 for s in scored]
+    def _factor(self, s):
+        agree = (s.log_ratio * s.advantages > 0) & (np.abs(s.log_ratio) >= self.settings.margin)
+        return np.where(agree, 1.0, self.settings.doubt)

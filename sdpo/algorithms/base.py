@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from sdpo.context import ContextBuilder
+from sdpo.config.schema import (
+    AlgorithmSettings,
+    DistillationSettings,
+    PolicyGradientSettings,
+    Recipe,
+    ReferenceSettings,
+)
 from sdpo.errors import UserError
-from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Recipe, ReferenceSettings
-from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
+from sdpo.prompts.context import ContextBuilder
+from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext
 
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
@@ -36,7 +43,10 @@ class LossPlan:
     weight_hook: WeightHook | None = None
 
     def __post_init__(self) -> None:
-        if self.shared_normalizer and self.policy_gradient.aggregation != self.distillation.aggregation:
+        if not self.shared_normalizer:
+            return
+        assert self.policy_gradient is not None and self.distillation is not None
+        if self.policy_gradient.aggregation != self.distillation.aggregation:
             raise UserError(
                 "This algorithm has both streams under one normaliser: set policy_gradient.aggregation and "
                 "distillation.aggregation to the same value."
@@ -48,53 +58,105 @@ class LossPlan:
         return replace(self, **{n: s.at(step) for n in streams if (s := getattr(self, n)) is not None})
 
 
-class Algorithm(Protocol):
-    plan: LossPlan
-    needs_rewards: bool  # False: training responses are not judged, and groups come without judgements
+class Algorithm(ABC):
+    """Built once per run: what `assign` remembers is what a weight hook of its plan sees.
 
+    `Settings` are its own options, validated with the recipe's section `algorithm`.  `inert` are options that another
+    setting makes meaningless: (option, when, how that is said).
+    """
+
+    Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
+    needs_rewards: bool = True  # False: training responses are not graded, and groups come without outcomes
+    samples_itself: ClassVar[bool] = True  # False: its responses are the dataset's (`rollout.source`)
+    inert: ClassVar[tuple[tuple[str, Callable[[Recipe], bool], str], ...]] = ()
+    plan: LossPlan
+
+    @abstractmethod
     def __init__(self, recipe: Recipe) -> None: ...
 
+    @classmethod
+    @abstractmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Which of the recipe's sections teacher, distillation and policy_gradient it has, given its own options."""
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        """Raises ValueError where the recipe contradicts what the algorithm needs."""
+        if cls.samples_itself != (recipe.rollout.source == "policy"):
+            raise ValueError(
+                f"rollout.source={recipe.rollout.source} and {recipe.algorithm.name} do not go together; it "
+                f"{'samples its responses; set rollout.source=policy' if cls.samples_itself else _NEEDS_SOURCE}"
+            )
+
+    @abstractmethod
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
         """One list of samples per group, in the order of its rollouts."""
-        ...
+
+
+_NEEDS_SOURCE = "imitates the dataset's demonstrations; set rollout.source=solution or column"
+
+
+class PerGroup(Algorithm):
+    """An algorithm that looks at one group at a time."""
+
+    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
+        return [self.assign_group(group, contexts, rng) for group in groups]
+
+    @abstractmethod
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]: ...
+
+
+class Distillation(PerGroup):
+    """Every response that has a teacher's context goes to the distillation stream, and none anywhere else."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.distillation is not None
+        self.needs_rewards = recipe.context.reads_outcomes
+        self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
+
+    @classmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("teacher", "distillation")
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        super().check(recipe)
+        if recipe.context.demonstration not in ("solution", "column"):
+            raise ValueError(
+                f"{recipe.algorithm.label} shows the teacher a text of the dataset: set context.demonstration to "
+                "solution or column"
+            )
+
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        return [
+            sample_of(rollout, self.plan, teacher=teacher_of(group, i, contexts, rng, self.plan))
+            for i, rollout in enumerate(group.rollouts)
+        ]
 
 
 def teacher_of(
     group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, plan: LossPlan
 ) -> TeacherContext | None:
-    """The teacher of a response; None without a context.  Every token weighs 1, the first `skip_tokens` nothing."""
-    context = contexts.context(group, index, rng)
-    if context is None:
+    """The teacher of a response; None without a hint.  Every token weighs 1, the first `skip_tokens` nothing."""
+    assert plan.distillation is not None
+    hint = contexts.hint(group, index, rng)
+    if hint is None or group.rollouts[index].ungradable:
         return None
-    weight = np.ones(len(group.rollouts[index].response_ids), np.float32)
+    weight = np.ones(len(group.rollouts[index].last.response_ids), np.float32)
     weight[: plan.distillation.skip_tokens] = 0
-    return TeacherContext(contexts.reprompt(group.problem, context), weight)
+    return TeacherContext(contexts.reprompt(group.task, hint), weight, hint)
 
 
-class Distillation:
-    """Every response that has a context goes to the distillation stream, and none anywhere else."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        assert recipe.distillation is not None
-        self.needs_rewards = recipe.context.reads_judgements
-        self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
-
-    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        return [self._group(group, contexts, rng) for group in groups]
-
-    def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        return [
-            Sample(**sample_of(group, i, self.plan), teacher=teacher_of(group, i, contexts, rng, self.plan))
-            for i in range(len(group.rollouts))
-        ]
-
-
-def sample_of(group: Group, index: int, plan: LossPlan) -> dict[str, object]:
-    """The fields of a `Sample` that do not depend on the algorithm."""
-    rollout = group.rollouts[index]
-    return {
-        "prompt_ids": rollout.prompt_ids,
-        "response_ids": rollout.response_ids,
-        "sampler_log_probs": rollout.sampler_log_probs,
-        "reference_weight": np.ones(len(rollout.response_ids), np.float32) if plan.reference else None,
-    }
+def sample_of(
+    rollout: Rollout, plan: LossPlan, *, advantages: np.ndarray | None = None, teacher: TeacherContext | None = None
+) -> Sample:
+    """What the rollout's turn trains on; the reference KL, where the plan has one, is on every token."""
+    turn, reference = rollout.last, plan.reference is not None and not rollout.ungradable
+    return Sample(
+        prompt_ids=turn.prompt_ids,
+        response_ids=turn.response_ids,
+        sampler_log_probs=turn.sampler_log_probs,
+        advantages=advantages,
+        teacher=teacher,
+        reference_weight=np.ones(len(turn.response_ids), np.float32) if reference else None,
+    )

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
-from sdpo.algorithms.feedback_noise import with_feedback_noise
+from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.config.schema import AlgorithmSettings, Recipe, StreamSettings
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
 
+Stream = TypeVar("Stream", bound=StreamSettings)
 
-class SDPO:
+
+class SDPOSettings(AlgorithmSettings):
+    mix: float | None = Field(
+        None, gt=0, lt=1, description="λ of λ·A_GRPO + (1−λ)·A_SDPO, with one normaliser for both; null: SDPO alone"
+    )
+
+
+class SDPO(PerGroup):
     """The teacher re-scores every response behind a prompt that holds a sibling's success and/or its own feedback.
 
     A response with nothing to tell (correct and without a successful sibling, say) carries no distillation loss and
@@ -22,16 +31,16 @@ class SDPO:
     normaliser for both streams (mixing helps weak models, says the paper).
     """
 
-    needs_rewards = True
+    Settings = SDPOSettings
 
     def __init__(self, recipe: Recipe) -> None:
-        assert recipe.distillation is not None
+        assert recipe.distillation is not None and isinstance(recipe.algorithm, SDPOSettings)
         self.gradient = recipe.policy_gradient  # None without a mix
-        self.feedback_noise = recipe.context.feedback_noise
         mix = recipe.algorithm.mix
         if mix is None:
             self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
         else:
+            assert recipe.policy_gradient is not None
             self.plan = LossPlan(
                 policy_gradient=_scaled(recipe.policy_gradient, mix),
                 distillation=_scaled(recipe.distillation, 1 - mix),
@@ -39,24 +48,25 @@ class SDPO:
                 shared_normalizer=True,
             )
 
-    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        groups, swapped = with_feedback_noise(groups, self.feedback_noise, rng)
-        contexts.counts["feedback_swapped"] += swapped
-        return [self._group(group, contexts, rng) for group in groups]
+    @classmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        mixed = ("policy_gradient",) if settings.get("mix") is not None else ()
+        return ("teacher", "distillation", *mixed)
 
-    def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        advantages = [None] * len(group.rollouts)
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        advantages: list[np.ndarray | None] = [None] * len(group.rollouts)
         if self.gradient is not None:
             advantages = response_advantages(group, self.gradient)
         return [
-            Sample(
-                **sample_of(group, i, self.plan),
+            sample_of(
+                rollout,
+                self.plan,
                 advantages=advantages[i],
                 teacher=teacher_of(group, i, contexts, rng, self.plan),
             )
-            for i in range(len(group.rollouts))
+            for i, rollout in enumerate(group.rollouts)
         ]
 
 
-def _scaled(settings, factor: float):
+def _scaled(settings: Stream, factor: float) -> Stream:
     return settings.model_copy(update={"coefficient": settings.coefficient * factor})

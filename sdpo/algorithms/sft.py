@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from sdpo.algorithms.base import LossPlan, sample_of
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.algorithms.base import LossPlan, PerGroup, sample_of
+from sdpo.config.schema import Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
 
 
-class SFT:
+class SFT(PerGroup):
     """Every token of a demonstration has advantage 1, so the policy gradient −A·log π is the negative log-likelihood.
 
-    The responses are the demonstrations themselves (`rollout.source`); nothing is sampled or judged in training.
+    The responses are the demonstrations themselves (`rollout.source`); nothing is sampled or graded in training.
     """
 
     needs_rewards = False
+    samples_itself = False
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.policy_gradient is not None
         self.plan = LossPlan(policy_gradient=recipe.policy_gradient, reference=recipe.reference)
 
-    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        return [[self._sample(group, i) for i in range(len(group.rollouts))] for group in groups]
+    @classmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("policy_gradient",)
 
-    def _sample(self, group: Group, index: int) -> Sample:
-        ones = np.ones(len(group.rollouts[index].response_ids), np.float32)
-        return Sample(**sample_of(group, index, self.plan), advantages=ones)
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        ones = [np.ones(len(rollout.last.response_ids), np.float32) for rollout in group.rollouts]
+        return [sample_of(r, self.plan, advantages=a) for r, a in zip(group.rollouts, ones, strict=True)]

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from sandbox import Verdict
-from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
+from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.config.schema import AlgorithmSettings, Recipe
+from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample, ScoredTokens
 
 
-class SRPO:
+class SRPOSettings(AlgorithmSettings):
+    entropy_beta: float = Field(1.0, ge=0, description="β of the token weight exp(−β·H_teacher)")
+
+
+class SRPO(PerGroup):
     """A response that is wrong and has a teacher is distilled; every other one gets its GRPO advantage.
 
     Distilled tokens of which the teacher is sure count more: w ∝ exp(−β·H_teacher), mean 1 over the batch.  Both
     streams divide by one number, the tokens of the batch that carry either.
     """
 
-    needs_rewards = True
+    Settings = SRPOSettings
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.distillation is not None and recipe.policy_gradient is not None
+        assert isinstance(recipe.algorithm, SRPOSettings)
+        self.gradient = recipe.policy_gradient
         self.plan = LossPlan(
             recipe.policy_gradient,
             recipe.distillation,
@@ -34,17 +41,18 @@ class SRPO:
             weight_hook=CertainTeacher(recipe.algorithm.entropy_beta),
         )
 
-    def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        return [self._group(group, contexts, rng) for group in groups]
+    @classmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("teacher", "distillation", "policy_gradient")
 
-    def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         samples = []
-        for i, advantages in enumerate(response_advantages(group, self.plan.policy_gradient)):
-            teacher = None
-            if not group.judgements[i].passed and group.judgements[i].verdict != Verdict.SANDBOX_ERROR:
-                teacher = teacher_of(group, i, contexts, rng, self.plan)
+        for i, advantages in enumerate(response_advantages(group, self.gradient)):
+            rollout = group.rollouts[i]
+            wrong = rollout.graded and not rollout.solved
+            teacher = teacher_of(group, i, contexts, rng, self.plan) if wrong else None
             routed = advantages if teacher is None else None
-            samples.append(Sample(**sample_of(group, i, self.plan), advantages=routed, teacher=teacher))
+            samples.append(sample_of(rollout, self.plan, advantages=routed, teacher=teacher))
         return samples
 
 

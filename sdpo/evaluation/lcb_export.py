@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sdpo.errors import UserError
-from sdpo.evaluation.evaluate import Answers
+from sdpo.types import Group, Rollout
 
 
-def export_generations(path: str | Path, answers: Iterable[Answers]) -> int:
+def export_generations(path: str | Path, groups: Iterable[Group]) -> int:
     """Write `[{"question_id": …, "code_list": […]}, …]`, sorted by question id, and return how many questions.
 
     The evaluator pairs entries and benchmark problems by position after sorting both by id, and refuses another
-    number of entries than it has problems.  So the answers have to be those to exactly the problems that its
+    number of entries than it has problems.  So the groups have to be those to exactly the problems that its
     `--release_version`, `--start_date` and `--end_date` select (its end date is included, at midnight: the window
     [2025-02-01, 2025-05-01) is `--start_date 2025-02-01 --end_date 2025-05-01`).  A response without a program is the
     empty program, as in the evaluator's own extraction.
     """
     entries = sorted(
-        ({"question_id": a.problem.id, "code_list": [code or "" for code in a.codes]} for a in answers),
+        ({"question_id": g.task.id, "code_list": [_program(rollout) for rollout in g.rollouts]} for g in groups),
         key=lambda entry: entry["question_id"],
     )
     ids = [entry["question_id"] for entry in entries]
@@ -35,3 +35,7 @@ def export_generations(path: str | Path, answers: Iterable[Answers]) -> int:
     finally:
         unfinished.unlink(missing_ok=True)
     return len(entries)
+
+
+def _program(rollout: Rollout) -> str:
+    return (rollout.outcome.details.get("code") if rollout.outcome else None) or ""

@@ -16,10 +16,10 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.algorithms.base import LossPlan, WeightHook
+from sdpo.config.schema import AlgorithmSettings, EnvironmentSettings, Recipe
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.sums import Sums
-from sdpo.recipe import Recipe
 from sdpo.types import Sample
 
 
@@ -59,22 +59,31 @@ class LearnerRank:
         return costliest(self.profiler.key_averages(), operators)
 
 
+def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
+    """What a rank is given: nothing from a module outside the package, which it need not find."""
+    named = {
+        "algorithm": AlgorithmSettings(name=recipe.algorithm.name),
+        "environment": EnvironmentSettings(kind=recipe.environment.kind),
+    }
+    return recipe.model_copy(update=named), replace(plan, weight_hook=None)
+
+
 class Learner:
     """N ranks of `LearnerWorker`.  Methods are coroutines of the driver; each one is a collective of all ranks."""
 
     def __init__(
         self, recipe: Recipe, plan: LossPlan, actor_options: dict[str, Any], group: PlacementGroup | None = None
     ) -> None:
-        """`actor_options`: resources of one rank (`sdpo.placement`); in a placement group rank i takes bundle i."""
+        """`actor_options`: resources of one rank ; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
-        plan = replace(plan, weight_hook=None)  # called here; a rank need not find the module that it comes from
+        given = for_a_rank(recipe, plan)
         for rank in range(recipe.learner.ranks):
             where: Any = "DEFAULT"
             if group is not None:
                 where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
             actor = ray.remote(LearnerRank).options(**actor_options, scheduling_strategy=where)
-            self.ranks.append(actor.remote(recipe, plan, rank))
+            self.ranks.append(actor.remote(*given, rank))
 
     async def start(self) -> None:
         address = await self.ranks[0].call.remote("address")

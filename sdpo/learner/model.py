@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from sdpo.config.paths import locate
+from sdpo.config.schema import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.packing import Pack
 from sdpo.losses.chunked import projected_loss
-from sdpo.paths import locate
-from sdpo.recipe import ModelSettings
 
 
 class LossHead(nn.Linear):

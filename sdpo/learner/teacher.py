@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 import deepspeed
 import torch
 
+from sdpo.config.schema import TeacherSettings
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
 from sdpo.learner.replica import MovingAverage, Replica
 from sdpo.losses.chunked import project
 from sdpo.losses.logits import mix_logits
-from sdpo.recipe import TeacherSettings
 
 MakeReplica = Callable[[type[Replica]], Replica]
 

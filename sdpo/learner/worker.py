@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.config.schema import Recipe
 from sdpo.learner import export, model_check
 from sdpo.learner.advantage_clip import AdvantageClip
-from sdpo.learner.engine_config import clips_itself, engine_config, inference_config, learning_rate_factor
+from sdpo.learner.deepspeed_config import clips_itself, inference_config, learning_rate_factor, training_config
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.objective import Targets, build_objective
@@ -33,8 +34,6 @@ from sdpo.learner.sums import Sums, scored_tokens, token_sums
 from sdpo.learner.teacher import Teacher
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
-from sdpo.placement import weight_transfer
-from sdpo.recipe import Recipe
 from sdpo.types import ScoredTokens
 from sdpo.weights.publisher import Publisher
 
@@ -70,7 +69,7 @@ class LearnerWorker:
         deepspeed.init_distributed(dist_backend="nccl" if self.on_gpu else "gloo", verbose=False)
         self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
         self.dtype = getattr(torch, self.recipe.model.dtype)
-        config = engine_config(self.recipe)
+        config = training_config(self.recipe)
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
         self.student: PolicyModel = load_model(self.recipe.model, self.dtype)
@@ -279,7 +278,7 @@ class LearnerWorker:
         """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
-            self.publisher = Publisher(weight_transfer(self.recipe), bucket_bytes, self.rank)
+            self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Variant = Literal["grpo", "gspo", "cispo", "reinforce"]
+Variant = Literal["ppo", "gspo", "cispo", "reinforce"]
 KLEstimator = Literal["k1", "k2", "k3"]
 
 # Bound on |log ratio|: beyond it exp() is only a way to overflow.
@@ -24,7 +24,7 @@ def policy_gradient(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     dual_clip: float | None = 3.0,
-    variant: Variant = "grpo",
+    variant: Variant = "ppo",
     *,
     sequence_log_ratio: Tensor | None = None,
 ) -> Tensor:
@@ -32,7 +32,7 @@ def policy_gradient(
 
     With r = π/π_old and clip(r) = clip(r, 1 − clip_low, 1 + clip_high):
 
-    grpo   max(−A·r, −A·clip(r)), and where A < 0 at most −A·dual_clip (DeepSeekMath, arXiv 2402.03300; clip-higher:
+    ppo    max(−A·r, −A·clip(r)), and where A < 0 at most −A·dual_clip (DeepSeekMath, arXiv 2402.03300; clip-higher:
            DAPO, arXiv 2503.14476; dual clip: arXiv 1912.09729)
     gspo   the same with the ratio of the sequence, s = exp(mean_t(log π − log π_old)), whose gradient reaches each
            token as stopgrad(s)·π/stopgrad(π) (GSPO-token, arXiv 2507.18071).  `sequence_log_ratio` [n] holds log s of
@@ -63,7 +63,7 @@ def clip_masks(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     dual_clip: float | None = 3.0,
-    variant: Variant = "grpo",
+    variant: Variant = "ppo",
     *,
     sequence_log_ratio: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -97,8 +97,8 @@ def _ratio(log_probs: Tensor, old: Tensor | None, variant: Variant, sequence_log
 
 
 def _check(variant: Variant, dual_clip: float | None, sequence_log_ratio: Tensor | None) -> None:
-    if variant not in ("grpo", "gspo", "cispo", "reinforce"):
-        raise ValueError(f"variant is {variant!r}; it must be 'grpo', 'gspo', 'cispo' or 'reinforce'")
+    if variant not in ("ppo", "gspo", "cispo", "reinforce"):
+        raise ValueError(f"variant is {variant!r}; it must be 'ppo', 'gspo', 'cispo' or 'reinforce'")
     if (sequence_log_ratio is not None) != (variant == "gspo"):
         raise ValueError("sequence_log_ratio belongs to variant 'gspo', which needs it")
     if dual_clip is not None and variant == "cispo":

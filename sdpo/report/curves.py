@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sdpo.config import registry
 from sdpo.report.bounds import Bound
 from sdpo.report.runs import Run
 from sdpo.tracking.metric_names import PassAtK
@@ -103,6 +104,6 @@ def last(run: Run, metric: PassAtK) -> Measured | None:
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each label, SDPO first, then in order of appearance; seeds in order."""
-    labels = sorted(dict.fromkeys(run.label for run in runs), key=lambda label: label != "sdpo")
+    """Runs of each label: bundled algorithms in the order of their list, then others as they appear; seeds in order."""
+    labels = registry.order(run.label for run in runs)
     return {label: sorted((r for r in runs if r.label == label), key=lambda r: r.info.seed) for label in labels}

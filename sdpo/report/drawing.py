@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
+from sdpo.config.registry import ALGORITHMS
 from sdpo.report.figures import Figure, Line, Panel, display
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness.  An algorithm keeps its colour on
-# every page; line styles differ as well, for prints in grey.
-_FIXED = {
-    "sdpo": ("#0072B2", "-"),
-    "grpo": ("#D55E00", (0, (5, 1.5))),
-    "srpo": ("#009E73", (0, (5, 1, 1, 1))),
-    "opsd": ("#CC79A7", (0, (1.5, 1))),
-    "sdft": ("#56B4E9", "-"),
-    "sft": ("#E69F00", (0, (5, 1.5))),
-}
+# Okabe and Ito's palette, told apart with every common kind of colour blindness.  A bundled algorithm keeps its colour
+# on every page; line styles differ as well, for prints in grey.
+_STYLES = [
+    ("#0072B2", "-"),
+    ("#D55E00", (0, (5, 1.5))),
+    ("#009E73", (0, (5, 1, 1, 1))),
+    ("#CC79A7", (0, (1.5, 1))),
+    ("#56B4E9", "-"),
+    ("#E69F00", (0, (5, 1.5))),
+]
+_FIXED = dict(zip(ALGORITHMS, _STYLES, strict=False))
 _FREE = [("#E69F00", "-"), ("#56B4E9", (0, (5, 1.5))), ("#009E73", "-"), ("#CC79A7", "-"), ("#000000", (0, (1.5, 1)))]
 _STACK = ["#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#F0E442", "#999999", "#000000"]
 _WIDTH, _HEIGHT, DPI = 5.4, 3.7, 144  # inches of a panel where two share the page's width, dots per inch

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sdpo.config.registry import ALGORITHMS
 from sdpo.report.curves import Points, by_label, mean_curve, smooth
 from sdpo.report.runs import Run, pass_at_k
 from sdpo.tracking import metric_names as names
 
 GENERATIONS = "generations (sampled responses)"
-ACRONYMS = ("sdpo", "grpo", "srpo", "opsd", "sdft", "sft")
 _SMOOTHED_STEPS = 5
 _FROM_ZERO = (names.STUDENT_ENTROPY, names.TEACHER_ENTROPY, names.DIVERGENCE)
 
@@ -52,7 +52,7 @@ class Figure:
 
 def display(label: str) -> str:
     """Names of algorithms as papers write them: sdpo → SDPO; other labels stay."""
-    return label.upper() if label in ACRONYMS else label
+    return label.upper() if label in ALGORITHMS else label
 
 
 def _lines(

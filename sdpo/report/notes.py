@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sdpo.config.registry import BASELINE, DEFAULT_ALGORITHM
 from sdpo.report.curves import by_label
 from sdpo.report.figures import display
 from sdpo.report.runs import Run, pass_at_k
 
-BASELINES = ("sdpo", "grpo")  # what a comparison is expected to hold
+EXPECTED = (DEFAULT_ALGORITHM, BASELINE)  # in every comparison
 
 
 def listed(values: Iterable[str]) -> str:
@@ -31,7 +32,7 @@ def warnings(loaded: Sequence[Run]) -> list[str]:
     runs = [run for run in loaded if run.rows]
     notes = [f"{run.name} has recorded nothing yet and is left out." for run in loaded if not run.rows]
     algorithms = {run.info.algorithm for run in runs}
-    for missing in (name for name in BASELINES if name not in algorithms and len(algorithms) == 1):
+    for missing in (name for name in EXPECTED if name not in algorithms and len(algorithms) == 1):
         command = f"make train RECIPE={runs[0].info.recipe} ALGORITHM={missing}"
         notes.append(f"{display(missing)} is missing: there is nothing to compare with. Make its run with: {command}")
     notes += unfinished(runs)

@@ -1,6 +1,6 @@
 """One vLLM engine as an async Ray actor.
 
-`Fleet` starts it (`ray.remote(RolloutEngine)`); any number of requests run in it at once.  vLLM is imported only when
+`EnginePool` starts it (`ray.remote(RolloutEngine)`); any number of requests run in it at once.  vLLM is imported only
 the engine starts, so that a driver imports this module in no time, and the environment of the process is set by then.
 """
 
@@ -21,7 +21,8 @@ from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.config import EngineConfig, check_model
 from sdpo.rollout.metrics import EngineMetrics
-from sdpo.rollout.requests import EngineError, RawRollout, Sampling, VersionSpan
+from sdpo.rollout.requests import EngineError, Sampling
+from sdpo.types import Turn, VersionSpan
 from sdpo.weights.errors import WeightTransferError
 
 WARMUP_TOKENS = 8
@@ -140,7 +141,7 @@ class RolloutEngine:
 
     # ---- sampling ----
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> RawRollout:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> Turn:
         """One response, reproducible from `seed` for the same weights, whatever else the engine does.
 
         Raises:
@@ -160,7 +161,7 @@ class RolloutEngine:
         finally:
             self._tasks.discard(task)
 
-    async def _one(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> RawRollout:
+    async def _one(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> Turn:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         params = SamplingParams(
@@ -169,7 +170,6 @@ class RolloutEngine:
             top_k=sampling.top_k,
             max_tokens=sampling.max_tokens,
             seed=None if sampling.greedy else seed,
-            stop_token_ids=list(sampling.stop_ids),
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
             detokenize=False,
@@ -184,9 +184,10 @@ class RolloutEngine:
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request early ({output.finish_reason}).")
         spans = [VersionSpan(int(s.version), s.start, s.end) for s in output.weight_versions or ()]
-        return RawRollout(
+        return Turn(
+            prompt_ids=tuple(prompt_ids),
             response_ids=tuple(output.token_ids),
-            log_probs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
+            sampler_log_probs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
             finish_reason=output.finish_reason,
             versions=tuple(spans) or (VersionSpan(self._version, 0, 0),),
         )

@@ -1,4 +1,4 @@
-"""What is asked of an engine, and what comes back.  Plain data: importing this needs neither Ray nor vLLM."""
+"""What is asked of an engine.  Plain data: importing this needs neither Ray nor vLLM."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ class Sampling:
 
     `top_p` in (0, 1], `top_k` = 0 for all tokens, `max_tokens` counts response tokens including the end token.
     `greedy` ignores the seed and needs temperature 0.  The model's own end tokens (tokenizer and generation_config)
-    always stop a response; `stop_ids` adds to them.
+    stop a response.
     """
 
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    stop_ids: tuple[int, ...] = ()
     greedy: bool = False
 
     def __post_init__(self) -> None:
@@ -44,43 +43,9 @@ class Sampling:
             raise UserError(f"top_k is {self.top_k}; use 0 for all tokens.")
 
     @classmethod
-    def argmax(cls, max_tokens: int, stop_ids: tuple[int, ...] = ()) -> Sampling:
+    def argmax(cls, max_tokens: int) -> Sampling:
         """Greedy decoding."""
-        return cls(max_tokens=max_tokens, temperature=0.0, stop_ids=stop_ids, greedy=True)
-
-
-@dataclass(frozen=True)
-class VersionSpan:
-    """Response tokens [start, end) were sampled from the weights of publication `version`."""
-
-    version: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class RawRollout:
-    """One sampled response, before decoding.
-
-    `log_probs` are those of the distribution that was sampled from: after temperature, top-k and top-p.  For greedy
-    decoding they are those of the model at temperature 1.
-    `versions` says which publication each token came from; weights may change in the middle of a response.
-    """
-
-    response_ids: tuple[int, ...]  # includes the end token when the model produced one
-    log_probs: np.ndarray  # float32 [len(response_ids)]
-    finish_reason: str  # "stop" | "length"
-    versions: tuple[VersionSpan, ...]
-
-    @property
-    def policy_version(self) -> int:
-        """The version that sampled the first token: the oldest one in the response."""
-        return self.versions[0].version
-
-    @property
-    def final_version(self) -> int:
-        """The version that sampled the last token."""
-        return self.versions[-1].version
+        return cls(max_tokens=max_tokens, temperature=0.0, greedy=True)
 
 
 def response_seed(group_seed: int, index: int) -> int:

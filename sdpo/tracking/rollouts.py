@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdpo.tracking.disk import atomic_write
+from sdpo.types import Group, Outcome, Sample
 
-if TYPE_CHECKING:
-    from sandbox import Judgement
-    from sdpo.types import Group
-
-# The columns that every table has; a row may bring more.  What a judgement says is null where nothing was judged.
+# The columns that every table has; a row may bring more.  What an outcome says is null where nothing was graded.
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
@@ -38,41 +35,44 @@ SCHEMA = pa.schema(
 
 
 def rollout_rows(
-    groups: Iterable[Group], prompts: Sequence[str], teacher_prompts: Sequence[Sequence[str | None]] | None = None
+    groups: Iterable[Group], samples: Sequence[Sequence[Sample]], decode: Callable[[Sequence[int]], str]
 ) -> list[dict[str, Any]]:
     """Rows for `write_rollouts`.
 
     Args:
         groups: the step's groups.
-        prompts: [groups] the text that each group was asked.
-        teacher_prompts: [groups][n] what the teacher of each response read, None where it had none.
+        samples: [groups][n] what each rollout trains on.
+        decode: token ids → text.
     """
     rows = []
-    for g, group in enumerate(groups):
-        judgements = group.judgements or [None] * len(group.rollouts)
-        for i, (rollout, judgement) in enumerate(zip(group.rollouts, judgements, strict=True)):
+    for group, trained in zip(groups, samples, strict=True):
+        prompt = decode(group.rollouts[0].last.prompt_ids)
+        for i, (rollout, sample) in enumerate(zip(group.rollouts, trained, strict=True)):
+            turn, teacher = rollout.last, sample.teacher
             rows.append(
                 {
-                    "problem_id": group.problem.id,
+                    "problem_id": group.task.id,
                     "sample": i,
-                    "prompt": prompts[g],
-                    "response": rollout.text,
-                    "response_tokens": len(rollout.response_ids),
-                    "finish_reason": rollout.finish_reason,
-                    "policy_version": rollout.policy_version,
-                    **(_judged(judgement) if judgement else {}),
-                    "teacher_prompt": teacher_prompts[g][i] if teacher_prompts else None,
+                    "prompt": prompt,
+                    "response": turn.text,
+                    "response_tokens": len(turn.response_ids),
+                    "finish_reason": turn.finish_reason,
+                    "policy_version": turn.policy_version,
+                    **(_graded(rollout.outcome) if rollout.outcome else {}),
+                    # What the teacher was told where there is one: an algorithm may have changed it.
+                    **({"feedback": teacher.hint.feedback} if teacher and teacher.hint else {}),
+                    "teacher_prompt": decode(teacher.prompt_ids) if teacher else None,
                 }
             )
     return rows
 
 
-def _judged(judgement: Judgement) -> dict[str, Any]:
+def _graded(outcome: Outcome) -> dict[str, Any]:
     return {
-        "passed": judgement.passed,
-        "reward": float(judgement.passed),
-        "verdict": str(getattr(judgement.verdict, "value", judgement.verdict)),
-        "feedback": judgement.feedback,
+        "passed": outcome.solved,
+        "reward": outcome.reward,
+        "verdict": outcome.label,
+        "feedback": outcome.feedback,
     }
 
 

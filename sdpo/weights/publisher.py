@@ -76,7 +76,7 @@ class Publisher:
         Args:
             named_weights: Hugging Face names and full (gathered) tensors of any floating dtype; they are cast to the
                 engines' dtype.  Tied weights are sent once, under the name of the input embedding.
-            engines: handles of `RolloutEngine` (`Fleet.handles`).
+            engines: handles of `RolloutEngine` (`EnginePool.handles`).
             version: number of this publication, from 1.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdpo.checkpoint import Checkpoints, TrainerState, find_policy
 from sdpo.errors import UserError
+from sdpo.training.checkpoints import Checkpoints, TrainerState, find_policy
 
 
 def write(checkpoints: Checkpoints, step: int, best: bool = False):

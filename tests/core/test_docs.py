@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from sdpo.paths import PROJECT
-from sdpo.recipe import ALGORITHM_STREAMS
+from sdpo.config.paths import PROJECT
+from sdpo.config.registry import ALGORITHMS
 
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
 
@@ -22,7 +22,7 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(document):
 
 def test_every_algorithm_has_its_section():
     titles = re.findall(r"^## (.+)$", (PROJECT / "docs" / "methods.md").read_text(), re.MULTILINE)
-    assert {name.upper() for name in ALGORITHM_STREAMS} <= set(titles)
+    assert {name.upper() for name in ALGORITHMS} <= set(titles)
 
 
 def test_the_readme_names_existing_files():

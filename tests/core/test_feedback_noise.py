@@ -7,25 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sandbox import Judgement, TestResult, Verdict
 from sdpo.algorithms import build_algorithm
-from sdpo.algorithms.feedback_noise import with_feedback_noise
+from sdpo.config.files import find_recipe, load_recipe
 from sdpo.errors import UserError
-from sdpo.recipe_files import find_recipe, load_recipe
 from sdpo.types import Group
-from tests.core.test_context import builder, group, problem, tokenizer  # noqa: F401 — a fixture
+from studies.feedback_noise import with_feedback_noise
+from tests.helpers.prompts import builder
+from tests.helpers.tasks import RIGHT, UNGRADED, group, problem, with_outcome, wrong
 
 
 def question(name: str, passed: list[bool]) -> Group:
     """A group whose failures name their question."""
-    made = group(passed)
-    wrong = Judgement(Verdict.WRONG_ANSWER, (TestResult(Verdict.WRONG_ANSWER, name, name, stdout="?"),), total_tests=1)
-    judgements = tuple(j if j.passed else wrong for j in made.judgements)
-    return Group(replace(problem(), id=name), made.rollouts, judgements)
+    made = group(passed, task=problem(name=name))
+    for i, right in enumerate(passed):
+        made = with_outcome(made, i, RIGHT if right else wrong(name, name, "?"))
+    return made
 
 
 def names(groups: list[Group]) -> list[list[str]]:
-    return [[j.tests[0].input if j.tests else "passed" for j in g.judgements] for g in groups]
+    """Which question's failure each response is told."""
+    feedback = [[rollout.outcome.feedback for rollout in g.rollouts] for g in groups]
+    told = {wrong(name, name, "?").feedback: name for name in "abc"} | {None: "passed"}
+    return [[told[text] for text in row] for row in feedback]
 
 
 def test_the_share_of_swapped_feedback_is_the_probability():
@@ -40,35 +43,39 @@ def test_rewards_and_rollouts_stay():
     noisy, swapped = with_feedback_noise(groups, 1.0, np.random.default_rng(0))
     assert swapped == 3 and names(noisy) == [["passed", "b", "b"], ["a", "passed"]]
     for before, after in zip(groups, noisy, strict=True):
-        assert after.rollouts is before.rollouts and (after.rewards == before.rewards).all()
+        assert (after.rewards == before.rewards).all()
+        for one, other in zip(before.rollouts, after.rollouts, strict=True):
+            assert replace(other.last, outcome=one.outcome) == one.last
+            assert replace(other.outcome, feedback=one.outcome.feedback) == one.outcome
 
 
-def test_the_same_seed_gives_the_same_noise_and_none_draws_nothing():
+def test_the_same_seed_gives_the_same_noise_and_none_draws_nothing(tokenizer):
     groups = [question(name, [False] * 5) for name in "abc"]
     one, two = (names(with_feedback_noise(groups, 0.5, np.random.default_rng(7))[0]) for _ in range(2))
     assert one == two
     rng = np.random.default_rng(7)
-    assert with_feedback_noise(groups, 0.0, rng) == (groups, 0)
+    build_algorithm(recipe()).assign(groups, builder(tokenizer, feedback="always"), rng)
     assert rng.random() == np.random.default_rng(7).random()
 
 
 def test_where_no_other_question_failed_the_own_feedback_stays():
-    broken = Judgement(Verdict.SANDBOX_ERROR, message="worker died")
-    other = question("b", [True, False])
-    other = replace(other, judgements=(other.judgements[0], broken))
+    other = with_outcome(question("b", [True, False]), 1, UNGRADED)
     noisy, swapped = with_feedback_noise(
         [question("a", [False]), question("a", [False]), other], 1.0, np.random.default_rng(0)
     )
-    assert swapped == 0 and noisy[2].judgements[1] is broken
+    assert swapped == 0 and noisy[2].rollouts[1].outcome is UNGRADED
+
+
+NOISY = "algorithm.name=studies.feedback_noise:SDPO"
 
 
 def recipe(*overrides: str, algorithm: str = "sdpo"):
     return load_recipe(find_recipe("livecodebench", algorithm), "cpu", overrides)
 
 
-def test_the_teacher_reads_the_wrong_feedback(tokenizer):  # noqa: F811
+def test_the_teacher_reads_the_wrong_feedback(tokenizer):
     contexts = builder(tokenizer, feedback="always")
-    algorithm = build_algorithm(recipe("context.feedback_noise=1"))
+    algorithm = build_algorithm(recipe(NOISY, "algorithm.noise=1"))
     samples = algorithm.assign(
         [question("apple", [False]), question("pear", [False])], contexts, np.random.default_rng(0)
     )
@@ -79,12 +86,16 @@ def test_the_teacher_reads_the_wrong_feedback(tokenizer):  # noqa: F811
 @pytest.mark.parametrize(
     ("overrides", "algorithm", "says"),
     [
-        ([], "grpo", "context.feedback_noise has no effect with an algorithm other than sdpo"),
-        (["context.feedback=never"], "sdpo", "context.feedback_noise has no effect with context.feedback=never"),
-        (["context.feedback_noise=1.1"], "sdpo", "less than or equal to 1"),
+        (["algorithm.noise=0.1"], "grpo", "unknown option algorithm.noise"),
+        (["algorithm.noise=0.1"], "sdpo", "unknown option algorithm.noise"),
+        ([NOISY, "algorithm.noise=0.1", "context.feedback=never"], "sdpo", "algorithm.noise has no effect with"),
+        ([NOISY, "algorithm.noise=1.1"], "sdpo", "less than or equal to 1"),
+        ([NOISY, "algorithm.noise=0"], "sdpo", "greater than 0"),
+        ([NOISY], "sdpo", "algorithm.noise is required"),
+        (["context.feedback_noise=0.1"], "sdpo", "context.feedback_noise is now algorithm.noise"),
     ],
 )
 def test_noise_without_effect_is_an_error(overrides, algorithm, says):
     with pytest.raises(UserError) as error:
-        recipe("context.feedback_noise=0.1", *overrides, algorithm=algorithm)
+        recipe(*overrides, algorithm=algorithm)
     assert says in str(error.value)

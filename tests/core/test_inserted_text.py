@@ -10,9 +10,9 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sandbox import TestCase
-from sdpo.context import Context, ContextBuilder
+from sdpo.config.schema import ContextSettings
 from sdpo.errors import UserError
-from sdpo.recipe import ContextSettings
+from sdpo.prompts.context import Context, ContextBuilder
 from sdpo.types import Problem
 from tests.byte_tokenizer import TEMPLATE, byte_tokenizer
 

@@ -9,11 +9,11 @@ import pytest
 
 from sandbox import TestCase
 from sdpo.cli import main
-from sdpo.data import Row, write_rows
+from sdpo.cli.plan import make_plan
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.paths import PROJECT
+from sdpo.envs.code import LCBRow, write_rows
 from sdpo.errors import UserError
-from sdpo.paths import PROJECT
-from sdpo.plan import make_plan
-from sdpo.recipe_files import find_recipe, load_recipe
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096,
@@ -34,9 +34,9 @@ def model(tmp_path) -> Path:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    def row(number: int, date: str) -> Row:
+    def row(number: int, date: str) -> LCBRow:
         tests = tuple(TestCase(f"{number} {i}\n", f"{number + i}\n") for i in range(4))
-        return Row(
+        return LCBRow(
             question_id=f"abc{number}_a", title="Sum", content=f"Print the sum of two numbers ({number}).",
             public_tests=tests[:1], private_tests=tests, contest_date=date, difficulty="easy", platform="atcoder",
         )  # fmt: skip
@@ -54,7 +54,7 @@ def plan(model, data, algorithm, *overrides):
 @pytest.mark.parametrize("algorithm", ["sdpo", "grpo"])
 def test_the_published_run(model, data, algorithm):
     text = plan(model, data, algorithm).text()
-    assert "12 training, 12 evaluation problems" in text  # the window leaves February, March and April
+    assert "12 training, 12 evaluation tasks" in text  # the window leaves February, March and April
     assert "8,190.7 M parameters, bfloat16" in text
     assert "32 questions × 8 responses = 256 samples" in text
     assert "tests published, problems none" in text

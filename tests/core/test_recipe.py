@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sdpo.config.files import dump, find_recipe, load_recipe, load_resolved
 from sdpo.errors import UserError
-from sdpo.recipe_files import dump, find_recipe, load_recipe, load_resolved
 
 
 def load(*overrides: str, algorithm: str = "sdpo", profile: str = "cpu"):
@@ -24,7 +24,7 @@ def test_both_algorithms_have_the_same_budget():
     for profile in ("cpu", "gpu"):
         sdpo, grpo = (load(algorithm=a, profile=profile) for a in ("sdpo", "grpo"))
         assert sdpo.samples_per_step * sdpo.run.steps == grpo.samples_per_step * grpo.run.steps
-        assert sdpo.evaluation == grpo.evaluation and sdpo.data == grpo.data and sdpo.model == grpo.model
+        assert sdpo.evaluation == grpo.evaluation and sdpo.envs.code == grpo.data and sdpo.model == grpo.model
 
 
 def test_the_published_livecodebench_settings():
@@ -38,8 +38,8 @@ def test_the_published_livecodebench_settings():
     assert (sdpo.distillation.alpha, sdpo.distillation.top_k, sdpo.distillation.tail) == (1.0, 20, True)
     assert (sdpo.teacher.kind, sdpo.teacher.rate, sdpo.teacher.clock) == ("ema", 0.01, "batch")
     assert (sdpo.learner.lr, sdpo.learner.weight_decay, sdpo.learner.clip_grad_norm) == (1e-6, 0.01, 1.0)
-    assert (sdpo.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
-    assert (sdpo.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
+    assert (sdpo.prompts.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
+    assert (sdpo.prompts.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
     assert (sdpo.evaluation.temperature, sdpo.evaluation.top_p, sdpo.evaluation.samples) == (0.6, 0.95, 4)
     assert (grpo.policy_gradient.clip_low, grpo.policy_gradient.clip_high) == (0.2, 0.28)
     assert grpo.run.questions // grpo.learner.updates_per_batch == 8
@@ -60,12 +60,12 @@ def test_the_published_livecodebench_settings():
         (["distillation.level=token"], "set distillation.alpha=1"),
         (
             ["policy_gradient.clip_low=0.1"],
-            "policy_gradient has no effect with algorithm.name=sdpo without algorithm.mix",
+            "policy_gradient has no effect with these settings of sdpo",
         ),
         (["learner.updates_per_batch=3"], "must divide run.questions=16"),
         (["evaluation.ks=[1,8]"], "asks for pass@8 from 4 samples"),
         (["evaluation.temperature=0", "evaluation.ks=[1]"], "evaluation.samples has no effect with greedy decoding"),
-        (["data.path=there"], "data.path has no effect with data.source=minicode"),
+        (["data.path=there"], "data.path has no effect with environment.kind=minicode"),
         (["rollout.gpu_memory_utilization=0.5"], "has no effect with profile=cpu"),
         (["context.demonstration=none", "context.feedback=never"], "the teacher needs a context"),
         (["rollout.staleness=1", "distillation.sampler_threshold=null"], "distillation.sampler_threshold corrects"),
@@ -79,7 +79,7 @@ def test_mistakes_are_named(overrides, says):
 
 
 def test_a_grpo_recipe_refuses_a_teacher():
-    with pytest.raises(UserError, match="teacher has no effect with algorithm.name=grpo"):
+    with pytest.raises(UserError, match="teacher has no effect with these settings of grpo"):
         load("teacher.kind=frozen", algorithm="grpo")
 
 

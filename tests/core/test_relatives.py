@@ -7,25 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.base import LossPlan
 from sdpo.algorithms.srpo import CertainTeacher
-from sdpo.batch_metrics import batch_metrics
-from sdpo.context import ContextBuilder
-from sdpo.data.load import load_dataset
+from sdpo.cli.plan import make_plan
+from sdpo.config.files import dump, find_recipe, load_recipe, load_resolved
+from sdpo.config.model_files import load_tokenizer
+from sdpo.config.paths import PROJECT
+from sdpo.config.schema import DistillationSettings, PolicyGradientSettings, Ramp
+from sdpo.envs import build_environment
 from sdpo.errors import UserError
-from sdpo.generation import Generation
 from sdpo.learner.rows import weigh
-from sdpo.model_files import load_tokenizer
-from sdpo.paths import PROJECT
-from sdpo.plan import make_plan
-from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Ramp
-from sdpo.recipe_files import dump, find_recipe, load_recipe, load_resolved
-from sdpo.session import load_checked
+from sdpo.prompts.context import ContextBuilder
+from sdpo.rollout.generation import Generation
 from sdpo.tracking import rollout_rows
-from sdpo.types import Group, Sample, ScoredTokens, TeacherContext
-from tests.core.test_context import builder, group, problem, tokenizer  # noqa: F401 — a fixture
+from sdpo.training.batch_metrics import batch_metrics
+from sdpo.training.parts import load_checked
+from sdpo.types import Sample, ScoredTokens, TeacherContext
+from tests.helpers.prompts import builder
+from tests.helpers.tasks import UNGRADED, group, problem, with_outcome
 
 RELATIVES = ("srpo", "opsd", "sdft", "sft")
 EXAMPLE = PROJECT / "docs" / "examples" / "agreement.yaml"
@@ -42,17 +42,15 @@ def assign(recipe, contexts, *groups):
 # ------------------------------------------------------------------------------------------------------ algorithms
 
 
-def test_srpo_routes_by_correct_and_taught(tokenizer):  # noqa: F811
-    g = group([True, True, False, False])
-    broken = Judgement(Verdict.SANDBOX_ERROR, message="worker died")
-    g = Group(g.problem, g.rollouts, (*g.judgements[:3], broken))
+def test_srpo_routes_by_correct_and_taught(tokenizer):
+    g = with_outcome(group([True, True, False, False]), 3, UNGRADED)
     alone = group([False, False])
     contexts = builder(tokenizer, feedback="never")
     first, second = assign(load("srpo"), contexts, g, alone)
     assert [(s.advantages is not None, s.teacher is not None) for s in first] == [
         (True, False), (True, False), (False, True), (False, False),
     ]  # fmt: skip
-    assert first[0].advantages[0] == pytest.approx(1 / 3)  # of the whole group that was judged
+    assert first[0].advantages[0] == pytest.approx(1 / 3)  # of the whole group that was graded
     assert [(s.advantages is not None, s.teacher is not None) for s in second] == [(True, False)] * 2
 
 
@@ -80,9 +78,10 @@ def test_srpos_weights_have_mean_one_over_the_tokens_that_carry_loss():
 
 
 @pytest.mark.parametrize("algorithm", ["opsd", "sdft"])
-def test_every_response_is_taught_the_solution_with_or_without_judgement(tokenizer, algorithm):  # noqa: F811
+def test_every_response_is_taught_the_solution_with_or_without_judgement(tokenizer, algorithm):
     recipe = load(algorithm)
-    g = replace(group([True, False]), problem=replace(problem(), solution="print(3)"), judgements=())
+    g = group([True, False], task=problem(solution="print(3)"))
+    g = with_outcome(with_outcome(g, 0, None), 1, None)
     contexts = ContextBuilder(tokenizer, recipe.context.model_copy(update={"max_reprompt_tokens": 2048}))
     [samples] = assign(recipe, contexts, g)
     assert all("print(3)" in tokenizer.decode(s.teacher.prompt_ids) for s in samples)
@@ -94,24 +93,26 @@ def test_every_response_is_taught_the_solution_with_or_without_judgement(tokeniz
 
 
 @pytest.mark.asyncio
-async def test_sft_takes_the_demonstration_as_response_and_judges_nothing():
+async def test_sft_takes_the_demonstration_as_response_and_grades_nothing():
     recipe = load("sft", "seed=3")
-    bundled, dataset = load_tokenizer(recipe), load_dataset(recipe)
+    bundled, environment = load_tokenizer(recipe), build_environment(recipe)
+    task = environment.load().train[0]
     contexts = ContextBuilder(bundled, recipe.context)
-    generation = Generation(recipe, contexts, bundled, fleet=None, sandbox=None)
-    g = await (await generation.responses(dataset.train[0], seed=[0])).judged(lambda: None)
+    generation = Generation(recipe, environment, contexts, bundled, pool=None)
+    g = await (await generation.training_group(task, seed=[0])).graded()
     [rollout] = g.rollouts
-    assert rollout.text == f"```python\n{dataset.train[0].solution}\n```" and g.judgements == ()
-    assert bundled.decode(rollout.response_ids, skip_special_tokens=True) == rollout.text
-    assert rollout.response_ids[-1] == bundled.eos_token_id and not rollout.truncated
+    turn = rollout.last
+    assert turn.text == f"```python\n{task.content.solution}\n```" and rollout.outcome is None
+    assert bundled.decode(turn.response_ids, skip_special_tokens=True) == turn.text
+    assert turn.response_ids[-1] == bundled.eos_token_id and not turn.truncated
     [[sample]] = assign(recipe, contexts, g)
-    assert sample.advantages.tolist() == [1.0] * len(rollout.response_ids) and sample.teacher is None
+    assert sample.advantages.tolist() == [1.0] * len(turn.response_ids) and sample.teacher is None
     metrics = batch_metrics([g], [[sample]], version=1)
     assert "train/pass_rate" not in metrics and "response/staleness_mean" not in metrics
-    [row] = rollout_rows([g], ["asked"])
-    assert row["response"] == rollout.text and "passed" not in row
-    short = Generation(load("sft", "rollout.max_response_tokens=5"), contexts, bundled, fleet=None, sandbox=None)
-    assert short._demonstrated(dataset.train[0]).truncated
+    [row] = rollout_rows([g], [[sample]], bundled.decode)
+    assert row["response"] == turn.text and "passed" not in row
+    short = Generation(load("sft", "rollout.max_response_tokens=5"), environment, contexts, bundled, pool=None)
+    assert short._demonstrated(task).truncated
 
 
 # --------------------------------------------------------------------------------------------------- general parts
@@ -142,17 +143,20 @@ def test_a_ramp_moves_a_coefficient_from_batch_to_batch():
     assert plan.at(1).policy_gradient is None
 
 
+SEQUENCE = "environment.kind=studies.sequence:MinicodeSequence"
+
+
 def test_families_in_sequence():
-    recipe = load("sdft", "data.families=[minicode,minicode-texts]", "run.steps=10")
-    dataset = load_dataset(recipe)
-    lists, texts = dataset.tasks["lists"], dataset.tasks["texts"]
+    recipe = load("sdft", SEQUENCE, "environment.families=[minicode,minicode-texts]", "run.steps=10")
+    dataset = build_environment(recipe).load()
+    lists, texts = dataset.parts["lists"], dataset.parts["texts"]
     assert [dataset.training(step / 10) is lists.train for step in (0, 4, 5, 9)] == [True, True, False, False]
     assert dataset.training(0.5) is texts.train and len(dataset.train) == 64 + 27
     assert {name: len(p) for name, p in dataset.evaluation_sets(True).items()} == {
         "lists_held_out": 32, "lists_train": 64, "texts_held_out": 12, "texts_train": 27,
     }  # fmt: skip
-    alone = load_dataset(load("sdft"))
-    assert [p.id for p in alone.train] == [p.id for p in lists.train] and not alone.tasks
+    alone = build_environment(load("sdft")).load()
+    assert [t.id for t in alone.train] == [t.id for t in lists.train]
     assert list(alone.evaluation_sets(True)) == ["held_out", "train"]
     assert list(alone.evaluation_sets(False)) == ["held_out"]
 
@@ -189,7 +193,7 @@ def test_the_published_settings():
     ("algorithm", "overrides", "says"),
     [
         ("srpo", ["algorithm.name=srop"], "algorithm.name=srop is unknown. Did you mean srpo?"),
-        ("sdpo", ["algorithm.entropy_beta=1"], "no effect with an algorithm other than srpo"),
+        ("sdpo", ["algorithm.entropy_beta=1"], "unknown option algorithm.entropy_beta"),
         ("srpo", ["policy_gradient.aggregation=seq-mean-token-sum"], "both streams under one normaliser"),
         ("opsd", ["teacher.kind=live"], "set teacher.kind=frozen"),
         ("opsd", ["context.demonstration=random"], "set context.demonstration to solution or column"),
@@ -197,15 +201,15 @@ def test_the_published_settings():
         ("opsd", ["distillation.support=teacher"], "distillation.support has no effect on the full vocabulary"),
         ("opsd", ["distillation.level=token", "distillation.alpha=1"], "distillation.entry_clip has no effect"),
         ("sdft", ["context.demonstration=none"], "set context.demonstration to solution or column"),
-        ("srpo", ["context.feedback_noise=0.5"], "sdpo, which alone swaps feedback"),
+        ("srpo", ["context.feedback_noise=0.5"], "context.feedback_noise is now algorithm.noise"),
         ("sft", ["policy_gradient.normalize_by_std=true"], "policy_gradient.normalize_by_std has no effect"),
-        ("sft", ["rollout.source=policy"], "belong together"),
+        ("sft", ["rollout.source=policy"], "set rollout.source=solution or column"),
         ("sft", ["rollout.responses=2"], "set rollout.responses=1"),
         ("sft", ["rollout.source=column"], "set context.column"),
-        ("sft", ["policy_gradient.variant=grpo"], "policy_gradient.variant=reinforce"),
+        ("sft", ["policy_gradient.variant=ppo"], "policy_gradient.variant=reinforce"),
         ("sft", ["policy_gradient.clip_low=0.1"], "policy_gradient.clip_low has no effect"),
         ("grpo", ["policy_gradient.ramp={steps: 3}"], "a ramp from 1 to 1 has no effect"),
-        ("sft", ["data.families=[minicode,minicode]"], "names each task once"),
+        ("sft", [SEQUENCE, "environment.families=[minicode,minicode]"], "names each skill once"),
     ],
 )
 def test_mistakes_are_named(algorithm, overrides, says):
@@ -224,18 +228,42 @@ def example(monkeypatch):
 
 
 def test_the_example_is_short():
-    assert len((EXAMPLE.parent / "agreement.py").read_text().splitlines()) < 40
+    assert len((EXAMPLE.parent / "agreement.py").read_text().splitlines()) < 50
 
 
-def test_an_algorithm_from_outside_the_package(example, tokenizer):  # noqa: F811
+def test_an_algorithm_from_outside_the_package(example, tokenizer):
     assert example.name == "livecodebench-agreement-seed0"
     [samples] = assign(example, builder(tokenizer), group([True, False, False]))
     assert all(s.advantages is not None for s in samples)
     assert [s.teacher is not None for s in samples] == [False, True, True]
     hook, ratio = build_algorithm(example).plan.weight_hook, np.array([1.0, -1.0], np.float32)
     seen = [replace(scored([0, 0], [1, 1]), log_ratio=ratio, advantages=np.full(2, a, np.float32)) for a in (2, -2, 0)]
-    assert [factor.tolist() for factor in hook(seen)] == [[True, False], [False, True], [False, False]]
+    assert [factor.tolist() for factor in hook(seen)] == [[1, 0.1], [0.1, 1], [0.1, 0.1]]  # doubt: 0.1
+    assert hook([replace(seen[0], log_ratio=ratio / 25)])[0].tolist() == [0.1, 0.1]  # margin: 0.05
     assert hook([scored([0, 0], None)]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("algorithm.margn=1", "unknown option algorithm.margn. Did you mean algorithm.margin?"),
+        ("algorithm.dout=0.5", "unknown option algorithm.dout. Did you mean algorithm.doubt?"),
+        ("algorithm.margin=-1", "algorithm.margin: Input should be greater than or equal to 0"),
+        ("algorithm.doubt=1", "algorithm.doubt: Input should be less than 1"),
+        ("algorithm.mix=0.5", "unknown option algorithm.mix"),  # another algorithm's
+    ],
+)
+def test_its_options_are_validated_with_the_recipe(example, override, says):
+    with pytest.raises(UserError) as error:
+        load_recipe(EXAMPLE, "cpu", [override])
+    assert says in str(error.value)
+
+
+def test_its_options_are_resolved_and_read_back(example, tmp_path):
+    recipe = load_recipe(EXAMPLE, "cpu", ["algorithm.margin=0.2", "algorithm.doubt=null"])
+    assert (recipe.algorithm.margin, recipe.algorithm.doubt) == (0.2, 0.0)  # null: the default counts again
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    assert load_resolved(tmp_path / "recipe.yaml") == recipe
 
 
 def test_an_algorithm_that_is_not_there(example):
@@ -243,12 +271,22 @@ def test_an_algorithm_that_is_not_there(example):
     for plans in (build_algorithm, make_plan):
         with pytest.raises(UserError, match="nowhere:Nothing cannot be imported"):
             plans(missing)
-    assert load_checked(missing)[1].train, "an evaluation needs the problems and no algorithm"
+    assert load_checked(missing, build_environment(missing))[1].train, "an evaluation needs tasks and no algorithm"
 
 
-def test_a_distillation_without_a_teacher_is_refused(tmp_path):
-    text = EXAMPLE.read_text().replace("teacher:\n  kind: ema\n", "")
-    text = text.replace("../../recipes", str(PROJECT / "recipes"))
+def test_a_distillation_without_a_teacher_is_refused(example, tmp_path, monkeypatch):
+    (tmp_path / "untaught.py").write_text(
+        "from agreement import Agreement\n"
+        "class Untaught(Agreement):\n"
+        "    @classmethod\n"
+        "    def sections(cls, settings):\n"
+        "        return 'distillation', 'policy_gradient'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    changes = {"teacher:\n  kind: ema\n": "", "agreement:Agreement": "untaught:Untaught"}
+    text = EXAMPLE.read_text().replace("../../recipes", str(PROJECT / "recipes"))
+    for old, new in changes.items():
+        text = text.replace(old, new)
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match="distillation needs a teacher"):
         load_recipe(tmp_path / "mine.yaml", "cpu")

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sdpo.chat_format import ChatFormat
 from tokenizers import AddedToken
 
 from sandbox import Judgement, TestCase, TestResult, Verdict
-from sdpo.chat_format import ChatFormat
-from sdpo.context import ContextBuilder
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.schema import ContextSettings
 from sdpo.errors import UserError
-from sdpo.generation import Generation
-from sdpo.recipe import ContextSettings
-from sdpo.recipe_files import find_recipe, load_recipe
+from sdpo.prompts.context import ContextBuilder
+from sdpo.rollout.generation import Generation
 from sdpo.types import Group, Problem, Rollout
 from tests.byte_tokenizer import TEMPLATE, byte_tokenizer
 
@@ -32,7 +32,7 @@ def generation(tokenizer, thinking: str = "ignored") -> Generation:
     """What finds programs in responses; nothing is sampled or judged."""
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", [f"evaluation.thinking={thinking}"])
     contexts = ContextBuilder(tokenizer, ContextSettings())
-    return Generation(recipe, contexts, tokenizer, fleet=None, sandbox=None)
+    return Generation(recipe, contexts, tokenizer, pool=None, sandbox=None)
 
 
 def rollout(text: str, finish: str = "stop") -> Rollout:

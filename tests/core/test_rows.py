@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.config.schema import DistillationSettings, PolicyGradientSettings
 from sdpo.learner.rows import deal, split, weigh
-from sdpo.recipe import DistillationSettings, PolicyGradientSettings
 from sdpo.types import Sample, TeacherContext
 
 

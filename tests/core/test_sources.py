@@ -3,63 +3,65 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sdpo.data.livecodebench import load_livecodebench
-from sdpo.data.minicode import FAMILIES, write_world
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.envs.code.livecodebench import load_livecodebench
+from sdpo.envs.minicode import FAMILIES, write_world
 from sdpo.errors import UserError
-from sdpo.recipe_files import find_recipe, load_recipe
-from sdpo.sources import check_texts
+from sdpo.prompts.sources import check_texts
 from sdpo.types import Group
-from tests.core.test_context import RNG, builder, group, problem, tokenizer  # noqa: F401 — a fixture
+from tests.helpers.prompts import builder
+from tests.helpers.tasks import group, problem
 
-SECRET = replace(problem(), solution="print(sum(SECRET))", columns={"answer": "<think>hm</think>SECRET too"})
+RNG = np.random.default_rng(0)
+
+SECRET = problem(solution="print(sum(SECRET))", answer="<think>hm</think>SECRET too")
 
 
 def with_secret(passed: list[bool]) -> Group:
-    return replace(group(passed), problem=SECRET)
+    return group(passed, task=SECRET)
 
 
 @pytest.mark.parametrize("demonstration", ["random", "none"])
 @pytest.mark.parametrize("feedback", ["fallback", "always"])
-@pytest.mark.parametrize("template", ["published", "compact", "sdft", "opsd"])
-def test_ground_truth_is_in_no_prompt_that_does_not_ask_for_it(tokenizer, demonstration, feedback, template):  # noqa: F811
+@pytest.mark.parametrize("template", ["published", "compact", "demonstration", "reference"])
+def test_ground_truth_is_in_no_prompt_that_does_not_ask_for_it(tokenizer, demonstration, feedback, template):
     contexts = builder(tokenizer, demonstration=demonstration, feedback=feedback, template=template)
     prompts = [contexts.prompt(SECRET)]
     for passed in ([True, False, True], [False, False]):
         for i in range(len(passed)):
-            if context := contexts.context(with_secret(passed), i, RNG):
+            if context := contexts.hint(with_secret(passed), i, RNG):
                 prompts.append(contexts.reprompt(SECRET, context))
     assert len(prompts) > 2 and not any("SECRET" in tokenizer.decode(ids) for ids in prompts)
 
 
-def test_the_solution_is_told_to_every_response_as_a_code_block(tokenizer):  # noqa: F811
+def test_the_solution_is_told_to_every_response_as_a_code_block(tokenizer):
     contexts = builder(tokenizer, demonstration="solution", feedback="never")
-    told = [contexts.context(with_secret([True, False]), i, RNG) for i in range(2)]
+    told = [contexts.hint(with_secret([True, False]), i, RNG) for i in range(2)]
     assert told[0] == told[1] and told[0].demonstration == "```python\nprint(sum(SECRET))\n```"
-    assert contexts.context(group([True, False]), 1, RNG) is None  # a problem without a solution
+    assert contexts.hint(group([True, False]), 1, RNG) is None  # a problem without a solution
 
 
-def test_a_column_is_told_as_it_stands_without_its_thoughts(tokenizer):  # noqa: F811
+def test_a_column_is_told_as_it_stands_without_its_thoughts(tokenizer):
     contexts = builder(tokenizer, demonstration="column", column="answer", feedback="never")
-    assert contexts.context(with_secret([False]), 0, RNG).demonstration == "SECRET too"
-    assert builder(tokenizer, demonstration="column", column="other").context(with_secret([True]), 0, RNG) is None
+    assert contexts.hint(with_secret([False]), 0, RNG).demonstration == "SECRET too"
+    assert builder(tokenizer, demonstration="column", column="other").hint(with_secret([True]), 0, RNG) is None
 
 
-def test_the_teacher_can_think_where_the_student_does_not(tokenizer):  # noqa: F811
+def test_the_teacher_can_think_where_the_student_does_not(tokenizer):
     for own, wanted in ((None, False), (True, True), (False, False)):
         contexts = builder(tokenizer, thinking=False, teacher_thinking=own)
-        teacher = contexts.reprompt(problem(), contexts.context(group([False]), 0, RNG))
+        teacher = contexts.reprompt(problem(), contexts.hint(group([False]), 0, RNG))
         assert tokenizer.decode(contexts.prompt(problem())).endswith("<think></think>")
         assert tokenizer.decode(teacher).endswith("<think></think>") != wanted
 
 
 def test_a_dataset_without_the_text_is_an_error():
     check_texts([problem(), SECRET], "solution", None, "context.demonstration")
-    with pytest.raises(UserError, match="none of the 1 training problems has a reference solution"):
+    with pytest.raises(UserError, match="none of the 1 training tasks has a reference solution"):
         check_texts([problem()], "solution", None, "context.demonstration")
     with pytest.raises(UserError, match="column 'story'"):
         check_texts([SECRET], "column", "story", "context.demonstration")
@@ -86,10 +88,10 @@ def test_a_column_is_named_where_it_is_read(overrides, says):
         load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", overrides)
 
 
-def test_sources_do_not_draw_random_numbers_that_others_did_not(tokenizer):  # noqa: F811
+def test_sources_do_not_draw_random_numbers_that_others_did_not(tokenizer):
     """A run with another source stays comparable: only the choice among siblings is random."""
     rng = np.random.default_rng(0)
-    builder(tokenizer, demonstration="solution").context(with_secret([True, False]), 1, rng)
+    builder(tokenizer, demonstration="solution").hint(with_secret([True, False]), 1, rng)
     assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 

@@ -3,73 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
-from sandbox import Sandbox
 from sdpo.algorithms import build_algorithm
-from sdpo.learner.group import Learner
-from sdpo.placement import engine_config, plan_placement
-from sdpo.recipe_files import find_recipe, load_recipe
-from sdpo.rollout.fleet import Fleet
-
-COMMON = (
-    "learner.ranks=2",
-    "learner.cpu_threads=1",
-    "run.questions=4",
-    "rollout.responses=4",
-    "run.steps=3",
-    "run.checkpoint_every=2",
-    "evaluation.every=0",
-    "evaluation.at_start=false",
-    "evaluation.training_problems=false",
-    "evaluation.samples=1",
-    "evaluation.ks=[1]",
-    "tracking.wandb=offline",
-)
-
-
-def make_recipe(algorithm: str, *overrides: str):
-    return load_recipe(find_recipe("livecodebench", algorithm), "cpu", (*COMMON, *overrides))
-
-
-@pytest.fixture(scope="session")
-def sandbox():
-    with Sandbox(workers=2) as sandbox:
-        yield sandbox
+from sdpo.learner.group import Learner, for_a_rank
+from sdpo.rollout.pool import EnginePool
+from sdpo.training.placement import engine_options, plan_placement
+from tests.helpers.training import make_recipe
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def parts():
-    """(fleet, learner) as `sdpo.session` starts them."""
+async def workers():
+    """(pool, learner) as `sdpo.training.launch` starts them."""
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     recipe = make_recipe("sdpo")
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner)
-    fleet = Fleet(engine_config(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
-    await asyncio.gather(fleet.start(), learner.start())
-    yield fleet, learner
-    await fleet.shutdown()
+    pool = EnginePool(engine_options(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
+    await asyncio.gather(pool.start(), learner.start())
+    yield pool, learner
+    await pool.shutdown()
     learner.shutdown()
     ray.shutdown()
 
 
 @pytest.fixture
-def learner_for(parts):
-    """The two learner processes, begun anew with another recipe."""
-    learner = parts[1]
+def learner_for(workers):
+    """The two learner processes, begun anew with another recipe and its algorithm."""
+    learner = workers[1]
 
-    async def begin(recipe):
-        plan = build_algorithm(recipe).plan
+    async def begin(recipe, algorithm=None):
+        plan = (algorithm or build_algorithm(recipe)).plan
         learner.recipe, learner.plan = recipe, plan
-        plan = replace(plan, weight_hook=None)
+        given = for_a_rank(recipe, plan)
 
         def restart(self, address):
-            self.worker.recipe, self.worker.plan = recipe, plan
+            self.worker.recipe, self.worker.plan = given
             self.worker.start(address)
 
         address = await learner.ranks[0].call.remote("address")

@@ -2,80 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-
 import numpy as np
 import pytest
 
-from sdpo.data.load import load_dataset
-from sdpo.interrupt import Interrupt
-from sdpo.learner.rows import deal, split, weigh
-from sdpo.model_files import load_tokenizer
-from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
-from sdpo.trainer import Trainer
+from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
-from tests.end_to_end.conftest import make_recipe
+from tests.helpers.training import SAME_TOKENS, CheckedTrainer, make_recipe, run
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
-
-SAME_TOKENS = 1e-4  # fp32: engine and learner add up in different orders
-
-
-class CheckedTrainer(Trainer):
-    """After every publication the engines must hold the learner's weights."""
-
-    checked = 0
-
-    def _record(self, groups, samples, learned):
-        super()._record(groups, samples, learned)
-        self.seen = groups
-
-    async def step(self):
-        await super().step()
-        assert await self.fleet.versions() == [self.state.step + 1]
-        assert {r.policy_version for g in self.seen for r in g.rollouts} == {self.state.step}
-        await assert_engine_agrees(self.fleet, self.learner, self.seen)
-        self.checked += 1
-
-
-async def assert_engine_agrees(fleet, learner, groups):
-    """Log-probs of the same tokens by the engine and by the learner, two responses of every group."""
-    rollouts = [r for g in groups for r in g.rollouts[:2]]
-    samples = [Sample(r.prompt_ids, r.response_ids, r.sampler_log_probs) for r in rollouts]
-    rows = weigh(samples, learner.plan, 1)
-    shares = split(rows, 2, 8192)
-    results = await asyncio.gather(
-        *(rank.call.remote("log_probs", dealt) for rank, dealt in zip(learner.ranks, deal(rows, shares), strict=True))
-    )
-    for share, result in zip(shares, results, strict=True):
-        for indices, values in zip(share, result, strict=True):
-            for i, wanted in zip(indices, values, strict=False):
-                found = await fleet.score(rollouts[i].prompt_ids, rollouts[i].response_ids)
-                np.testing.assert_allclose(found, wanted, atol=SAME_TOKENS)
-
-
-def trainer_for(recipe, folder, tracker, parts, sandbox, interrupt, kind=CheckedTrainer):
-    fleet, learner = parts
-    return kind(
-        recipe, load_dataset(recipe), load_tokenizer(recipe), sandbox, fleet, learner, folder, tracker, interrupt
-    )
-
-
-async def run(recipe, path, parts, sandbox, learner_for, kind=CheckedTrainer):
-    await learner_for(recipe)
-    with Console(recipe.name, recipe.run.steps, plain=True) as console, RunFolder(path) as folder:
-        if folder.info is None:
-            info = RunInfo.collect(recipe="test", algorithm=recipe.algorithm.name, seed=recipe.seed, profile="cpu")
-            folder.create(info, json.loads(recipe.model_dump_json()))
-        wandb = WandbLogger(path, project="sdpo", group="test", name=recipe.name, mode=recipe.tracking.wandb)
-        tracker = Tracker(folder, console, wandb)
-        with Interrupt(console.message) as interrupt:
-            trainer = trainer_for(recipe, folder, tracker, parts, sandbox, interrupt, kind)
-            assert await trainer.run()
-        tracker.finish()
-    return trainer, folder
-
 
 RUNS = {
     "grpo": ("grpo",),
@@ -94,9 +28,9 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-async def test_a_run_of_three_steps(name, parts, sandbox, learner_for, tmp_path):
+async def test_a_run_of_three_steps(name, workers, learner_for, tmp_path):
     recipe = make_recipe(*RUNS[name])
-    trainer, folder = await run(recipe, tmp_path / "run", parts, sandbox, learner_for)
+    trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for)
     assert trainer.checked == 3
     rows = [row for row in folder.metrics if "learner/loss" in row]
     assert [row["step"] for row in rows] == [1, 2, 3]
@@ -114,21 +48,21 @@ async def test_a_run_of_three_steps(name, parts, sandbox, learner_for, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["ema", "frozen", "live", "trust_region"])
-async def test_the_loss_is_zero_when_teacher_and_student_see_the_same(kind, parts, sandbox, learner_for, tmp_path):
+async def test_the_loss_is_zero_when_teacher_and_student_see_the_same(kind, workers, learner_for, tmp_path):
     rate = "teacher.rate=0.1" if kind in ("ema", "trust_region") else "teacher.rate=null"
     clock = "teacher.clock=batch" if kind == "ema" else "teacher.clock=null"
     recipe = make_recipe("sdpo", "run.steps=1", f"teacher.kind={kind}", rate, clock)
-    trainer, _ = await run(recipe, tmp_path / "run", parts, sandbox, learner_for)
+    trainer, _ = await run(recipe, tmp_path / "run", workers, learner_for)
     learner = await learner_for(recipe)
     samples = [
         [
             Sample(
-                r.prompt_ids,
-                r.response_ids,
-                r.sampler_log_probs,
-                teacher=TeacherContext(r.prompt_ids, np.ones(len(r.response_ids), np.float32)),
+                t.prompt_ids,
+                t.response_ids,
+                t.sampler_log_probs,
+                teacher=TeacherContext(t.prompt_ids, np.ones(len(t.response_ids), np.float32)),
             )
-            for r in group.rollouts
+            for t in (rollout.last for rollout in group.rollouts)
         ]
         for group in trainer.seen
     ]
@@ -145,18 +79,18 @@ class StaleTrainer(CheckedTrainer):
 
     async def step(self):
         await Trainer.step(self)
-        assert await self.fleet.versions() == [self.state.step + 1]
-        self.lags.append({self.state.step - r.policy_version for g in self.seen for r in g.rollouts})
+        assert await self.pool.versions() == [self.state.step + 1]
+        self.lags.append({self.state.step - r.last.policy_version for g in self.seen for r in g.rollouts})
 
 
-async def test_generation_runs_ahead_of_learning_by_no_more_than_the_bound(parts, sandbox, learner_for, tmp_path):
+async def test_generation_runs_ahead_of_learning_by_no_more_than_the_bound(workers, learner_for, tmp_path):
     recipe = make_recipe("sdpo", "run.steps=4", "rollout.staleness=1")
-    trainer, folder = await run(recipe, tmp_path / "run", parts, sandbox, learner_for, StaleTrainer)
+    trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for, StaleTrainer)
     assert trainer.lags[0] == {0} and set.union(*trainer.lags[1:]) == {1}
     rows = [row for row in folder.metrics if "learner/loss" in row]
     assert [row["response/staleness_mean"] for row in rows] == [0, 1, 1, 1]
-    assert all(0 < row["usage/learner"] < 1.05 and 0 <= row["usage/engines"] < 1.05 for row in rows)
-    assert sum(row["usage/engines"] for row in rows[:-1]) > 0  # in the last step there is nothing left to sample
+    assert all(0 < row["utilization/learner"] < 1.05 and 0 <= row["utilization/engines"] < 1.05 for row in rows)
+    assert sum(row["utilization/engines"] for row in rows[:-1]) > 0  # in the last step there is nothing left to sample
     assert all(row[f"memory/{part}_mb"] > 100 for row in rows for part in ("engines", "learner"))
     # The second batch was sampled with weights one update older than those that learned from it.
     assert rows[0]["policy/sampler_gap_max"] < SAME_TOKENS < rows[1]["policy/sampler_gap_max"]
@@ -171,12 +105,12 @@ class StoppedTrainer(CheckedTrainer):
             raise ConnectionAbortedError
 
 
-async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(parts, sandbox, learner_for, tmp_path):
+async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(workers, learner_for, tmp_path):
     recipe = make_recipe("sdpo", "run.steps=4", "evaluation.at_start=false")
-    whole, folder = await run(recipe, tmp_path / "whole", parts, sandbox, learner_for)
+    whole, folder = await run(recipe, tmp_path / "whole", workers, learner_for)
     with pytest.raises(ConnectionAbortedError):
-        await run(recipe, tmp_path / "broken", parts, sandbox, learner_for, StoppedTrainer)
-    resumed, broken = await run(recipe, tmp_path / "broken", parts, sandbox, learner_for)
+        await run(recipe, tmp_path / "broken", workers, learner_for, StoppedTrainer)
+    resumed, broken = await run(recipe, tmp_path / "broken", workers, learner_for)
     assert resumed.checked == 2 and resumed.state.generations == whole.state.generations
     for a, b in zip(folder.metrics, broken.metrics, strict=True):
         same = ("step", "generations", "train/pass_rate", "learner/loss", "distillation/loss", "eval/held_out/pass@1")

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from sandbox import Judgement, Verdict
 from sdpo.errors import UserError
-from sdpo.evaluation import Answers, export_generations
-from sdpo.types import Problem
+from sdpo.evaluation import export_generations
+from sdpo.types import Group, Outcome, Rollout
+from tests.helpers.tasks import problem, turn
 
 
 def answers(problem_id, codes):
-    problem = Problem(problem_id, "", (), ())
-    return Answers(problem, (), tuple(codes), tuple(Judgement(Verdict.ACCEPTED) for _ in codes))
+    outcomes = [Outcome(1.0, True, label="accepted", details={"code": code}) for code in codes]
+    return Group(problem(name=problem_id), tuple(Rollout((turn("", outcome),)) for outcome in outcomes))
 
 
 def read_as_the_evaluator(path, benchmark_ids):

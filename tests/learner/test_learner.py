@@ -11,31 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sdpo.learner.packing import pack
-from tests.learner.tiny import dealt, recipe, samples
+from tests.learner.tiny import dealt, loss_and_gradient, recipe, reference_log_probs, samples
 
 
 def weights(worker) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in worker.student.model.named_parameters()}
-
-
-def loss_and_gradient(worker, micro_batches) -> tuple[float, dict[str, torch.Tensor]]:
-    """Without an optimiser step: the loss of the micro-batches and the gradients that they accumulate."""
-    total = 0.0
-    for rows in micro_batches:
-        loss, _ = worker._loss(rows)
-        worker.engine.backward(loss)
-        total += loss.item()
-    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters()}
-    worker.student.zero_grad(set_to_none=True)
-    return total, gradients
-
-
-def reference_log_probs(model, sample, temperature=1.0, prompt=None) -> torch.Tensor:
-    """[R] float64 from full logits of one unpadded sequence."""
-    prompt = sample.prompt_ids if prompt is None else prompt
-    ids = torch.tensor([[*prompt, *sample.response_ids]])
-    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1] / temperature
-    return logits.log_softmax(-1)
 
 
 @pytest.fixture(scope="module")

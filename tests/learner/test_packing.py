@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from sdpo.config.schema import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.model import load_model
 from sdpo.learner.packing import fill, pack
 from sdpo.learner.rows import Row, deal, split
-from sdpo.recipe import ModelSettings
 
 VOCABULARY = 61
 

@@ -10,14 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sandbox import Judgement, Verdict
 from sdpo.algorithms import build_algorithm
-from sdpo.context import ContextBuilder
 from sdpo.learner.rows import deal, reweighed, split, weigh
-from sdpo.types import Group, Rollout
-from tests.core.test_context import problem, tokenizer  # noqa: F401 — a fixture
-from tests.learner.test_learner import loss_and_gradient, reference_log_probs
-from tests.learner.tiny import VOCABULARY, recipe
+from sdpo.prompts.context import ContextBuilder
+from sdpo.types import Group, Outcome, Rollout
+from tests.helpers.tasks import RIGHT, problem, turn
+from tests.learner.tiny import VOCABULARY, loss_and_gradient, recipe, reference_log_probs
 
 ROUNDED = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=2048")
 
@@ -31,19 +29,20 @@ def groups(passed: list[list[bool]]) -> list[Group]:
     """Random responses of 1 to 9 tokens to problems with a reference solution."""
     rng, made = np.random.default_rng(7), []
     for p, row in enumerate(passed):
-        asked = replace(problem(f"Add {p} numbers."), solution=f"print({p})")
-        rollouts, judgements = [], []
+        asked = problem(f"Add {p} numbers.", solution=f"print({p})")
+        rollouts = []
         for i, success in enumerate(row):
             ids = tuple(rng.integers(0, VOCABULARY, 1 + (5 * p + 4 * i) % 9).tolist())
             prompt = tuple(rng.integers(0, VOCABULARY, 6 + i).tolist())
+            outcome = RIGHT if success else Outcome(0.0, feedback="no", label="wrong answer")
             unknown = np.full(len(ids), np.nan, np.float32)
-            rollouts.append(Rollout(prompt, ids, f"answer {i}", unknown, "stop", 1))
-            judgements.append(Judgement(Verdict.ACCEPTED if success else Verdict.WRONG_ANSWER, message="no"))
-        made.append(Group(asked, tuple(rollouts), tuple(judgements)))
+            answer = turn(f"answer {i}", outcome, prompt_ids=prompt, response_ids=ids)
+            rollouts.append(Rollout((replace(answer, sampler_log_probs=unknown),)))
+        made.append(Group(asked, tuple(rollouts)))
     return made
 
 
-def learned(settings, worker, tokenizer, passed, began=None):  # noqa: F811
+def learned(settings, worker, tokenizer, passed, began=None):
     """Samples, loss and gradients of the recipe's algorithm on one optimiser batch, in micro-batches of one row.
 
     began  every token's log-prob of the policy with which the batch began, in the second of several updates
@@ -76,7 +75,7 @@ def chosen(log_probs: torch.Tensor, sample) -> torch.Tensor:
 MIXED = [[True, False, False], [False, False], [True, True]]
 
 
-def test_srpo(model, start, double, tokenizer):  # noqa: F811
+def test_srpo(model, start, double, tokenizer):
     """(Σ_wrong w·JSD − Σ_rest A·log π) / (all their tokens), w = exp(−β·H_q) / mean of that."""
     settings = recipe(
         model, "srpo", *ROUNDED, "algorithm.entropy_beta=2", "distillation.alpha=1", "context.feedback=never",
@@ -104,7 +103,7 @@ def test_srpo(model, start, double, tokenizer):  # noqa: F811
 
 
 @pytest.mark.parametrize("version", ["v3", "v1", "sampled"])
-def test_opsd(model, start, double, tokenizer, version):  # noqa: F811
+def test_opsd(model, start, double, tokenizer, version):
     """mean of Σ_v min(q·log(q/π), c), or JSD, or −(log q − log π)·log π; q: the initial policy behind the solution."""
     options = {
         "v3": ["distillation.entry_clip=0.0005"],
@@ -140,7 +139,7 @@ def test_opsd(model, start, double, tokenizer, version):  # noqa: F811
     compare(torch.cat(terms).mean(), student, loss, gradient)
 
 
-def test_sdft(model, start, double, tokenizer):  # noqa: F811
+def test_sdft(model, start, double, tokenizer):
     """mean over tokens behind the third of KL(q‖π), full vocabulary; q: the moving average behind the demonstration."""
     settings = recipe(
         model, "sdft", *ROUNDED, "distillation.sampler_threshold=null", "teacher.rate=0.25", "learner.lr=3e-3"
@@ -169,7 +168,7 @@ def test_sdft(model, start, double, tokenizer):  # noqa: F811
 
 
 @pytest.mark.parametrize("began", [None, -3.0])
-def test_sft(model, start, double, tokenizer, began):  # noqa: F811
+def test_sft(model, start, double, tokenizer, began):
     """mean of −log π over the tokens of the demonstrations, whatever policy the batch began with."""
     settings = recipe(model, "sft", "learner.updates_per_batch=2")
     assert not build_algorithm(settings).needs_rewards

@@ -9,9 +9,9 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sdpo.algorithms import build_algorithm
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.schema import Recipe
 from sdpo.learner.rows import deal, split, weigh
-from sdpo.recipe import Recipe
-from sdpo.recipe_files import find_recipe, load_recipe
 from sdpo.types import Sample, TeacherContext
 
 VOCABULARY = 4099  # × 32: more than DeepSpeed keeps gathered under ZeRO-3 whatever happens
@@ -72,3 +72,23 @@ def dealt(recipe: Recipe, batch: list[Sample], ranks: int = 1, tokens: int | Non
     """What each rank trains on for one optimiser step, as the driver deals it out."""
     rows = weigh(batch, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
     return deal(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
+
+
+def loss_and_gradient(worker, micro_batches) -> tuple[float, dict[str, torch.Tensor]]:
+    """Without an optimiser step: the loss of the micro-batches and the gradients that they accumulate."""
+    total = 0.0
+    for rows in micro_batches:
+        loss, _ = worker._loss(rows)
+        worker.engine.backward(loss)
+        total += loss.item()
+    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters()}
+    worker.student.zero_grad(set_to_none=True)
+    return total, gradients
+
+
+def reference_log_probs(model, sample, temperature=1.0, prompt=None) -> torch.Tensor:
+    """[R] float64 from full logits of one unpadded sequence."""
+    prompt = sample.prompt_ids if prompt is None else prompt
+    ids = torch.tensor([[*prompt, *sample.response_ids]])
+    logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1)

@@ -54,7 +54,7 @@ def test_grpo_is_the_clipped_surrogate(seed, spread, clip):
 
 def test_on_policy_needs_no_old_log_probs():
     new, _, advantages = _batch()
-    for variant, dual in (("grpo", 3.0), ("cispo", None)):
+    for variant, dual in (("ppo", 3.0), ("cispo", None)):
         values, grad = _grad(
             lambda x, v=variant, d=dual: policy_gradient(x, None, advantages, dual_clip=d, variant=v), new
         )
@@ -183,7 +183,7 @@ def test_importance_weights_are_truncated_constants():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(variant="ppo"), "variant"),
+        (dict(variant="trpo"), "variant"),
         (dict(variant="gspo"), "sequence_log_ratio"),
         (dict(sequence_log_ratio=torch.zeros(40)), "sequence_log_ratio"),
         (dict(variant="cispo"), "dual_clip has no effect"),

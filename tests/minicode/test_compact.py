@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox import Judgement, Sandbox, TestCase, Verdict
-from sdpo.compact import compact_feedback
+from sdpo.envs.code.compact import compact_feedback
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sdpo.pretrain.card import SKILLS_FILE
-from sdpo.pretrain.skills import CONDITIONS, measure_skills, rates
+from studies.pretrain.card import SKILLS_FILE
+from studies.pretrain.skills import CONDITIONS, measure_skills, rates
 
 POLICY = Path(__file__).resolve().parents[2] / "policies" / "minicode"
 

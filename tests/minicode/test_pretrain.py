@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdpo.errors import UserError
-from sdpo.pretrain.batches import PROMPT_WEIGHT, collate
-from sdpo.pretrain.command import parse
-from sdpo.pretrain.corpus import corpus
-from sdpo.pretrain.train import PretrainSettings, train
+from studies.pretrain.batches import PROMPT_WEIGHT, collate
+from studies.pretrain.command import parse
+from studies.pretrain.corpus import corpus
+from studies.pretrain.train import PretrainSettings, train
 
 SMALL = {"steps": 30, "warmup": 4, "tokenizer_examples": 400, "batch": 16, "checkpoint_every": 5}
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from sdpo.context import Context, ContextBuilder
-from sdpo.data.minicode.examples import make_test
-from sdpo.data.minicode.load import read_rows
-from sdpo.data.minicode.rows import task_rows
-from sdpo.pretrain.corpus import failed_attempt, fenced, question, random_task, reprompt
-from sdpo.pretrain.tokenizer import prompt_text
-from sdpo.recipe import ContextSettings
+from sdpo.config.schema import ContextSettings
+from sdpo.envs.minicode.examples import make_test
+from sdpo.envs.minicode.load import read_rows
+from sdpo.envs.minicode.rows import task_rows
+from sdpo.prompts.context import ContextBuilder
+from sdpo.types import Hint
+from studies.pretrain.corpus import failed_attempt, fenced, question, random_task, reprompt
+from studies.pretrain.tokenizer import prompt_text
 
 POLICY = Path(__file__).resolve().parents[2] / "policies" / "minicode"
 
@@ -30,9 +31,9 @@ def test_corpus_and_context_builder_write_the_same_tokens():
         return tuple(tokenizer(prompt_text(content), add_special_tokens=False).input_ids)
 
     for task, problem in zip(tasks, problems, strict=True):
-        assert builder.prompt(problem) == tokens(question(task))
+        assert builder.prompt(problem.task("compact")) == tokens(question(task))
         _, feedback = failed_attempt(task, make_test(task, rng), rng)
         solution = fenced(task.program)
-        for context in (Context(None, feedback), Context(solution, None), Context(solution, feedback)):
-            text = reprompt(task, context.demonstration, context.feedback)
-            assert builder.reprompt(problem, context) == tokens(text)
+        for hint in (Hint(None, feedback), Hint(solution, None), Hint(solution, feedback)):
+            text = reprompt(task, hint.demonstration, hint.feedback)
+            assert builder.reprompt(problem.task("compact"), hint) == tokens(text)

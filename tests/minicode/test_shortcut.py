@@ -7,10 +7,10 @@ import random
 import pytest
 
 from sandbox import Job, Limits, Sandbox, Verdict
-from sdpo.compact import compact_feedback
-from sdpo.data.minicode.examples import make_test
-from sdpo.pretrain.corpus import attempt, random_task
-from sdpo.pretrain.shortcut import judge
+from sdpo.envs.code.compact import compact_feedback
+from sdpo.envs.minicode.examples import make_test
+from studies.pretrain.corpus import attempt, random_task
+from studies.pretrain.shortcut import judge
 
 PROGRAMS = 2000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from sdpo.pretrain.corpus import corpus
-from sdpo.pretrain.tokenizer import ASSISTANT, END, USER, prompt_text, train_tokenizer
+from studies.pretrain.corpus import corpus
+from studies.pretrain.tokenizer import ASSISTANT, END, USER, prompt_text, train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from sandbox import Job, Sandbox
-from sdpo.data.minicode import LISTS, TEXTS, load_minicode, make_world, show_problems, write_world
-from sdpo.data.minicode.family import KNOWN_WORDS
-from sdpo.data.minicode.operations import AGGREGATE, MAP
-from sdpo.data.minicode.rows import world_rows
-from sdpo.data.minicode.words import PRETRAINING, WORLD, half_of
-from sdpo.data.minicode.world import LIBRARY
-from sdpo.pretrain.corpus import corpus, random_task
-from sdpo.pretrain.shortcut import judge
+from sdpo.envs.minicode import LISTS, TEXTS, load_minicode, make_world, show_problems, write_world
+from sdpo.envs.minicode.family import KNOWN_WORDS
+from sdpo.envs.minicode.operations import AGGREGATE, MAP
+from sdpo.envs.minicode.rows import world_rows
+from sdpo.envs.minicode.words import PRETRAINING, WORLD, half_of
+from sdpo.envs.minicode.world import LIBRARY
+from studies.pretrain.corpus import corpus, random_task
+from studies.pretrain.shortcut import judge
 
 
 @pytest.fixture(scope="module")

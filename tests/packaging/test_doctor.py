@@ -9,8 +9,8 @@ import shutil
 import pytest
 from rich.console import Console
 
-from sdpo import doctor
-from sdpo.doctor import Check
+from sdpo.cli import doctor
+from sdpo.cli.doctor import Check
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ import ray
 import torch
 
 from sdpo.rollout.config import EngineConfig
-from sdpo.rollout.fleet import Fleet
+from sdpo.rollout.pool import EnginePool
 from sdpo.weights.publisher import Publisher, PublishReport
-from tests.tiny_model import make_tiny_model
+from tests.helpers.tiny_model import make_tiny_model
 
 CONTEXT = 512
 
@@ -45,24 +45,24 @@ def config_for(model: Path | str) -> EngineConfig:
 
 
 @pytest.fixture(scope="session")
-def fleet(cluster: None, model_path: Path) -> Iterator[Fleet]:
+def pool(cluster: None, model_path: Path) -> Iterator[EnginePool]:
     lines: list[str] = []
-    fleet = Fleet(config_for(model_path), engines=1)
-    asyncio.run(fleet.start(lines.append))
+    pool = EnginePool(config_for(model_path), engines=1)
+    asyncio.run(pool.start(lines.append))
     print("\n".join(lines))
     assert any("warming up" in line or "loading the model" in line for line in lines)
-    yield fleet
-    asyncio.run(fleet.shutdown())
+    yield pool
+    asyncio.run(pool.shutdown())
 
 
 class Policy:
     """The learner's side: a transformers model in fp32, whose weights are published to the engine."""
 
-    def __init__(self, path: Path, fleet: Fleet) -> None:
+    def __init__(self, path: Path, pool: EnginePool) -> None:
         from transformers import Qwen3ForCausalLM
 
         self.model = Qwen3ForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        self.fleet = fleet
+        self.pool = pool
         self.version = 0
         self.publisher = Publisher("shared_memory", bucket_bytes=64 * 1024)
 
@@ -80,7 +80,7 @@ class Policy:
         """Off the event loop, as in a learner's process of its own."""
         self.version += 1
         weights = self.weights() if weights is None else weights
-        return await asyncio.to_thread(self.publisher.publish, iter(weights), self.fleet.handles, self.version)
+        return await asyncio.to_thread(self.publisher.publish, iter(weights), self.pool.handles, self.version)
 
     @torch.no_grad()
     def logits(self, prompt: list[int], response: tuple[int, ...] | list[int]) -> torch.Tensor:
@@ -95,8 +95,8 @@ class Policy:
 
 
 @pytest.fixture(scope="session")
-def policy(fleet: Fleet, model_path: Path) -> Iterator[Policy]:
-    policy = Policy(model_path, fleet)
+def policy(pool: EnginePool, model_path: Path) -> Iterator[Policy]:
+    policy = Policy(model_path, pool)
     yield policy
     policy.publisher.close()
 

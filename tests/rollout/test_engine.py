@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from sdpo.errors import UserError
-from sdpo.rollout.fleet import Fleet
+from sdpo.rollout.pool import EnginePool
 from sdpo.rollout.requests import Sampling
+from tests.helpers.tiny_model import EOS
 from tests.rollout.conftest import CONTEXT, config_for
-from tests.tiny_model import EOS
 
 PROMPT = [5, 6, 7, 8]
 
 
-async def test_group_of_responses(fleet, policy):
-    rollouts = await fleet.generate_group(PROMPT, 8, Sampling(max_tokens=300), seed=1)
+async def test_group_of_responses(pool, policy):
+    rollouts = await pool.generate_group(PROMPT, 8, Sampling(max_tokens=300), seed=1)
     assert len(rollouts) == 8
     assert len({r.response_ids for r in rollouts}) == 8
     for rollout in rollouts:
-        assert rollout.log_probs.dtype == np.float32
-        assert rollout.log_probs.shape == (len(rollout.response_ids),)
+        assert rollout.sampler_log_probs.dtype == np.float32
+        assert rollout.sampler_log_probs.shape == (len(rollout.response_ids),)
         assert rollout.policy_version == rollout.final_version == policy.version
         assert (rollout.versions[0].start, rollout.versions[-1].end) == (0, len(rollout.response_ids))
         if rollout.finish_reason == "stop":
@@ -34,92 +34,83 @@ async def test_group_of_responses(fleet, policy):
     assert {r.finish_reason for r in rollouts} == {"stop", "length"}
 
 
-async def test_log_probs_are_those_of_the_model(fleet, policy):
-    for rollout in await fleet.generate_group(PROMPT, 8, Sampling(max_tokens=100), seed=2):
+async def test_log_probs_are_those_of_the_model(pool, policy):
+    for rollout in await pool.generate_group(PROMPT, 8, Sampling(max_tokens=100), seed=2):
         expected = policy.log_probs(PROMPT, rollout.response_ids)
-        np.testing.assert_allclose(rollout.log_probs, expected, rtol=0, atol=1e-4)
-        scored = await fleet.score(PROMPT, rollout.response_ids)
+        np.testing.assert_allclose(rollout.sampler_log_probs, expected, rtol=0, atol=1e-4)
+        scored = await pool.score(PROMPT, rollout.response_ids)
         np.testing.assert_allclose(scored, expected, rtol=0, atol=1e-4)
 
 
-async def test_log_probs_include_temperature_and_truncation(fleet, policy):
+async def test_log_probs_include_temperature_and_truncation(pool, policy):
     """Those of softmax(logits / T), cut to the smallest set of tokens that holds top_p of it, and renormalised."""
     sampling = Sampling(max_tokens=60, temperature=0.7, top_p=0.8)
-    for rollout in await fleet.generate_group(PROMPT, 4, sampling, seed=3):
+    for rollout in await pool.generate_group(PROMPT, 4, sampling, seed=3):
         probs = (policy.logits(PROMPT, rollout.response_ids).double() / 0.7).softmax(-1)
         ordered, index = probs.sort(-1, descending=True)
         kept = ordered.cumsum(-1) - ordered < 0.8
         cut = torch.zeros_like(probs).scatter(-1, index, ordered * kept)
         cut /= cut.sum(-1, keepdim=True)
         expected = cut.gather(1, torch.tensor(rollout.response_ids)[:, None])[:, 0].log()
-        np.testing.assert_allclose(rollout.log_probs, expected.numpy(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(rollout.sampler_log_probs, expected.numpy(), rtol=0, atol=1e-4)
 
 
-async def test_greedy_takes_the_most_likely_token(fleet, policy):
-    (rollout,) = await fleet.generate_group(PROMPT, 1, Sampling.argmax(40), seed=0)
+async def test_greedy_takes_the_most_likely_token(pool, policy):
+    (rollout,) = await pool.generate_group(PROMPT, 1, Sampling.argmax(40), seed=0)
     rows = policy.logits(PROMPT, rollout.response_ids)
     assert rows.argmax(-1).tolist() == list(rollout.response_ids)
-    np.testing.assert_allclose(rollout.log_probs, policy.log_probs(PROMPT, rollout.response_ids), rtol=0, atol=1e-4)
+    expected = policy.log_probs(PROMPT, rollout.response_ids)
+    np.testing.assert_allclose(rollout.sampler_log_probs, expected, rtol=0, atol=1e-4)
 
 
-async def test_seeds_reproduce_whatever_else_runs(fleet):
+async def test_seeds_reproduce_whatever_else_runs(pool):
     sampling = Sampling(max_tokens=64)
-    alone = await fleet.generate_group(PROMPT, 4, sampling, seed=11)
-    others = [asyncio.ensure_future(fleet.generate_group([9 + i, 4], 4, sampling, seed=100 + i)) for i in range(6)]
-    among = await fleet.generate_group(PROMPT, 6, sampling, seed=11)
+    alone = await pool.generate_group(PROMPT, 4, sampling, seed=11)
+    others = [asyncio.ensure_future(pool.generate_group([9 + i, 4], 4, sampling, seed=100 + i)) for i in range(6)]
+    among = await pool.generate_group(PROMPT, 6, sampling, seed=11)
     await asyncio.gather(*others)
     assert [r.response_ids for r in alone] == [r.response_ids for r in among[:4]]
-    other_seed = await fleet.generate_group(PROMPT, 4, sampling, seed=12)
+    other_seed = await pool.generate_group(PROMPT, 4, sampling, seed=12)
     assert not {r.response_ids for r in alone} & {r.response_ids for r in other_seed}
 
 
-async def test_stop_ids_end_a_response(fleet):
-    (free,) = await fleet.generate_group(PROMPT, 1, Sampling(max_tokens=50), seed=21)
-    stop = free.response_ids[9]
-    (stopped,) = await fleet.generate_group(PROMPT, 1, Sampling(max_tokens=50, stop_ids=(stop,)), seed=21)
-    end = free.response_ids.index(stop)
-    assert stopped.response_ids == free.response_ids[: end + 1]
-    assert stopped.finish_reason == "stop"
-    assert len(stopped.log_probs) == end + 1
-
-
-async def test_a_response_ends_with_the_context(fleet):
+async def test_a_response_ends_with_the_context(pool):
     prompt = [2 + i % 100 for i in range(CONTEXT - 3)]
-    (rollout,) = await fleet.generate_group(prompt, 1, Sampling(max_tokens=50), seed=0)
+    (rollout,) = await pool.generate_group(prompt, 1, Sampling(max_tokens=50), seed=0)
     assert rollout.finish_reason in ("length", "stop")
     assert len(rollout.response_ids) <= 3
 
 
-async def test_a_prompt_longer_than_the_context_is_refused(fleet):
+async def test_a_prompt_longer_than_the_context_is_refused(pool):
     with pytest.raises(
         UserError, match=rf"{CONTEXT} tokens leaves no room.*context of {CONTEXT} tokens.*max_model_len"
     ):
-        await fleet.generate_group([5] * CONTEXT, 2, Sampling(max_tokens=5), seed=0)
+        await pool.generate_group([5] * CONTEXT, 2, Sampling(max_tokens=5), seed=0)
     with pytest.raises(UserError, match="empty"):
-        await fleet.generate_group([], 2, Sampling(max_tokens=5), seed=0)
+        await pool.generate_group([], 2, Sampling(max_tokens=5), seed=0)
 
 
-async def test_a_token_outside_of_the_vocabulary_is_refused(fleet):
+async def test_a_token_outside_of_the_vocabulary_is_refused(pool):
     with pytest.raises(UserError, match="vLLM refuses the request.*vocab"):
-        await fleet.generate_group([5, 100_000], 2, Sampling(max_tokens=5), seed=0)
+        await pool.generate_group([5, 100_000], 2, Sampling(max_tokens=5), seed=0)
 
 
-async def test_a_cancelled_request_leaves_the_engine(fleet):
-    task = asyncio.ensure_future(fleet.generate_group(PROMPT, 16, Sampling(max_tokens=400), seed=5))
-    while (await fleet.metrics())["running"] < 8:  # on a busy machine some end before others begin
+async def test_a_cancelled_request_leaves_the_engine(pool):
+    task = asyncio.ensure_future(pool.generate_group(PROMPT, 16, Sampling(max_tokens=400), seed=5))
+    while (await pool.metrics())["running"] < 8:  # on a busy machine some end before others begin
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(20):
-        while (await fleet.metrics())["running"]:
+        while (await pool.metrics())["running"]:
             await asyncio.sleep(0.01)
 
 
-async def test_metrics_count(fleet):
-    before = await fleet.metrics()
-    rollouts = await fleet.generate_group(PROMPT, 4, Sampling(max_tokens=20), seed=6)
-    after = await fleet.metrics()
+async def test_metrics_count(pool):
+    before = await pool.metrics()
+    rollouts = await pool.generate_group(PROMPT, 4, Sampling(max_tokens=20), seed=6)
+    after = await pool.metrics()
     difference = {
         key: after[key] - before[key] for key in ("requests", "prompt_tokens", "response_tokens", "truncated")
     }
@@ -133,20 +124,20 @@ async def test_metrics_count(fleet):
     assert after["tokens_per_second"] > 0
 
 
-async def test_what_the_engine_says_of_itself(fleet, model_path):
-    (info,) = fleet.infos
+async def test_what_the_engine_says_of_itself(pool, model_path):
+    (info,) = pool.infos
     assert (info.dtype, info.max_model_len, info.vocab_size) == ("float32", CONTEXT, 128)
     assert set(info.startup_seconds) == {"importing vLLM", "loading the model", "warming up"}
 
 
 async def test_a_model_that_is_not_there(cluster, tmp_path):
-    fleet = Fleet(config_for(tmp_path / "nowhere"), engines=1)
+    pool = EnginePool(config_for(tmp_path / "nowhere"), engines=1)
     with pytest.raises(UserError, match="There is no model folder .*nowhere"):
-        await fleet.start()
-    assert fleet.handles == []
+        await pool.start()
+    assert pool.handles == []
 
 
 async def test_engines_that_no_machine_can_hold(cluster, model_path):
-    fleet = Fleet(config_for(model_path), engines=3, cpus_per_engine=1)
+    pool = EnginePool(config_for(model_path), engines=3, cpus_per_engine=1)
     with pytest.raises(UserError, match=r"3 rollout engine\(s\) with 1 CPU\(s\) each do not fit.*has 2"):
-        await fleet.start()
+        await pool.start()

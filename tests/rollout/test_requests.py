@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sdpo.errors import UserError
 from sdpo.rollout.config import EngineConfig, check_model, environment
 from sdpo.rollout.metrics import EngineMetrics
-from sdpo.rollout.requests import RawRollout, Sampling, VersionSpan, response_seed
+from sdpo.rollout.requests import Sampling, response_seed
 from sdpo.rollout.startup import kv_cache_bytes
+from sdpo.types import Turn, VersionSpan
 from tests.rollout.conftest import CONTEXT, config_for
 
 
@@ -39,8 +41,8 @@ def test_response_seeds_are_distinct_and_fit_into_63_bits():
 
 def test_versions_of_a_response():
     spans = (VersionSpan(3, 0, 7), VersionSpan(4, 7, 9))
-    rollout = RawRollout(tuple(range(9)), None, "stop", spans)
-    assert (rollout.policy_version, rollout.final_version) == (3, 4)
+    turn = Turn((1,), tuple(range(9)), np.zeros(9, np.float32), "stop", spans)
+    assert (turn.policy_version, turn.final_version) == (3, 4)
 
 
 def test_a_model_folder_is_checked(tmp_path):

@@ -1,35 +1,50 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from sandbox import Judgement, Verdict
 from sdpo.tracking import rollout_rows
 from sdpo.tracking.rollouts import SCHEMA, read_rollouts, rollout_steps, write_rollouts
-from sdpo.types import Group, Problem, Rollout
+from sdpo.types import Group, Hint, Rollout, Sample, TeacherContext
+from tests.helpers.tasks import RIGHT, UNGRADED, problem, turn, with_outcome, wrong
+
+TEXTS = {(1, 2): "What is asked", (8,): "what the teacher reads"}
 
 
 def _group() -> Group:
-    rollouts = tuple(
-        Rollout((1, 2), (3, 4, 5)[: i + 1], f"response {i}", np.zeros(i + 1, np.float32), "stop", 7) for i in range(2)
-    )
-    judgements = (
-        Judgement(Verdict.ACCEPTED),
-        Judgement(Verdict.WRONG_ANSWER),
-    )
-    return Group(Problem("p1", "Add.", (), ()), rollouts, judgements)
+    outcomes = (RIGHT, wrong())
+    turns = [
+        turn(f"response {i}", outcome, prompt_ids=(1, 2), response_ids=(3, 4, 5)[: i + 1], version=7)
+        for i, outcome in enumerate(outcomes)
+    ]
+    return Group(problem(name="p1"), tuple(Rollout((made,)) for made in turns))
+
+
+def _samples(group: Group, teachers: list[TeacherContext | None]) -> list[Sample]:
+    turns = [rollout.last for rollout in group.rollouts]
+    return [
+        Sample(t.prompt_ids, t.response_ids, t.sampler_log_probs, teacher=teacher)
+        for t, teacher in zip(turns, teachers, strict=True)
+    ]
+
+
+def _teacher(told: str | None, length: int = 2) -> TeacherContext:
+    return TeacherContext((8,), np.ones(length, np.float32), None if told is None else Hint(None, told))
 
 
 def test_groups_become_a_compressed_table_and_come_back(tmp_path: Path):
     group = _group()
-    rows = rollout_rows([group], ["What is asked"], [[None, "what the teacher reads"]])
+    failure = group.rollouts[1].outcome.feedback
+    rows = rollout_rows([group], [_samples(group, [None, _teacher(failure)])], TEXTS.__getitem__)
     path = write_rollouts(tmp_path, 12, rows)
     assert path.name == "step-000012.parquet" and rollout_steps(tmp_path) == [12]
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
     first, second = read_rollouts(tmp_path, 12)
     assert (first["problem_id"], first["sample"], first["response_tokens"], first["policy_version"]) == ("p1", 0, 1, 7)
+    assert (first["prompt"], first["response"]) == ("What is asked", "response 0")
     assert (first["passed"], first["verdict"], first["reward"], first["teacher_prompt"]) == (
         True,
         "accepted",
@@ -37,7 +52,25 @@ def test_groups_become_a_compressed_table_and_come_back(tmp_path: Path):
         None,
     )
     assert (second["verdict"], second["teacher_prompt"]) == ("wrong answer", "what the teacher reads")
-    assert second["feedback"] == group.judgements[1].feedback
+    assert second["feedback"] == failure and "Wrong Answer" in failure
+
+
+def test_the_feedback_is_what_the_teacher_was_shown(tmp_path: Path):
+    """An algorithm may tell its teacher something else than the environment said, or a demonstration alone."""
+    group = _group()
+    group = replace(group, rollouts=(*group.rollouts, group.rollouts[1]))
+    without = TeacherContext((8,), np.ones(2, np.float32), Hint("print(3)", None))
+    samples = _samples(group, [None, _teacher("of another question"), without])
+    write_rollouts(tmp_path, 1, rollout_rows([group], [samples], TEXTS.__getitem__))
+    assert [row["feedback"] for row in read_rollouts(tmp_path, 1)] == [None, "of another question", None]
+
+
+def test_what_could_not_be_graded_has_no_reward_and_says_why(tmp_path: Path):
+    group = with_outcome(with_outcome(_group(), 0, UNGRADED), 1, None)
+    write_rollouts(tmp_path, 1, rollout_rows([group], [_samples(group, [None, None])], TEXTS.__getitem__))
+    first, second = read_rollouts(tmp_path, 1)
+    assert (first["reward"], first["passed"], first["verdict"]) == (None, False, "sandbox error")
+    assert (second["reward"], second["passed"], second["verdict"]) == (None, None, None)
 
 
 def test_every_step_has_the_same_columns_and_a_row_may_bring_more(tmp_path: Path):

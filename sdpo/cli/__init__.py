@@ -1,0 +1,109 @@
+"""The `sdpo` command: argument parsing only.  Each command is a module of `sdpo.cli`, imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sdpo import __version__
+from sdpo.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse gives up on positional arguments that follow an option; key=value may stand anywhere.
+    overrides = [word for word in rest if "=" in word and not word.startswith("-") and hasattr(options, "overrides")]
+    if unknown := [word for word in rest if word not in overrides]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if overrides:
+        options.overrides = [*options.overrides, *overrides]
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return importlib.import_module(f"sdpo.cli.{options.module}").run(options) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk is full ({error.filename or error}). Free some space and run the same command: a run "
+              "goes on from its last complete checkpoint.", file=sys.stderr)  # fmt: skip
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sdpo", description="Post-training of language models by self-distillation.")
+    parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
+    _recipe(train)
+    train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
+    train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
+
+    evaluate = _command(commands, "eval", "measure pass@k of a run, a checkpoint or a Hugging Face folder", "evaluate")
+    evaluate.add_argument("policy", help="runs/<name>, a checkpoint in it, or a model folder")
+    evaluate.add_argument(
+        "--recipe", help="whose data and settings to use (default: the run's own, else livecodebench)"
+    )
+    evaluate.add_argument("--profile", help="cpu or gpu; default: gpu where there is one")
+    evaluate.add_argument(
+        "--out", help="folder for results.json and the LiveCodeBench export (default: runs/eval/<policy>)"
+    )
+    _overrides(evaluate)
+
+    profile = _command(commands, "profile", "run a few steps and print where time and memory go")
+    _recipe(profile)
+    profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
+
+    compare = _command(commands, "compare", "pass@k against generations: the newest run of each algorithm and seed")
+    compare.add_argument("recipe", help="the recipe's name, for example livecodebench")
+    compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
+    compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe>)")
+
+    export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
+    export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
+    export.add_argument("out", help="folder to write")
+
+    for name in ("results", "pretrain"):
+        _command(commands, name, f"moved: python -m studies {name}", "moved")
+
+    tasks = _command(commands, "tasks", "look at the bundled problems")
+    actions = tasks.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="print problems as a person wants to read them")
+    show.add_argument("source", choices=["minicode"], help="which problems")
+    show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
+    show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
+
+    _command(commands, "doctor", "what is installed, which devices, what is missing and the command that mends it")
+    return parser
+
+
+def _command(commands, name: str, text: str, module: str | None = None) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(module=module or name)
+    return parser
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe's name (a folder under recipes/) or a YAML file")
+    parser.add_argument("--algorithm", help="sdpo (default), grpo, srpo, …: which file of the recipe's folder")
+    parser.add_argument("--profile", help="cpu or gpu; default: gpu where there is one")
+    _overrides(parser)
+
+
+def _overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the recipe, e.g. learner.lr=1e-5")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""`sdpo eval`: pass@k of any policy, with the results as JSON and the generations for LiveCodeBench's own evaluator."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sdpo.config import registry
+from sdpo.config.files import find_recipe, load_recipe, load_resolved
+from sdpo.config.hardware import choose_profile
+from sdpo.config.schema import Recipe
+from sdpo.tracking import Console
+from sdpo.training.checkpoints import find_policy
+from sdpo.training.parts import Parts, prepared
+
+
+def run(options) -> int:
+    policy = find_policy(options.policy)
+    recipe = _recipe(options, policy)
+    out = Path(options.out or Path(recipe.run.directory) / "eval" / _name(Path(options.policy)))
+    with Console(f"evaluation of {options.policy}", 0) as console, prepared(recipe, console) as parts:
+        return asyncio.run(_evaluate(recipe, parts, console, out))
+
+
+def _recipe(options, policy: Path) -> Recipe:
+    """The recipe of the run that the policy comes from, if it comes from one; else that of --recipe."""
+    overrides = [*options.overrides, f"model.path={policy}"]
+    for folder in (Path(options.policy).resolve(), *Path(options.policy).resolve().parents[:3]):
+        if (folder / "run.json").is_file() and (folder / "recipe.yaml").is_file() and options.recipe is None:
+            recipe = load_resolved(folder / "recipe.yaml", overrides)
+            choose_profile(options.profile or recipe.profile)
+            print(f"Settings of {folder.name} (profile {recipe.profile}, seed {recipe.seed}).", flush=True)
+            return recipe
+    profile, reason = choose_profile(options.profile)
+    recipe = load_recipe(find_recipe(options.recipe or "livecodebench", registry.BASELINE), profile, overrides)
+    print(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).", flush=True)
+    return recipe
+
+
+def _name(policy: Path) -> str:
+    """runs/x/checkpoints/last → x-last; anything else by its last part."""
+    *_, run, folder, last = policy.absolute().parts
+    return f"{run}-{last}" if folder == "checkpoints" else last
+
+
+async def _evaluate(recipe: Recipe, parts: Parts, console: Console, out: Path) -> int:
+    from sdpo.evaluation import export_generations
+    from sdpo.prompts.context import ContextBuilder
+    from sdpo.rollout.generation import Generation
+    from sdpo.training.evaluate import evaluate
+    from sdpo.training.launch import announced, cluster, make_pool
+    from sdpo.training.placement import plan_placement
+
+    dataset = parts.dataset
+    async with cluster(console) as resources:
+        placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0), learner=False)
+        pool = make_pool(recipe, placement)
+        await announced(console, "starting vLLM engines", pool.start(console.message))
+        contexts = ContextBuilder(parts.tokenizer, recipe.context, recipe.model.thinking)
+        generation = Generation(recipe, parts.environment, contexts, parts.tokenizer, pool)
+        total = len(dataset.evaluation) * recipe.evaluation_samples
+        with console.phase("evaluating", total=total, announce=True) as progress:
+            evaluation = await evaluate(generation, dataset.evaluation, dataset, on_outcome=progress.advance)
+        await pool.shutdown()
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.result.save(out / "results.json")
+    export_generations(out / "generations.json", evaluation.groups)
+    console.evaluation({f"eval/{dataset.name}/{key}": value for key, value in evaluation.result.metrics().items()})
+    if evaluation.result.warning:
+        console.message(evaluation.result.warning)
+    console.message(
+        f"Wrote {out}/results.json, and {out}/generations.json for LiveCodeBench's custom evaluator "
+        f"({dataset.name}; tests: {dataset.test_split}, problems: {dataset.problem_split}, thinking: "
+        f"{recipe.evaluation.thinking})."
+    )
+    return 0

@@ -1,0 +1,131 @@
+"""`sdpo train --dry-run`: everything that can be known about a run before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from sdpo.algorithms import build_algorithm
+from sdpo.config.model_files import load_config, longest_context
+from sdpo.config.schema import Recipe
+from sdpo.envs import build_environment
+from sdpo.training.parts import load_checked
+from sdpo.training.placement import plan_placement
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sections of (name, value) lines."""
+
+    sections: dict[str, list[tuple[str, str]]]
+
+    def text(self) -> str:
+        return "\n".join(f"{name}: {value}" for lines in self.sections.values() for name, value in lines)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
+    build_algorithm(recipe)
+    _, dataset = load_checked(recipe, build_environment(recipe))
+    parameters, longest = _parameters(recipe), longest_context(recipe)
+    placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
+    run, rollout = recipe.run, recipe.rollout
+    updates = run.steps * recipe.learner.updates_per_batch
+    generations = run.steps * recipe.samples_per_step
+    return Plan(
+        {
+            "run": [
+                ("run", f"{recipe.name} ({recipe.algorithm.label}, profile {recipe.profile}, seed {recipe.seed})"),
+                ("folder", f"{run.directory}/{recipe.name}"),
+            ],
+            "data": [
+                (
+                    "data",
+                    f"{dataset.name}: {len(dataset.train)} training, {len(dataset.evaluation)} evaluation tasks",
+                ),
+                ("splits", f"tests {dataset.test_split}, problems {dataset.problem_split}"),
+                *(("note", line) for line in dataset.report.lines()),
+            ],
+            "model": [
+                ("model", f"{recipe.model.path}: {parameters / 1e6:,.1f} M parameters, {recipe.model.dtype}"),
+                ("context", f"engines hold {recipe.max_model_len} tokens; the model {longest}"),
+                *_memory(recipe, parameters),
+            ],
+            "placement": [
+                ("placement", placement.description),
+                ("learner", f"{recipe.learner.ranks} rank(s), ZeRO-{recipe.learner.zero_stage}"),
+                ("engines", f"{rollout.engines} × tensor parallel {rollout.tensor_parallel_size}"),
+            ],
+            "budget": [
+                (
+                    "step",
+                    f"{run.questions} questions × {rollout.responses} responses = {recipe.samples_per_step} samples",
+                ),
+                ("budget", f"{run.steps} steps, {generations:,} samples, {updates:,} optimiser steps"),
+                ("at most", f"{generations * rollout.max_response_tokens:,} response tokens"),
+                ("evaluation", _evaluation(recipe, len(dataset.evaluation))),
+            ],
+        }
+    )
+
+
+def print_plan(recipe: Recipe) -> None:
+    console = Console()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for lines in make_plan(recipe).sections.values():
+        for name, value in lines:
+            table.add_row(f"[bold]{name}", value)
+        table.add_row()
+    console.print(table)
+    console.print("The recipe is valid. Nothing was started.")
+
+
+def _parameters(recipe: Recipe) -> int:
+    """Number of parameters, from the configuration alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(recipe))
+    return sum(p.numel() for p in model.parameters())
+
+
+def _memory(recipe: Recipe, parameters: int) -> list[tuple[str, str]]:
+    """Weights and optimiser of one learner rank; activations and logits come on top."""
+    learner = recipe.learner
+    half = recipe.model.dtype == "bfloat16"
+    weights, gradients, optimizer = (2, 4, 12) if half else (4, 4, 8)
+    shards = [learner.ranks if learner.zero_stage >= stage else 1 for stage in (3, 2, 1)]
+    own = sum(b / s for b, s in zip((weights, gradients, optimizer), shards, strict=True))
+    lines = [("learner memory", f"{parameters * own / GIB:,.1f} GiB per rank for student and optimiser")]
+    copies = 0.0
+    if recipe.teacher is not None and recipe.teacher.kind != "live":
+        copies += weights + (4 if recipe.teacher.kind == "ema" and half else 0)
+    if recipe.reference is not None and (recipe.teacher is None or recipe.teacher.kind in ("ema", "live")):
+        copies += weights
+    if copies:
+        lines.append(
+            ("teacher memory", f"{parameters * copies / shards[0] / GIB:,.1f} GiB per rank for teacher and reference")
+        )
+    lines.append(
+        ("engine memory", f"{parameters * weights / recipe.rollout.tensor_parallel_size / GIB:,.1f} GiB of weights")
+    )
+    return lines
+
+
+def _evaluation(recipe: Recipe, problems: int) -> str:
+    settings = recipe.evaluation
+    every = f"every {settings.every} steps" if settings.every else "at the end"
+    ks = ", ".join(f"pass@{k}" for k in settings.ks)
+    samples = f"{recipe.evaluation_samples} samples at temperature {settings.temperature}"
+    return f"{every}: {problems} problems × {samples} ({ks})"
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1

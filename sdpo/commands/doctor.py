@@ -1,9 +1,0 @@
-"""`sdpo doctor`."""
-
-from __future__ import annotations
-
-
-def run(options) -> int:
-    from sdpo.doctor import main
-
-    return main()

@@ -1,0 +1,247 @@
+"""What the sections of a recipe demand of each other, and which options have no effect beside others.
+
+Sections on their own are checked where they are declared (`sdpo.config.schema`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdpo.config.schema import Recipe
+
+REMOVE = "remove it from the recipe, or set it to null"
+
+
+def check(recipe: Recipe, resolved: bool) -> None:
+    """Raises ValueError for the first contradiction.
+
+    resolved: every default is spelled out in this recipe, so what was set explicitly cannot be told any more.
+    """
+    if not resolved:
+        _sections(recipe)
+        _idle(recipe)
+    _budget(recipe)
+    _precision(recipe)
+    if recipe.distillation is not None and recipe.teacher is None:
+        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
+    for kind in _classes(recipe, resolved):
+        kind.check(recipe)
+    _source(recipe)
+    _engines_and_data(recipe, resolved)
+    _distillation(recipe)
+
+
+def _classes(recipe: Recipe, resolved: bool) -> list[Any]:
+    """The recipe's algorithm and environment."""
+    from sdpo.config.schema import algorithm_class, environment_class
+
+    found = algorithm_class(recipe.algorithm.name, resolved), environment_class(recipe.environment.kind, resolved)
+    return [kind for kind in found if kind is not None]
+
+
+def _sections(recipe: Recipe) -> None:
+    """Sections that the algorithm does not have, options of `data` and `sandbox` that the environment does not read."""
+    algorithm, environment = _classes(recipe, resolved=False)
+    wanted = algorithm.sections(recipe.algorithm.model_dump())
+    for section in ("teacher", "distillation", "policy_gradient"):
+        if getattr(recipe, section) is not None and section not in wanted:
+            raise ValueError(f"{section} has no effect with these settings of {recipe.algorithm.name}; {REMOVE}")
+    for section in ("data", "sandbox"):
+        unread = [
+            path
+            for option in type(getattr(recipe, section)).model_fields
+            if (path := f"{section}.{option}") not in environment.reads and _explicitly_set(recipe, path)
+        ]
+        if unread:
+            raise ValueError(
+                f"{', '.join(unread)} has no effect with environment.kind={recipe.environment.kind}; {REMOVE}"
+            )
+
+
+def _idle(recipe: Recipe) -> None:
+    """Options that another setting makes inert."""
+    idle = {
+        path: f"{path} has no effect {reason}"
+        for path, inert, reason in (*INERT, *(entry for kind in _classes(recipe, False) for entry in kind.inert))
+        if _explicitly_set(recipe, path) and inert(recipe)
+    }
+    if idle:
+        raise ValueError(f"{'; '.join(idle.values())}. {REMOVE[0].upper() + REMOVE[1:]}: {', '.join(idle)}")
+
+
+def _budget(recipe: Recipe) -> None:
+    """Steps, samples and what is asked of them."""
+    if recipe.run.questions % recipe.learner.updates_per_batch:
+        raise ValueError(
+            f"learner.updates_per_batch={recipe.learner.updates_per_batch} must divide "
+            f"run.questions={recipe.run.questions}: mini-batches are whole groups"
+        )
+    if 1 not in recipe.evaluation.ks or min(recipe.evaluation.ks) < 1:
+        raise ValueError("evaluation.ks must hold 1 (the best checkpoint is chosen by pass@1) and nothing below it")
+    if max(recipe.evaluation.ks) > recipe.evaluation_samples:
+        raise ValueError(
+            f"evaluation.ks asks for pass@{max(recipe.evaluation.ks)} from {recipe.evaluation_samples} samples; "
+            "raise evaluation.samples (greedy decoding, temperature 0, gives one)"
+        )
+
+
+def _precision(recipe: Recipe) -> None:
+    """What number formats need."""
+    if recipe.model.dtype == "bfloat16" and recipe.learner.zero_stage < 2:
+        raise ValueError(
+            "model.dtype=bfloat16 needs fp32 master weights and gradients summed up in fp32, which DeepSpeed keeps "
+            "from stage 2 on; set learner.zero_stage=2"
+        )
+    if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
+        raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
+
+
+def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
+    """Who shares which GPU, which problems there are, how old a sample may be."""
+    if recipe.rollout.colocated and not resolved and "gpu_memory_utilization" not in recipe.rollout.model_fields_set:
+        raise ValueError(
+            "rollout.colocated shares each GPU with the learner: set rollout.gpu_memory_utilization to what the "
+            "learner's weights and optimiser leave free (`--dry-run` prints them)"
+        )
+    if (
+        recipe.distillation is not None
+        and recipe.rollout.responses == 1
+        and (recipe.context.demonstration, recipe.context.feedback) == ("random", "never")
+    ):
+        raise ValueError("a single response has no sibling, and context.feedback=never leaves the teacher nothing")
+    if recipe.rollout.colocated and (recipe.rollout.engines, recipe.rollout.tensor_parallel_size) != (
+        recipe.learner.ranks,
+        1,
+    ):
+        raise ValueError(
+            "rollout.colocated puts one engine on the GPU of each learner rank: set "
+            f"rollout.engines={recipe.learner.ranks} and rollout.tensor_parallel_size=1"
+        )
+    if recipe.rollout.staleness and recipe.rollout.colocated:
+        raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
+    for name in ("policy_gradient", "distillation"):
+        stream = getattr(recipe, name)
+        if recipe.rollout.staleness and stream is not None and stream.sampler_threshold is None:
+            raise ValueError(
+                f"rollout.staleness={recipe.rollout.staleness} samples with older weights; {name}.sampler_threshold "
+                "corrects for that (2 is usual)"
+            )
+
+
+def _distillation(recipe: Recipe) -> None:
+    """Which forms of the divergence and which contexts exist."""
+    distillation = recipe.distillation
+    if distillation is not None and distillation.level != "logit" and distillation.alpha != 1.0:
+        raise ValueError(
+            f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
+        )
+    clips = ("advantage_clip", "advantage_clip_factor", "entry_clip")
+    given = [f"distillation.{clip}" for clip in clips if distillation and getattr(distillation, clip) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; set one")
+    if given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
+        raise ValueError(f"{given[0]} is a form of the reverse KL; set distillation.alpha=1")
+    if distillation is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
+        raise ValueError(
+            "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
+        )
+    if recipe.context.demonstration == "column" and recipe.context.column is None:
+        raise ValueError("context.demonstration=column needs the column's name: set context.column")
+
+
+def _source(recipe: Recipe) -> None:
+    """Responses of the dataset have no sampler and no siblings."""
+    source = recipe.rollout.source
+    if source == "policy":
+        return
+    if source == "column" and recipe.context.column is None:
+        raise ValueError("rollout.source=column needs the column's name: set context.column")
+    if recipe.rollout.responses != 1:
+        raise ValueError(f"a problem has one demonstration: with rollout.source={source} set rollout.responses=1")
+    if recipe.policy_gradient.variant != "reinforce" or recipe.policy_gradient.sampler_threshold is not None:
+        raise ValueError(
+            f"responses of rollout.source={source} were not sampled, so there is no ratio: set "
+            "policy_gradient.variant=reinforce and policy_gradient.sampler_threshold=null"
+        )
+
+
+def _explicitly_set(recipe: Recipe, path: str) -> bool:
+    """Whether the option was given and is not switched off (null, or false where false is the default)."""
+    node: Any = recipe
+    *parents, leaf = path.split(".")
+    for part in parents:
+        node = getattr(node, part)
+        if node is None:
+            return False
+    value, default = getattr(node, leaf), type(node).model_fields[leaf].default
+    switched_off = value is None or (value is False and default is False)
+    return leaf in node.model_fields_set and not switched_off
+
+
+def _one_update(recipe: Recipe) -> bool:
+    return recipe.learner.updates_per_batch == 1
+
+
+def _without_ratio(recipe: Recipe) -> bool:
+    return recipe.policy_gradient.variant == "reinforce"
+
+
+def _demonstrated(recipe: Recipe) -> bool:
+    return recipe.rollout.source != "policy"
+
+
+_ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
+
+# (option, when it does nothing, how that is said)
+INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
+    ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
+    *(
+        (f"distillation.{option}", lambda r: r.distillation.level != "logit", "unless distillation.level=logit")
+        for option in ("top_k", "tail", "support", "entry_clip", "advantage_clip", "advantage_clip_factor")
+    ),
+    ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
+    (
+        "distillation.support",
+        lambda r: r.distillation.top_k is None,
+        "on the full vocabulary (distillation.top_k null)",
+    ),
+    ("distillation.is_clip", _one_update, _ONE_UPDATE),
+    ("policy_gradient.clip_low", _one_update, _ONE_UPDATE),
+    ("policy_gradient.clip_high", _one_update, _ONE_UPDATE),
+    ("policy_gradient.dual_clip", _one_update, _ONE_UPDATE),
+    ("policy_gradient.dual_clip", lambda r: r.policy_gradient.variant == "cispo", "with policy_gradient.variant=cispo"),
+    ("policy_gradient.clip_low", _without_ratio, "with policy_gradient.variant=reinforce"),
+    ("policy_gradient.clip_high", _without_ratio, "with policy_gradient.variant=reinforce"),
+    ("policy_gradient.dual_clip", _without_ratio, "with policy_gradient.variant=reinforce"),
+    (
+        "policy_gradient.variant",
+        lambda r: r.policy_gradient.variant not in ("ppo", "reinforce") and _one_update(r),
+        _ONE_UPDATE,
+    ),
+    ("evaluation.samples", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
+    ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
+    (
+        "context.demonstration",
+        lambda r: r.distillation is None and r.context.demonstration != "none",
+        "without a teacher",
+    ),
+    (
+        "context.column",
+        lambda r: (r.distillation is None or r.context.demonstration != "column") and r.rollout.source != "column",
+        "unless a teacher has context.demonstration=column",
+    ),
+    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
+    ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
+    ("policy_gradient.normalize_by_std", _demonstrated, "on demonstrations: they have no group"),
+    ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
+    ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
+    ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
+    ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
+    ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
+    ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
+    ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
+    ("learner.triton", lambda r: r.profile == "cpu", "with profile=cpu (kernels need a GPU)"),
+    ("learner.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
+)

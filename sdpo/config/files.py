@@ -1,0 +1,212 @@
+"""From recipe files and ``key=value`` overrides to one validated `Recipe`.
+
+A file may name a base (``extends: base.yaml``, relative to itself) and hold a section per profile (``profiles: {cpu: …,
+gpu: …}``).  Later wins: base file, base file's profile section, file, file's profile section, overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sdpo.config import moved, registry
+from sdpo.config.paths import PROJECT
+from sdpo.config.schema import Recipe, algorithm_class, environment_class
+from sdpo.errors import UserError
+
+RECIPES = PROJECT / "recipes"
+
+
+def find_recipe(name: str, algorithm: str | None) -> Path:
+    """The file of a recipe: a path to YAML, or ``<family>`` under ``recipes/`` with one file per algorithm."""
+    if name.endswith((".yaml", ".yml")):
+        if algorithm is not None:
+            raise UserError(
+                f"{name} is a recipe file and names its algorithm itself; leave --algorithm {algorithm} out."
+            )
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {_families()}.")
+        return path
+    family = RECIPES / name
+    if not family.is_dir():
+        raise UserError(
+            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, _families())} Known: {_families()}."
+        )
+    known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
+    path = family / f"{algorithm or registry.DEFAULT_ALGORITHM}.yaml"
+    if path.stem not in known:
+        raise UserError(
+            f"Recipe {name!r} has no algorithm {algorithm!r}.{_nearest(str(algorithm), known)} Known: {known}."
+        )
+    return path
+
+
+def load_recipe(path: Path, profile: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Resolve and validate a recipe file for one profile.  Raises UserError with one line per mistake."""
+    values = _read(path, profile)
+    values["profile"] = profile
+    for text in overrides:
+        _override(values, text)
+    return validate(values, str(path))
+
+
+def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read the resolved recipe that a run folder holds."""
+    values = _yaml(path)
+    for text in overrides:
+        _override(values, text)
+    return validate(values, str(path), resolved=True)
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `load_resolved` reads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=False), sort_keys=False, allow_unicode=True)
+
+
+def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -> Recipe:
+    """`resolved`: every option is spelled out, so that one without effect is no mistake of the user's."""
+    if resolved:
+        values = moved.update(values)
+    else:
+        moved.refuse(values, where)
+    try:
+        return Recipe.model_validate(values, context={"resolved": resolved})
+    except ValidationError as error:
+        lines = [_explain(item, values) for item in error.errors()]
+        raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"Recipe {path} extends itself: {' → '.join(p.name for p in (*seen, path))}.")
+    values = _yaml(path)
+    base_name, profiles = values.pop("extends", None), values.pop("profiles", {})
+    merged: dict[str, Any] = {}
+    if base_name is not None:
+        base = path.parent / base_name
+        if not base.is_file():
+            raise UserError(f"Recipe {path} extends {base_name}, which is not there ({base}).")
+        merged = _read(base, profile, (*seen, path))
+    merged = _merge(merged, values)
+    unknown = set(profiles) - {"cpu", "gpu"}
+    if unknown:
+        raise UserError(f"Recipe {path} has a section for unknown profiles {sorted(unknown)}; known: cpu, gpu.")
+    return _merge(merged, profiles.get(profile) or {})
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a mapping of options at its top level.")
+    return values
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, separator, raw = text.partition("=")
+    if not separator or not key:
+        raise UserError(f"An override reads key=value (for example learner.lr=1e-5), not {text!r}.")
+    if key == "profile":
+        raise UserError("The profile is chosen by PROFILE=… (make) or --profile (sdpo), which also picks its settings.")
+    try:
+        value = _number(yaml.safe_load(raw)) if raw else None
+    except yaml.YAMLError as error:
+        raise UserError(f"The value of {text!r} is not valid YAML: {error}") from None
+    *parents, leaf = key.split(".")
+    node = values
+    for part in parents:
+        child = node.get(part)
+        node[part] = child = dict(child) if isinstance(child, Mapping) else {}
+        node = child
+    if value is None and not _nullable(key, values):
+        node.pop(leaf, None)  # null takes the option out of the recipe: its default counts again
+    else:
+        node[leaf] = value
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: Any, values: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown option {path}.{_nearest(path, _paths(Recipe, values))}"
+    if error["type"] == "value_error":
+        return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
+    if error["type"] == "missing":
+        return f"{path} is required"
+    return f"{path}: {error['msg']} (given: {error['input']!r})"
+
+
+def _paths(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every option's dotted path."""
+    paths = []
+    for name in model.model_fields:
+        paths.append(prefix + name)
+        if (section := _section(model, name, values)) is not None:
+            paths += _paths(section, values, f"{prefix}{name}.")
+    return paths
+
+
+def _section(model: type[BaseModel], name: str, values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The model of a section: that of the algorithm or environment which `values` names; None: no section."""
+    data = values.get("data")
+    source = str(data.get("source")) if isinstance(data, Mapping) else ""
+    chosen = {
+        "algorithm": ("name", registry.DEFAULT_ALGORITHM, algorithm_class),
+        "environment": ("kind", registry.SOURCES.get(source, registry.DEFAULT_ENVIRONMENT), environment_class),
+    }
+    if model is Recipe and name in chosen:
+        key, usual, find = chosen[name]
+        given = values.get(name)
+        try:
+            return find((given.get(key) if isinstance(given, Mapping) else None) or usual).Settings
+        except ValueError:  # said when the recipe is validated
+            return Recipe.model_fields[name].annotation
+    field = model.model_fields.get(name)
+    kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _nullable(path: str, values: Mapping[str, Any]) -> bool:
+    model: type[BaseModel] | None = Recipe
+    *parents, leaf = path.split(".")
+    for part in parents:
+        model = None if model is None else _section(model, part, values)
+    field = None if model is None else model.model_fields.get(leaf)
+    return field is None or type(None) in getattr(field.annotation, "__args__", ())
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    known = list(known)
+    match = [k for k in known if k.split(".")[-1] == given.split(".")[-1]][:1]  # right name, wrong section
+    match = match or difflib.get_close_matches(given, known, 1, cutoff=0.6)
+    return f" Did you mean {match[0]}?" if match else ""
+
+
+def _families() -> list[str]:
+    return sorted(p.name for p in RECIPES.iterdir() if p.is_dir()) if RECIPES.is_dir() else []

@@ -1,0 +1,54 @@
+"""A model's tokenizer and configuration, and what is said when they are not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sdpo.config.paths import locate
+from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
+
+_REMEDY = "Give a Hugging Face folder as model.path=…; for a hub name check its spelling, the network and HF_TOKEN."
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, recipe, "tokenizer")
+
+
+def load_config(recipe: Recipe) -> Any:
+    """The model's configuration, without its weights."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, recipe, "configuration")
+
+
+def check_model(recipe: Recipe) -> None:
+    """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
+    longest = longest_context(recipe)
+    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
+    needed = max(recipe.max_model_len, teacher)
+    if needed > longest:
+        raise UserError(
+            f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
+            "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens."
+        )
+
+
+def longest_context(recipe: Recipe) -> int:
+    """Tokens that the model was made for."""
+    return getattr(load_config(recipe), "max_position_embeddings", 2**31)
+
+
+def _load(kind: Any, recipe: Recipe, what: str) -> Any:
+    path = Path(recipe.model.path)
+    looks_local = path.is_absolute() or recipe.model.path.startswith((".", "~")) or len(path.parts) != 2
+    if looks_local and not Path(locate(recipe.model.path)).is_dir():
+        raise UserError(f"There is no model folder {recipe.model.path}. {_REMEDY}")
+    try:
+        return kind.from_pretrained(locate(recipe.model.path))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"The {what} of model {recipe.model.path!r} cannot be loaded ({reason}). {_REMEDY}") from None

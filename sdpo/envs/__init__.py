@@ -1,0 +1,20 @@
+"""Environments: where tasks come from, what the policy is shown, and what its answer was worth.
+
+base       the seam: `Environment`, `Dataset`
+report     what happened to every row on its way to a task
+code/      programs with tests, judged in the sandbox: LiveCodeBench and everything in its format
+minicode/  a bundled world of small programming problems
+"""
+
+from __future__ import annotations
+
+from sdpo.config.schema import Recipe, environment_class
+from sdpo.envs.base import Dataset, Environment, Purpose
+
+__all__ = ["Dataset", "Environment", "Purpose", "build_environment"]
+
+
+def build_environment(recipe: Recipe) -> Environment:
+    """The environment that `environment.kind` names."""
+    environment: Environment = environment_class(recipe.environment.kind)(recipe)
+    return environment

@@ -1,0 +1,36 @@
+"""minicode as an environment: generated problems, otherwise code with tests like any other."""
+
+from __future__ import annotations
+
+from sdpo.config.schema import Recipe
+from sdpo.envs.base import Progress
+from sdpo.envs.code.environment import SANDBOX_OPTIONS, CodeEnvironment
+from sdpo.envs.code.splits import ProblemSet
+from sdpo.envs.minicode.load import load_minicode
+
+
+class MinicodeEnvironment(CodeEnvironment):
+    """A world's problems, written as LiveCodeBench rows and read back by the same loader."""
+
+    reads = SANDBOX_OPTIONS | {f"data.{option}" for option in ("source", "test_split", "problem_split", "world_seed")}
+
+    source = "minicode"
+
+    inert = (
+        *CodeEnvironment.inert,
+        ("context.trust_statements", lambda recipe: True, "with minicode, whose statements hold no special tokens"),
+    )
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        super().check(recipe)
+        if recipe.data.problem_split != "marked":
+            raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
+
+    @property
+    def world(self) -> int:
+        """The seed that gives words their meanings."""
+        return self.recipe.seed if self.recipe.data.world_seed is None else self.recipe.data.world_seed
+
+    def problems(self, progress: Progress | None = None) -> ProblemSet:
+        return load_minicode(self.world, test_split=self.recipe.data.test_split, limits=self.limits)

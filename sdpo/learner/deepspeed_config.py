@@ -1,0 +1,61 @@
+"""DeepSpeed's configuration from a recipe, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sdpo.config.schema import Recipe
+
+
+def training_config(recipe: Recipe) -> dict[str, Any]:
+    """The student's engine.  `step()` is the only accumulation boundary; any number of micro-batches may precede it."""
+    settings = recipe.learner
+    clip = 0.0 if clips_itself(recipe) else settings.clip_grad_norm
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": clip,
+        "bf16": {"enabled": recipe.model.dtype == "bfloat16"},
+        "zero_optimization": {"stage": settings.zero_stage, "contiguous_gradients": True},
+        "steps_per_print": 2**31 - 1,
+    }
+    if recipe.model.dtype == "bfloat16":
+        # Otherwise sums over micro-batches and ranks round in bf16, and the result depends on how they were cut.
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    return config
+
+
+def clips_itself(recipe: Recipe) -> bool:
+    """Plain fp32 data parallelism is the one mode whose gradient norm DeepSpeed clips but does not tell."""
+    return recipe.learner.zero_stage == 0 and recipe.model.dtype == "float32"
+
+
+def inference_config(recipe: Recipe) -> dict[str, Any]:
+    """A ZeRO-3 engine without optimiser.  No parameter stays gathered, since a moving average changes the shards."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": recipe.model.dtype == "bfloat16"},
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "steps_per_print": 2**31 - 1,
+    }
+
+
+def learning_rate_factor(recipe: Recipe) -> Callable[[int], float]:
+    """Optimiser steps done so far → factor of the learning rate: warm-up, then constant, linear or cosine to 0."""
+    settings = recipe.learner
+    total = recipe.run.steps * settings.updates_per_batch
+
+    def factor(done: int) -> float:
+        if done < settings.warmup_steps:
+            return (done + 1) / (settings.warmup_steps + 1)
+        progress = min(1.0, (done - settings.warmup_steps) / max(1, total - settings.warmup_steps))
+        if settings.schedule == "linear":
+            return 1.0 - progress
+        if settings.schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 1.0
+
+    return factor

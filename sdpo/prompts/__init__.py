@@ -1,0 +1,1 @@
+"""What a student is asked and what a teacher is told."""

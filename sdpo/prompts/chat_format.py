@@ -1,0 +1,165 @@
+"""What a tokenizer and its chat template say about a conversation: found by rendering it, not by a model's name.
+
+* Which tokens build turns, so that no text may hold them: every added token that is marked special, and whatever added
+  token the template writes.
+* How an assistant's turn ends.
+* How a thought is marked, and whether the prompt opens one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from sandbox.thinking import THINK, Tags, without_thoughts
+from sdpo.errors import UserError
+from sdpo.types import Message
+
+_QUESTION, _THOUGHT, _ANSWER = "What is 1 + 1?", "I add 1 and 1.", "It is 2."
+# How other families mark thoughts; a pair counts where the tokenizer or the template knows its opening tag.
+_OTHER_TAGS: tuple[Tags, ...] = (
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_TAG = r"<[^<>\s]+>|\[[^\[\]\s]+\]|◁[^◁▷\s]+▷"
+
+
+class ChatFormat:
+    """thinking: `enable_thinking` of the template; None leaves its default."""
+
+    def __init__(self, tokenizer: Any, thinking: bool | None = None) -> None:
+        self.tokenizer = tokenizer
+        self._options = {} if thinking is None else {"enable_thinking": thinking}
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a conversation that ends with a user's turn, and of the header of the assistant's turn."""
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False, **self._options}
+        ids = self.tokenizer.apply_chat_template([dict(message) for message in messages], **options)
+        return tuple(ids)
+
+    def _text(self, *messages: dict[str, str], header: bool = False) -> str:
+        """A conversation as text; empty where the template refuses it (each raises what it likes)."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=header, tokenize=False, **self._options
+            )
+        except Exception:
+            return ""
+
+    @cached_property
+    def _asked(self) -> dict[str, str]:
+        return {"role": "user", "content": _QUESTION}
+
+    @cached_property
+    def _prompt_text(self) -> str:
+        return self._text(self._asked, header=True)
+
+    @cached_property
+    def _header(self) -> str:
+        """What follows the question: the end of its turn, and the beginning of the assistant's."""
+        return self._prompt_text.rpartition(_QUESTION)[2]
+
+    # ------------------------------------------------------------------------------------------------------ turns
+
+    @cached_property
+    def added_tokens(self) -> dict[int, str]:
+        """Every token that stands in the tokenizer's table of added tokens, special or not: id → text."""
+        return {i: str(token.content) for i, token in getattr(self.tokenizer, "added_tokens_decoder", {}).items()}
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Tokens that are marked special, in the table or by a name such as eos_token: id → text."""
+        table = getattr(self.tokenizer, "added_tokens_decoder", {})
+        marked = {i: str(token.content) for i, token in table.items() if token.special}
+        named = dict(zip(self.tokenizer.all_special_ids, map(str, self.tokenizer.all_special_tokens), strict=True))
+        return marked | named
+
+    @cached_property
+    def turn_tokens(self) -> dict[int, str]:
+        """Special tokens, and the added tokens of which the template builds turns: id → text."""
+        written = set(self.prompt([self._asked])) & set(self.added_tokens)
+        return self.special_tokens | {i: self.added_tokens[i] for i in written - self._tokens_of(_QUESTION)}
+
+    def _tokens_of(self, text: str) -> set[int]:
+        return set(self.tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def turn_lines(self) -> tuple[str, ...]:
+        """The lines that a template without tokens for turns writes around a question ("### Response:")."""
+        if not set(self.prompt([self._asked])).isdisjoint(self.turn_tokens):
+            return ()
+        around = "\n".join(self._prompt_text.rpartition(_QUESTION)[::2]).split("\n")
+        return tuple(dict.fromkeys(line.strip() for line in around if line.strip()))
+
+    @cached_property
+    def turn_end(self) -> tuple[int, ...]:
+        """The tokens that end an assistant's turn, as the template writes them behind its text.
+
+        Up to the first special token: what follows belongs to the next turn.  A template that writes none leaves the
+        end to eos_token.  Raises UserError where there is no such token either.
+        """
+        said = {"role": "assistant", "content": _ANSWER}
+        behind = self._text(self._asked, said).rpartition(_ANSWER)[2]
+        ids = self.tokenizer.encode(behind, add_special_tokens=False)
+        for position, token in enumerate(ids):
+            if token in self.special_tokens:
+                return tuple(ids[: position + 1])
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(
+                "A demonstrated response has to end a turn, but this model's chat template writes no special token "
+                "behind an assistant's text, and its tokenizer has no eos_token. Set one in tokenizer_config.json."
+            )
+        return (self.tokenizer.eos_token_id,)
+
+    # --------------------------------------------------------------------------------------------------- thoughts
+
+    @cached_property
+    def thinking_tags(self) -> tuple[Tags, ...]:
+        """Pairs of texts that open and close a thought: `<think>`, and what tokenizer and template declare."""
+        template = self.tokenizer.chat_template
+        known = (template if isinstance(template, str) else str(template), *self.added_tokens.values())
+        declared = [pair for pair in _OTHER_TAGS if any(pair[0] in text for text in known)]
+        found = [pair for key in _REASONING_KEYS if (pair := self._rendered_tags(key)) is not None]
+        return tuple(dict.fromkeys((*THINK, *declared, *found)))
+
+    def _rendered_tags(self, key: str) -> Tags | None:
+        """What the template writes around the thought of an assistant's message that gives it under `key`."""
+        said = {"role": "assistant", "content": _ANSWER}
+        rendered = self._text(self._asked, said | {key: _THOUGHT})
+        before, found, behind = rendered.partition(_THOUGHT)
+        between, answered, _ = behind.partition(_ANSWER)
+        opens, closes = re.search(rf"({_TAG})\s*\Z", before), re.match(rf"\s*({_TAG})", between)
+        if not (found and answered and opens and closes) or opens[1] == closes[1]:
+            return None
+        # A tag that stands around questions or answers too marks no thought.
+        elsewhere = before[: opens.start()] + between
+        return None if opens[1] in elsewhere else (opens[1], closes[1])
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the prompt ends inside a thought, so that a response begins in it."""
+        mark = "\0"
+        return not without_thoughts(self._header + mark, self.thinking_tags).endswith(mark)
+
+    def answer(self, response: str, sampled: bool = True) -> str:
+        """What a response says outside its thoughts.  sampled: behind the prompt, which may have opened one."""
+        return without_thoughts(response, self.thinking_tags, opened=sampled and self.opens_thought)
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        """Special tokens that are no part of a response's text: all but those that thinking tags are made of."""
+        tags = "".join(text for pair in self.thinking_tags for text in pair)
+        return frozenset(i for i, text in self.special_tokens.items() if text not in tags)
+
+    def decode(self, response_ids: Sequence[int]) -> str:
+        """A response as text, without special tokens, but with the tags of its thoughts where those are special."""
+        return self.tokenizer.decode([i for i in response_ids if i not in self._silent], skip_special_tokens=False)

@@ -1,0 +1,1 @@
+"""The loop: the trainer, what surrounds it, and what starts it."""

@@ -1,0 +1,208 @@
+"""Everything around the loop: start of Ray, engines, learner and tracking, and the orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
+
+from sdpo.algorithms import Algorithm, LossPlan
+from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
+from sdpo.learner.group import Learner
+from sdpo.report import run_report
+from sdpo.rollout.pool import EnginePool
+from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.training.checkpoints import Checkpoints
+from sdpo.training.interrupt import Interrupt
+from sdpo.training.parts import Parts
+from sdpo.training.placement import Placement, engine_options, plan_placement
+from sdpo.training.trainer import Trainer
+
+
+async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunFolder, console: Console) -> int:
+    """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
+    settings = recipe.model_dump(mode="json")
+    if folder.info is None:
+        info = RunInfo.collect(
+            recipe=recipe.recipe, algorithm=recipe.algorithm.label, seed=recipe.seed, profile=recipe.profile
+        )
+        folder.create(info, settings)
+    else:
+        _resume(folder, console)
+    wandb = _wandb(recipe, folder, console, settings)
+    with Tracker(folder, console, wandb) as tracker:
+        async with cluster(console) as resources, workers(
+            recipe, algorithm.plan, resources, console
+        ) as (pool, learner):
+            with Interrupt(console.message) as interrupt:
+                trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
+                finished = await trainer.run()
+        if finished:
+            tracker.finish()
+        else:
+            tracker.finish("interrupted", "stopped by the user")
+    if folder.metrics:
+        run_report(folder.path)
+    if finished:
+        console.message(
+            f"Finished. Compare with: make compare RECIPE={recipe.recipe} (sdpo compare {recipe.recipe}). "
+            f"The run's page: {folder.report}"
+        )
+        return 0
+    saved = (
+        f"step {trainer.state.step} is saved in {folder.path}" if trainer.saved_step > 0 else "no step was complete yet"
+    )
+    console.message(f"Stopped: {saved}. The same command goes on from there.")
+    return 130
+
+
+def make_trainer(
+    recipe: Recipe,
+    algorithm: Algorithm,
+    parts: Parts,
+    pool: EnginePool,
+    learner: Learner,
+    folder: RunFolder,
+    tracker: Tracker,
+    interrupt: Interrupt,
+) -> Trainer:
+    given = parts.environment, algorithm, parts.dataset, parts.tokenizer
+    return Trainer(recipe, *given, pool, learner, folder, tracker, interrupt)
+
+
+@asynccontextmanager
+async def workers(
+    recipe: Recipe, plan: LossPlan, resources: dict[str, float], console: Console
+) -> AsyncIterator[tuple[EnginePool, Learner]]:
+    """Engines and learner ranks, started side by side and ended in order."""
+    placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
+    console.message(f"Placement: {placement.description}.")
+    group = placement_group(list(placement.bundles), strategy="PACK") if placement.bundles else None
+    learner = Learner(recipe, plan, placement.learner, group)
+    pool = make_pool(recipe, placement, group)
+    try:
+        if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
+            await announced(console, "starting vLLM engines", pool.start(console.message))
+            await pool.sleep()
+        await _together(
+            announced(console, "starting vLLM engines", pool.start(console.message)),
+            announced(console, "starting DeepSpeed ranks", learner.start()),
+        )
+        yield pool, learner
+    finally:
+        learner.shutdown()
+        await pool.shutdown()
+
+
+def _resume(folder: RunFolder, console: Console) -> None:
+    last = Checkpoints(folder.checkpoints, 0).last()
+    step = 0 if last is None else Checkpoints.state(last).step
+    folder.resume(step if last is not None else -1)  # without a checkpoint, the evaluation of step 0 is repeated too
+    console.message(
+        f"Resuming {folder.path} " + (f"after step {step}." if step else "from the beginning (no checkpoint yet).")
+    )
+
+
+def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:
+    wandb = WandbLogger(
+        folder.path,
+        project=recipe.tracking.project,
+        group=recipe.recipe,
+        name=recipe.name,
+        tags=[recipe.algorithm.label, recipe.profile, f"thinking: {recipe.evaluation.thinking}"],
+        config=settings,
+        mode=recipe.tracking.wandb,
+        run_id=folder.info.wandb_id,
+        warn=console.message,
+    )
+    console.message(wandb.description)
+    return wandb
+
+
+async def announced(console: Console, name: str, work) -> None:
+    with console.phase(name, announce=True):
+        await work
+
+
+async def _together(*work: Awaitable[None]) -> None:
+    """Run side by side; if one fails or the user stops, none is left running behind this call."""
+    tasks = [asyncio.ensure_future(w) for w in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def make_pool(recipe: Recipe, placement: Placement, group: PlacementGroup | None = None) -> EnginePool:
+    return EnginePool(
+        engine_options(recipe),
+        recipe.rollout.engines,
+        cpus_per_engine=placement.engine_cpus,
+        gpus_per_engine=placement.engine_gpus,
+        group=group,
+    )
+
+
+@asynccontextmanager
+async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
+    """Ray on this machine, or the cluster of RAY_ADDRESS.  Yields its resources; what is started in it ends with it."""
+    address = os.environ.get("RAY_ADDRESS")
+    with console.phase(f"connecting to Ray at {address}" if address else "starting Ray", announce=True):
+        context = _start_ray(address)
+    try:
+        yield ray.cluster_resources()
+    except ray.exceptions.RayError as error:
+        logs = Path(context.address_info.get("session_dir", "/tmp/ray/session_latest")) / "logs"
+        raise UserError(_explain(error, logs)) from error
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(address: str | None):
+    options = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        try:
+            return ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise UserError(
+                f"No Ray cluster answers at RAY_ADDRESS={address} ({error}). Start one (`ray start --head`), correct "
+                "the address, or unset RAY_ADDRESS to use this machine. A cluster with token authentication also "
+                "needs RAY_AUTH_MODE=token and its token here; `sdpo doctor` tells which it is."
+            ) from None
+    try:
+        return ray.init(address="local", include_dashboard=False, **options)
+    except Exception as error:  # Ray raises a plain Exception when its processes are not up within 30 s
+        ray.shutdown()
+        raise UserError(
+            f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}). If the machine is busy, try "
+            "again when it is quieter; Ray's logs are in /tmp/ray/session_latest/logs."
+        ) from error
+
+
+def _explain(error: ray.exceptions.RayError, logs: Path) -> str:
+    """A UserError raised in an actor speaks for itself; anything else is named with the place of its full log."""
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, UserError):
+        return str(cause)
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full ({cause.filename or cause}). Free some space and run the same command: the run goes on "
+            "from its last complete checkpoint."
+        )
+    first = str(cause).strip().splitlines()[0] if str(cause).strip() else ""
+    if isinstance(error, ray.exceptions.OutOfMemoryError | ray.exceptions.RayActorError):
+        return (
+            f"A worker process died: {first} If memory ran out, close other programs, or lower "
+            f"learner.micro_batch_tokens and rollout.max_num_seqs. The workers' logs are in {logs}."
+        )
+    return f"{type(cause).__name__} in a worker: {first} The whole traceback is in {logs}."

@@ -1,0 +1,62 @@
+"""What a run is made of before anything is started.
+
+Light to import: an environment opens its sandbox before torch and Ray come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sdpo.config.model_files import check_model, load_tokenizer
+from sdpo.config.schema import Recipe
+from sdpo.envs import Dataset, Environment, build_environment
+from sdpo.prompts.context import ContextBuilder
+from sdpo.prompts.sources import check_texts
+from sdpo.tracking import Console
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Checked against the recipe; an evaluation needs no more than these."""
+
+    environment: Environment
+    dataset: Dataset
+    tokenizer: Any
+
+
+@contextmanager
+def prepared(recipe: Recipe, console: Console) -> Iterator[Parts]:
+    """The parts of a run, its environment opened; progress and notes on the tasks go to the console.
+
+    Raises UserError for whatever does not fit, before there is a folder with wrong settings in it.
+    """
+    with build_environment(recipe) as environment:
+        with console.phase("reading the tasks", announce=True):
+            tokenizer, dataset = load_checked(recipe, environment)
+        for line in dataset.report.lines():
+            console.message(line)
+        yield Parts(environment, dataset, tokenizer)
+
+
+def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset]:
+    """Tokenizer and tasks, checked against the recipe.  Raises UserError for whatever does not fit."""
+    tokenizer, dataset = load_tokenizer(recipe), environment.load()
+    check_prompts(recipe, dataset, tokenizer)
+    check_model(recipe)
+    return tokenizer, dataset
+
+
+def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
+    """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
+    contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
+    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
+        check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
+    if recipe.rollout.source != "policy":
+        check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
+    for task in {t.id: t for t in (*dataset.train, *dataset.evaluation)}.values():
+        contexts.prompt(task)
+        if recipe.distillation is not None:
+            contexts.check_room(task)

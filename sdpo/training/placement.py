@@ -1,0 +1,86 @@
+"""Which actor gets which resources, how weights travel between them: a recipe turned into Ray and engine options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sdpo.config.paths import locate
+from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
+from sdpo.rollout.config import EngineConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Resources of one learner rank (Ray options) and of one engine, and how that is said.
+
+    `bundles`: resources of each shared GPU when engine i and learner rank i are placed together, else empty.
+    """
+
+    learner: dict[str, Any]
+    engine_cpus: float
+    engine_gpus: float
+    description: str
+    bundles: tuple[dict[str, float], ...] = ()
+
+
+def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = True) -> Placement:
+    """Resources on a cluster with so many CPUs and GPUs; without `learner`, for engines alone.
+
+    Raises UserError when the GPUs do not suffice.
+
+    On CPU learner and engines take turns (generation and update alternate), so they share the cores.
+    """
+    ranks, engines, width = recipe.learner.ranks, recipe.rollout.engines, recipe.rollout.tensor_parallel_size
+    if recipe.profile == "cpu":
+        share = min(1.0, int(100 * cpus / (ranks + engines)) / 100)
+        threads = str(recipe.learner.cpu_threads)
+        environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+        return Placement(
+            learner={"num_cpus": share, "runtime_env": {"env_vars": environment}},
+            engine_cpus=share,
+            engine_gpus=0,
+            description=f"{ranks} learner rank(s) and {engines} engine(s) take turns on {cpus:.0f} CPU cores",
+        )
+    colocated = recipe.rollout.colocated
+    needed = ranks * (learner and not colocated) + engines * width
+    if needed > gpus:
+        raise UserError(
+            f"This run needs {needed} GPUs ({ranks} learner ranks, {engines} engines × {width}); {gpus:.0f} are there. "
+            "Set learner.ranks, rollout.engines and rollout.tensor_parallel_size to fit, let them share GPUs "
+            "(rollout.colocated=true), connect to a larger cluster (RAY_ADDRESS), or take PROFILE=cpu."
+        )
+    if colocated and learner:
+        return Placement(
+            learner={"num_cpus": 1, "num_gpus": 0.5},
+            engine_cpus=1,
+            engine_gpus=0.5,
+            description=f"{ranks} GPU(s), each shared by a learner rank and an engine",
+            bundles=({"CPU": 2, "GPU": 1},) * ranks,
+        )
+    return Placement(
+        learner={"num_cpus": 1, "num_gpus": 1},
+        engine_cpus=1,
+        engine_gpus=width,
+        description=f"{ranks} GPU(s) for the learner, {engines} × {width} for the engines",
+    )
+
+
+def engine_options(recipe: Recipe) -> EngineConfig:
+    """What every engine of a run is started with."""
+    rollout = recipe.rollout
+    return EngineConfig(
+        model=locate(recipe.model.path),
+        dtype=recipe.model.dtype,
+        max_model_len=recipe.max_model_len,
+        max_num_seqs=rollout.max_num_seqs,
+        seed=recipe.seed,
+        device="cpu" if recipe.profile == "cpu" else "cuda",
+        tensor_parallel_size=rollout.tensor_parallel_size,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        enforce_eager=rollout.enforce_eager,
+        weight_transfer=recipe.weight_transfer,
+        sleep=recipe.rollout.colocated,
+        threads=rollout.cpu_threads,
+    )

@@ -1,0 +1,207 @@
+"""The training loop.  Read `Trainer.step` from top to bottom and you know the system."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+
+from sdpo.algorithms import Algorithm
+from sdpo.config.schema import Recipe
+from sdpo.envs import Dataset, Environment
+from sdpo.evaluation import EvaluationResult
+from sdpo.learner.group import Learner
+from sdpo.prompts.context import COUNTED, ContextBuilder
+from sdpo.rollout.generation import Generation, PendingGroup
+from sdpo.rollout.pool import EnginePool
+from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
+from sdpo.training.batch_metrics import batch_metrics, ungraded_warning
+from sdpo.training.checkpoints import Checkpoints, TrainerState
+from sdpo.training.engine_check import check_engines
+from sdpo.training.evaluate import evaluate
+from sdpo.training.interrupt import Interrupt, Stopped
+from sdpo.training.prefetch import Prefetch
+from sdpo.training.utilization import Utilization
+from sdpo.types import Group, Sample, Task
+
+
+class Trainer:
+    """Owns the parts of a run and its state; the parts run in processes of their own.
+
+    Policy version v are the weights after v − 1 generation batches.  With rollout.staleness 0 the engines hold the
+    learner's weights whenever they generate; with s, a response may have begun s versions ago.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        environment: Environment,
+        algorithm: Algorithm,
+        dataset: Dataset,
+        tokenizer: Any,
+        pool: EnginePool,
+        learner: Learner,
+        folder: RunFolder,
+        tracker: Tracker,
+        interrupt: Interrupt,
+    ) -> None:
+        self.recipe, self.algorithm, self.dataset, self.tokenizer = recipe, algorithm, dataset, tokenizer
+        self.pool, self.learner, self.folder = pool, learner, folder
+        self.tracker, self.interrupt = tracker, interrupt
+        self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
+        self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
+        self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.utilization = Utilization(pool, learner)
+        self.batches = Prefetch(self._generate, recipe.rollout.staleness, recipe.run.steps)
+        self.state = TrainerState()
+        self.rng = np.random.default_rng(recipe.seed)
+        self.saved_step = -1
+
+    async def run(self) -> bool:
+        """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
+        await self.start()
+        run = self.recipe.run
+        try:
+            while True:
+                due = self._evaluation_due()
+                best = due and await self.interrupt.unless_stopped(self.evaluate())
+                done = self.state.step == run.steps
+                wanted = best or done or self.state.step % run.checkpoint_every == 0
+                if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
+                    await self.save(best)
+                if done:
+                    return True
+                self.interrupt.check()
+                await self.step()
+        except Stopped:
+            if self.saved_step != self.state.step > 0:
+                await self.save(best=False)
+            return False
+        finally:
+            await self.batches.close()
+
+    def _evaluation_due(self) -> bool:
+        """Whether the present step is to be measured and has not been, here or before an interruption."""
+        step, settings = self.state.step, self.recipe.evaluation
+        if self.state.evaluated_step >= step:
+            return False
+        if step == 0:
+            return settings.at_start
+        return step == self.recipe.run.steps or bool(settings.every and step % settings.every == 0)
+
+    async def step(self) -> None:
+        """One generation batch: generate, grade, assign credit, update, publish, record."""
+        step = self.state.step + 1
+        groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
+        samples = self.algorithm.assign(groups, self.contexts, self.rng)
+        with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
+            async with self._engines_asleep():
+                learned = await self.learner.train(samples, progress.advance, step)
+        with self.tracker.phase("publish"):
+            learned |= await self.learner.publish(self.pool.handles, version=step + 1)
+        learned |= await self.utilization.since_last()
+        self.state.step = step
+        self.state.generations += self.recipe.samples_per_step
+        self._record(groups, samples, learned)
+
+    @asynccontextmanager
+    async def _engines_asleep(self) -> AsyncIterator[None]:
+        """Engines that share their GPUs with the learner give their memory back while it works."""
+        colocated = self.recipe.rollout.colocated
+        if colocated:
+            await self.pool.sleep()
+        yield
+        if colocated:
+            await self.pool.wake_up()
+
+    def draw(self, step: int) -> list[Task]:
+        """The tasks of a step: seeded permutations of the training tasks, one after the other."""
+        tasks, size = self.dataset.training(step / self.recipe.run.steps), self.recipe.run.questions
+        chosen = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, place = divmod(position, len(tasks))
+            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(tasks))
+            chosen.append(tasks[order[place]])
+        return chosen
+
+    async def _generate_and_grade(self, step: int) -> list[Group]:
+        """Responses are graded as they finish; the phases are what is left to wait for."""
+        total = self.recipe.samples_per_step
+        with self.tracker.phase("generate", total=total) as progress:
+            pending = await self.batches.take(step, progress.update)
+        with self.tracker.phase("judge", total=total) as progress:
+            return [await group.graded(progress.advance) for group in pending]
+
+    async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
+        seed, graded = self.recipe.seed, self.algorithm.needs_rewards
+        return await asyncio.gather(
+            *(
+                self.generation.training_group(task, [seed, step, i], on_response, graded)
+                for i, task in enumerate(self.draw(step - 1))
+            )
+        )
+
+    async def evaluate(self) -> bool:
+        """Measure pass@k on the evaluation tasks (and the training tasks, if asked).  True: the best yet."""
+        metrics: dict[str, float] = {}
+        results: dict[str, EvaluationResult] = {}
+        for name, tasks in self.dataset.evaluation_sets(self.recipe.evaluation.training_problems).items():
+            total = len(tasks) * self.recipe.evaluation_samples
+            with self.tracker.phase(f"evaluate {name}", total=total) as progress:
+                evaluation = await evaluate(self.generation, tasks, self.dataset, name, progress.advance)
+            results[name] = evaluation.result
+            evaluation.result.save(self.folder.evaluations / f"step-{self.state.step:06d}-{name}.json")
+            metrics |= {f"eval/{name}/{key}": value for key, value in results[name].metrics().items()}
+            if warning := results[name].warning:
+                self.tracker.message(warning)
+        self.tracker.log(self.state.step, self.state.generations, metrics)
+        self.state.evaluated_step = self.state.step
+        value = next(iter(results.values())).pass_at_k[1].value
+        if self.state.step == 0 or value <= self.state.best_value:
+            return False  # what was there before training is no checkpoint of this run
+        self.state.best_value, self.state.best_step = value, self.state.step
+        return True
+
+    def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
+        metrics = batch_metrics(groups, samples, self.state.step) | learned
+        counts = {name: 0 for name in COUNTED} | self.contexts.counts
+        metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
+        self.contexts.counts.clear()
+        self.tracker.log(self.state.step, self.state.generations, metrics)
+        self.tracker.rollouts(self.state.step, rollout_rows(groups, samples, self.tokenizer.decode))
+        if warning := ungraded_warning(groups):
+            self.tracker.message(warning)
+
+    async def start(self) -> None:
+        """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
+        last = self.checkpoints.last()
+        if last is not None:
+            self.state = self.checkpoints.state(last)
+            self.saved_step = self.state.step
+            self.rng.bit_generator.state = self.state.random_state
+            with self.tracker.phase(f"loading checkpoint {last.name}", announce=True):
+                await self.learner.load(last)
+        if self.recipe.rollout.colocated:
+            await self.pool.wake_up()
+        with self.tracker.phase("publishing weights to the engines", announce=True):
+            published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
+            await check_engines(self.learner, self.pool)
+        await self.utilization.since_last()
+        # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
+        width = 4 if self.recipe.model.dtype == "float32" else 2
+        self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
+
+    async def save(self, best: bool) -> None:
+        """Write a checkpoint of the state after the last complete step."""
+        self.state.random_state = self.rng.bit_generator.state
+        ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
+        with self.tracker.phase("checkpoint"):
+            partial = self.checkpoints.begin(self.state.step)
+            await self.learner.save(partial)
+            await self.learner.export(partial / "policy")
+            self.tokenizer.save_pretrained(partial / "policy")
+            self.checkpoints.commit(partial, self.state, best)
+        self.saved_step = self.state.step

@@ -1,0 +1,50 @@
+"""What share of the time engines and learner worked, and what memory they took."""
+
+from __future__ import annotations
+
+import time
+
+from sdpo.learner.group import Learner
+from sdpo.rollout.pool import EnginePool
+
+_MB = 2**20
+
+
+class Utilization:
+    """Differences between calls of `since_last`, which the driver makes once a step."""
+
+    def __init__(self, pool: EnginePool, learner: Learner) -> None:
+        self._pool, self._learner = pool, learner
+        self._before: dict[str, float] | None = None
+
+    async def since_last(self) -> dict[str, float]:
+        """Metrics of the time since the last call, evaluations and checkpoints in it included.
+
+        utilization/engines: share of the wall clock with a response under way, mean over the engines.
+        utilization/learner: share with a call at work, of the busiest rank.  utilization/engines_tokens_per_s: response
+        tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all
+        engines.  memory/learner_mb and memory/learner_gpu_mb: the peak so far, of the rank that took most.  The first
+        call knows the memory only.
+        """
+        engines, ranks = await self._pool.metrics(), await self._learner.usage()
+        count = len(self._pool.handles)
+        now = {
+            "wall": time.monotonic(),
+            "engine": engines["busy_seconds"] / count,
+            "tokens": engines["response_tokens"],
+            "learner": ranks["busy_seconds"],
+        }
+        before, self._before = self._before, now
+        metrics = {
+            "memory/engines_mb": engines["memory_bytes"] / _MB,
+            "memory/learner_mb": ranks["memory_bytes"] / _MB,
+        }
+        if ranks["gpu_memory_bytes"]:
+            metrics["memory/learner_gpu_mb"] = ranks["gpu_memory_bytes"] / _MB
+        if before is not None:
+            spent = {name: now[name] - before[name] for name in now}
+            metrics["utilization/engines"] = spent["engine"] / spent["wall"]
+            metrics["utilization/learner"] = spent["learner"] / spent["wall"]
+            if spent["engine"]:
+                metrics["utilization/engines_tokens_per_s"] = spent["tokens"] / spent["engine"]
+        return metrics

@@ -1,0 +1,71 @@
+"""`python -m studies results|pretrain`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdpo.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studies", description="The studies behind sdpo's claims.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    results = commands.add_parser("results", help="make the studies, or parts of them, and their page")
+    results.add_argument("parts", nargs="*", metavar="PART", help="e.g. comparison, ablations, worlds/sdpo-world10; "
+                         "settings, list, page (default: every part, in order of importance)")  # fmt: skip
+    results.add_argument("--dry-run", action="store_true", help="print the command of every run, start nothing")
+    results.add_argument("--retry", action="store_true", help="try failed runs again")
+    results.add_argument("--studies", help="a YAML file of studies (default: the bundled one)")
+    results.add_argument("--data", default="docs/results/evidence", help="records and page (default: %(default)s)")
+    results.add_argument("--runs", default="runs/evidence", help="run folders (default: %(default)s)")
+    results.set_defaults(run=_results)
+
+    pretrain = commands.add_parser("pretrain", help="make the bundled policy from nothing")
+    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="settings, for example seed=1 steps=3000")
+    pretrain.set_defaults(run=_pretrain)
+    return parser
+
+
+def _results(options: argparse.Namespace) -> int:
+    from studies.evidence.layout import Layout
+    from studies.evidence.session import Session
+    from studies.evidence.studies import load_studies
+
+    layout = Layout(Path(options.data), Path(options.runs))
+    session = Session(load_studies(*([Path(options.studies)] if options.studies else [])), layout, options.retry)
+    words = options.parts or session.words
+    if unknown := [word for word in words if word.split("/")[0] not in session.words + session.actions]:
+        raise UserError(
+            f"There is no part {', '.join(unknown)}. Parts: {', '.join(session.words)}; also "
+            f"{', '.join(session.actions)}, and single runs as <part>/<run>."
+        )
+    if options.dry_run:
+        session.show_commands(words)
+        return 0
+    return session.make(words)
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from studies.pretrain import pretrain_main
+
+    return pretrain_main(options.overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

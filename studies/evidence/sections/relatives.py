@@ -1,0 +1,106 @@
+"""The relatives of SDPO beside it and GRPO, and SDFT beside supervised fine-tuning on two tasks in sequence."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from sdpo.evaluation.bootstrap import bootstrap_mean
+from sdpo.report.figures import GENERATIONS
+from studies.evidence.evidence import DATASETS, TITLES, Evidence
+from studies.evidence.markdown import Section, interval, last, number, table
+from studies.evidence.pictures import FREE, Panel, Picture
+from studies.evidence.reaching import Passes
+from studies.evidence.record import Record
+from studies.evidence.sections.common import (
+    OUTCOME_NOTE,
+    SOLID,
+    curve,
+    group_panel,
+    name,
+    not_run,
+    opening,
+    outcome_table,
+)
+from studies.evidence.settings import area
+
+_TASKS = {"lists": "lists (first)", "texts": "texts (second)"}
+FIRST_TASK = "lists_held_out"
+_MEASURED = {f"{task}_{dataset}": (task, dataset) for task in _TASKS for dataset in DATASETS}
+
+
+def section(evidence: Evidence) -> Section:
+    runs = evidence.finished("relatives")
+    if not runs:
+        return not_run(evidence, "relatives")
+    members: dict[str, list[tuple[int, Record]]] = {}
+    for spec, record in runs:
+        label = name(spec.algorithm) if spec.label == spec.variant else spec.label
+        members.setdefault(label, []).append((spec.world, record))
+    named = [(f"{label}, world {world}", record) for label, own in members.items() for world, record in own]
+    panels = [
+        group_panel(f"world {world}", [(label, r) for label, own in members.items() for w, r in own if w == world])
+        for world in dict.fromkeys(spec.world for spec, _ in runs)
+    ]
+    rows = [_means(label, [record for _, record in own]) for label, own in members.items()]
+    rows.sort(key=lambda row: row[-1], reverse=True)
+    header = ["", "worlds", "mean training pass@1", *(f"{TITLES[d]} pass@1, last" for d in DATASETS)]
+    means = "Means over worlds, best on held-out problems first:\n\n" + table(header, rows)
+    text = [opening(evidence, "relatives"), means, outcome_table(named), OUTCOME_NOTE]
+    title = evidence.studies.parts["relatives"].title
+    picture = Picture("relatives", title, f"pass@1 against generations. {SOLID}", panels, 3)
+    return Section(title, "\n\n".join(text), [picture], [record for _, record in runs])
+
+
+def _means(label: str, records: Sequence[Record]) -> list[object]:
+    lasts = (statistics.mean(last(r, d).value for r in records) for d in DATASETS)
+    return [label, len(records), number(statistics.mean(map(area, records)), 3), *(number(v) for v in lasts)]
+
+
+def sequence(evidence: Evidence) -> Section:
+    runs = evidence.finished("sequence")
+    if not runs:
+        return not_run(evidence, "sequence")
+    rows, totals = [], []
+    for algorithm in dict.fromkeys(spec.algorithm for spec, _ in runs):
+        own = [(spec, record) for spec, record in runs if spec.algorithm == algorithm]
+        for data, (task, dataset) in _MEASURED.items():
+            means = []
+            for spec, record in own:
+                passes, switch = Passes.of(record, data), switch_of(record, data)
+                points = [bootstrap_mean(passes.values[e]) for e in (0, switch, -1)]
+                means.append([point.value for point in points])
+                rows.append([f"{name(algorithm)}, world {spec.world}", _TASKS[task], TITLES[dataset]])
+                rows[-1] += map(interval, points)
+            before, middle, end = (statistics.mean(values) for values in zip(*means, strict=True))
+            lost = number(middle - end) if task == "lists" else "–"
+            values = (number(before), number(middle), number(end), lost)
+            totals.append([name(algorithm), _TASKS[task], TITLES[dataset], *values])
+    header = ["", "task", "problems", "before", "after the first task", "after the second"]
+    text = [
+        opening(evidence, "sequence"),
+        "pass@1, means over worlds; lost: of the first task while the second was learned:\n\n"
+        + table([*header, "lost"], totals),
+        f"Each world, with intervals over problems:\n\n{table(header, rows)}",
+    ]
+    title = evidence.studies.parts["sequence"].title
+    panels = [_panel(data, task, dataset, runs) for data, (task, dataset) in _MEASURED.items()]
+    caption = "pass@1 against demonstrations or responses; the second task begins in the middle. A line for each world."
+    picture = Picture("sequence", title, caption, panels)
+    return Section(title, "\n\n".join(text), [picture], [record for _, record in runs])
+
+
+def switch_of(record: Record, data: str) -> int:
+    """Index of the first evaluation at which half of the steps were done: the second task begins there."""
+    steps = record.problems[data].steps
+    return next(e for e, step in enumerate(steps) if 2 * step >= steps[-1])
+
+
+def _panel(data: str, task: str, dataset: str, runs) -> Panel:
+    curves, seen = [], []
+    for spec, record in runs:
+        label = "" if spec.algorithm in seen else name(spec.algorithm)
+        seen += [spec.algorithm] if label else []
+        colour = FREE[seen.index(spec.algorithm)]
+        curves.append(curve(record, data, label, colour, dashed=spec.algorithm == "sft", thin=not label))
+    return Panel(f"{_TASKS[task]}, {TITLES[dataset]} problems", GENERATIONS, "pass@1", curves)

@@ -1,0 +1,50 @@
+"""How both methods were tuned, and what was chosen by which rule."""
+
+from __future__ import annotations
+
+from sdpo.report.figures import GENERATIONS
+from studies.evidence.evidence import Evidence
+from studies.evidence.markdown import Section, interval, last, table
+from studies.evidence.pictures import FREE, Panel, Picture
+from studies.evidence.reaching import Passes, reach
+from studies.evidence.sections.common import curve, name, not_run, opening
+from studies.evidence.settings import area, configuration
+from studies.evidence.studies import ALGORITHMS
+
+_EFFORT = (
+    "The recipes' own settings, with which both lists begin, come from earlier trials on world 0 that were not "
+    "recorded: SDPO samples 16 groups of 4 per step, GRPO 8 groups of 8. Each other configuration changes one thing."
+)
+
+
+def section(evidence: Evidence) -> Section:
+    runs = evidence.finished("tuning")
+    if not runs:
+        return not_run(evidence, "tuning")
+    chosen = {} if evidence.settings is None else {c["run"] for c in evidence.settings["chosen"].values()}
+    rows, panels = [], []
+    for algorithm in ALGORITHMS:
+        own = [(spec, record) for spec, record in runs if spec.algorithm == algorithm]
+        for spec, record in own:
+            settings = " ".join(f"`{option}`" for option in configuration(spec)) or "the recipe's own"
+            row = [name(algorithm), settings, f"{area(record):.3f}".lstrip("0")]
+            row += [reach(Passes.of(record, "train"), 0.5).value.text()]
+            row += [interval(last(record, d)) for d in ("train", "held_out")]
+            mark = "**" if spec.id in chosen else ""
+            rows.append([f"{mark}{cell}{mark}" for cell in row])
+        curves = [curve(r, "train", s.variant, FREE[i % len(FREE)]) for i, (s, r) in enumerate(own)]
+        if curves:
+            panels.append(Panel(f"{name(algorithm)}, training problems", GENERATIONS, "pass@1", curves))
+    header = ["", "settings", "mean training pass@1", "generations to .5", "training, last", "held-out, last"]
+    text = [opening(evidence, "tuning"), _EFFORT, table(header, rows)]
+    if evidence.settings is None:
+        text.append("Nothing is chosen yet.")
+    else:
+        made = evidence.settings["made"]
+        text.append(
+            f"Bold: chosen for all other parts, by this rule: {evidence.settings['rule']} Fixed at {made['at'][:16]} "
+            f"(commit {made['commit']}) in [settings.yaml](settings.yaml)."
+        )
+    caption = "Training pass@1 of every configuration on world 0."
+    picture = Picture("tuning", "Tuning", caption, panels)
+    return Section(evidence.studies.parts["tuning"].title, "\n\n".join(text), [picture], [r for _, r in runs])

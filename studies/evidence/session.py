@@ -1,0 +1,130 @@
+"""What `python -m studies results` does with the words that it is given: parts, single runs, and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdpo.errors import UserError
+from studies.evidence import settings
+from studies.evidence.attempt import command
+from studies.evidence.evidence import Evidence
+from studies.evidence.index import Index
+from studies.evidence.layout import Layout
+from studies.evidence.progress import Progress
+from studies.evidence.runner import Runner, Stopped
+from studies.evidence.studies import CHOSEN, RunSpec, Studies, specs
+
+ACTIONS = ("settings", "list", "page")
+MEASURED = {"forgetting": "ablations", "teacher": None}  # parts that train nothing → the part that they come after
+
+
+class Session:
+    def __init__(self, studies: Studies, layout: Layout, retry: bool = False) -> None:
+        self.studies, self.layout, self.retry = studies, layout, retry
+        self.progress = Progress()
+        self.actions = list(ACTIONS)
+        self.words = list(studies.parts)
+        for part, after in MEASURED.items():
+            self.words.insert(self.words.index(after) + 1 if after in self.words else len(self.words), part)
+
+    def make(self, words: Sequence[str]) -> int:
+        """Returns the exit status: 0, or 130 when the user stopped it."""
+        runner: Runner | None = None
+        try:
+            for word in words:
+                if word == "list":
+                    self._list()
+                elif word == "settings":
+                    self._choose()
+                elif word in MEASURED:
+                    self._measure(word)
+                elif word != "page" and self._can_run(word, asked=len(words) < len(self.words)):
+                    runner = runner or Runner(self.layout, self.progress, self.retry)
+                    runner.run(self._specs(word))
+                    self._choose_when_tuned(word)
+            if list(words) != ["list"]:
+                self._page()
+            return 0
+        except (Stopped, UserError) as ended:
+            if runner is not None and runner.made:
+                self._page()  # with what was made before
+            if not isinstance(ended, Stopped):
+                raise
+            self.progress.message("Stopped. The same command goes on from there.")
+            return 130
+        finally:
+            self.progress.close()
+
+    def show_commands(self, words: Sequence[str]) -> None:
+        """The command of every run, in order; nothing is started."""
+        chosen = settings.load_chosen(self.layout.settings)
+        for word in words:
+            part = self.studies.parts.get(word.split("/")[0])
+            if part is not None and part.base == CHOSEN and chosen is None:
+                print(f"# {word} takes the chosen settings, and none are chosen before the tuning is complete")
+            elif part is not None:
+                for spec in self._specs(word):
+                    print(command(spec, self.layout.folder(spec.id)))
+
+    def _can_run(self, word: str, asked: bool) -> bool:
+        part = self.studies.parts[word.split("/")[0]]
+        if not part.missing:
+            return True
+        text = f"{word} needs {part.missing}, which is not there."
+        if asked:
+            raise UserError(text)
+        self.progress.message(f"Left out: {text}")
+        return False
+
+    def _specs(self, word: str) -> list[RunSpec]:
+        name, _, run = word.partition("/")
+        chosen = settings.load_chosen(self.layout.settings)
+        if self.studies.parts[name].base == CHOSEN and chosen is None:
+            chosen = self._choose()
+        declared = specs(self.studies, name, chosen)
+        if not run:
+            return declared
+        found = [spec for spec in declared if spec.name == run]
+        if not found:
+            raise UserError(f"There is no run {word}. Runs of {name}: {', '.join(spec.name for spec in declared)}.")
+        return found
+
+    def _choose_when_tuned(self, word: str) -> None:
+        """The settings are chosen as soon as the tuning is complete, before anything else is run."""
+        if word == settings.TUNING and not self.layout.settings.exists():
+            self._choose()
+
+    def _choose(self) -> settings.Chosen:
+        tuning = specs(self.studies, settings.TUNING, None)
+        chosen = settings.choose(tuning, Index.of(self.layout), self.layout.settings)
+        for algorithm, values in chosen.items():
+            self.progress.message(f"Chosen for {algorithm}: {' '.join(values) or 'the settings of the recipe'}")
+        self.progress.message(f"Wrote {self.layout.settings}. Commit it before other worlds are run.")
+        return chosen
+
+    def _measure(self, word: str) -> None:
+        from studies.evidence.measures import parts
+
+        getattr(parts, word)(self._evidence(), self.layout, self.progress.message)
+
+    def _page(self) -> None:
+        from studies.evidence.page import write_page
+
+        write_page(self._evidence(), self.layout)
+        self.progress.message(f"Wrote {self.layout.page}")
+
+    def _evidence(self) -> Evidence:
+        return Evidence.load(self.studies, self.layout)
+
+    def _list(self) -> None:
+        """What is declared and how it stands."""
+        evidence = self._evidence()
+        for name, part in self.studies.parts.items():
+            self.progress.message(f"{name}: {part.question}")
+            if part.missing:
+                self.progress.message(f"  needs {part.missing}")
+            for spec in evidence.specs(name):
+                record = evidence.index.get(spec.id)
+                state = "not run yet" if record is None else record.status
+                shared = f" ({record.run})" if record is not None and record.run != spec.id else ""
+                self.progress.message(f"  {spec.name}: {state}{shared}")
