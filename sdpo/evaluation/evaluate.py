@@ -57,10 +57,10 @@ async def evaluate(
 
     `generate(problem, n)` returns n rollouts (for greedy decoding n is 1); `judge(problem, code)` runs the evaluation
     tests, all of which have to pass.  `extract(rollout)` finds the program (None: there is none), and `thinking` names
-    the rule by which it does, for the results (`evaluation.thinking` of a recipe).  A sample on which the sandbox itself
-    fails is judged again; in the end it is left out, as `EvaluationResult.unjudged` says, and so is a problem with too
-    few samples left.  At most `concurrency` problems are in flight.  Whatever either raises ends the evaluation at once,
-    with that error, after everything still running was cancelled; so does cancelling it.
+    the rule by which it does, for the results (`evaluation.thinking` of a recipe).  A sample on which the sandbox
+    itself fails is judged again; in the end it is left out, as `EvaluationResult.unjudged` says, and so is a problem
+    with too few samples left.  At most `concurrency` problems are in flight.  Whatever either raises ends the
+    evaluation at once, with that error, after everything still running was cancelled; so does cancelling it.
     """
     if not problems:
         raise UserError("There is no problem to evaluate on.")
