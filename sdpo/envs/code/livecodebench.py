@@ -23,10 +23,10 @@ from sdpo.envs.code.lcb_rows import (
     decode_tests,
 )
 from sdpo.envs.code.question import Question
+from sdpo.envs.code.row_files import Progress, read_rows
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.code.window import V6_QUESTIONS, V6_WINDOW, DateWindow, contest_moment
 from sdpo.envs.report import BadRowReport, DataReport
-from sdpo.envs.code.row_files import Progress, read_rows
 from sdpo.errors import UserError
 
 # Ids or titles of problems that no comparison of outputs can grade: LiveCodeBench's ERRATA.md, and by the same
