@@ -62,8 +62,8 @@ class Turn:
     finish_reason: str  # "stop" | "length"
     versions: tuple[VersionSpan, ...] = ()
     text: str = ""  # the decoded response, without special tokens but those that mark thoughts
-    answer: str = ""  # of the text, what the environment grades: without thoughts, unless `evaluation.thinking` says so
     outcome: Outcome | None = None  # None: nobody asked for it
+    answer: str = ""  # of the text, what the environment grades: without thoughts, unless `evaluation.thinking` says so
 
     @property
     def truncated(self) -> bool:

@@ -6,20 +6,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sdpo.chat_format import ChatFormat
 from tokenizers import AddedToken
 
-from sandbox import Judgement, TestCase, TestResult, Verdict
+from sandbox import TestCase, extract_code
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import ContextSettings
+from sdpo.envs.code import Problem
 from sdpo.errors import UserError
+from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.context import ContextBuilder
 from sdpo.rollout.generation import Generation
-from sdpo.types import Group, Problem, Rollout
+from sdpo.types import Group, Turn
 from tests.byte_tokenizer import TEMPLATE, byte_tokenizer
+from tests.helpers import tasks
 
 TESTS = (TestCase("", "x"),)
-PROBLEM = Problem("p", "Print x.", TESTS, TESTS, solution="print('x')", columns={"story": "<think>a</think>b<|eot|>c"})
+STORY = {"story": "<think>a</think>b<|eot|>c"}
+PROBLEM = Problem("p", "Print x.", TESTS, TESTS, solution="print('x')", columns=STORY).task()
 DRAFT, FINAL = "```python\nprint('draft')\n```\n", "```python\nprint('final')\n```\n"
 OPENS = TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
 REASONS = TEMPLATE.replace(
@@ -29,14 +32,15 @@ REASONS = TEMPLATE.replace(
 
 
 def generation(tokenizer, thinking: str = "ignored") -> Generation:
-    """What finds programs in responses; nothing is sampled or judged."""
+    """What tells answers from thoughts; nothing is sampled or graded."""
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", [f"evaluation.thinking={thinking}"])
     contexts = ContextBuilder(tokenizer, ContextSettings())
-    return Generation(recipe, contexts, tokenizer, pool=None, sandbox=None)
+    return Generation(recipe, environment=None, contexts=contexts, tokenizer=tokenizer, pool=None)
 
 
-def rollout(text: str, finish: str = "stop") -> Rollout:
-    return Rollout((1,), (2,), text, np.zeros(1, np.float32), finish, 1)
+def program_of(generation: Generation, response: str, purpose: str) -> str | None:
+    """The program that the environment is given to grade."""
+    return extract_code(generation._answer(response, purpose), thinking="official")
 
 
 # ---------------------------------------------------------------------------------------------------------- thoughts
@@ -59,12 +63,12 @@ def rollout(text: str, finish: str = "stop") -> Rollout:
 )
 def test_training_takes_no_program_from_a_thought_and_evaluation_by_its_rule(template, response, program):
     tokenizer = byte_tokenizer(template=template)
-    assert generation(tokenizer)._program(rollout(response)) == program
-    assert generation(tokenizer).evaluation_program(rollout(response)) == program
+    assert program_of(generation(tokenizer), response, "training") == program
+    assert program_of(generation(tokenizer), response, "evaluation") == program
     official = generation(tokenizer, "official")
-    assert official._program(rollout(response)) == program
+    assert program_of(official, response, "training") == program
     measured = "print('final')" if FINAL in response else "print('draft')"
-    assert official.evaluation_program(rollout(response)) == measured
+    assert program_of(official, response, "evaluation") == measured
 
 
 @pytest.mark.parametrize(
@@ -108,9 +112,7 @@ def test_tags_that_are_special_tokens_stay_in_the_text_of_a_response():
 
 
 def group(texts: list[str], passed: list[bool]) -> Group:
-    wrong = Judgement(Verdict.WRONG_ANSWER, (TestResult(Verdict.WRONG_ANSWER, "1", "2", stdout="3"),), total_tests=1)
-    right = Judgement(Verdict.ACCEPTED, total_tests=1)
-    return Group(PROBLEM, tuple(map(rollout, texts)), tuple(right if p else wrong for p in passed))
+    return tasks.group(passed, texts, PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -118,22 +120,22 @@ def group(texts: list[str], passed: list[bool]) -> Group:
 )
 def test_an_unfinished_thought_is_no_demonstration_and_lets_feedback_through(template, thought):
     contexts = ContextBuilder(byte_tokenizer(template=template), ContextSettings(feedback="fallback"))
-    context = contexts.context(group([thought, "wrong"], [True, False]), 1, np.random.default_rng(0))
+    context = contexts.hint(group([thought, "wrong"], [True, False]), 1, np.random.default_rng(0))
     assert context.demonstration is None and "Wrong Answer" in context.feedback
-    shown = contexts.context(group([f"{thought}</think>{FINAL}", "wrong"], [True, False]), 1, np.random.default_rng(0))
+    shown = contexts.hint(group([f"{thought}</think>{FINAL}", "wrong"], [True, False]), 1, np.random.default_rng(0))
     assert shown.demonstration == FINAL.strip() and shown.feedback is None
 
 
 def test_a_text_of_the_dataset_did_not_begin_in_the_thought_that_the_prompt_opens():
     for settings in ({"demonstration": "solution"}, {"demonstration": "column", "column": "story"}):
         contexts = ContextBuilder(byte_tokenizer(template=OPENS), ContextSettings(**settings))
-        assert contexts.context(group(["wrong"], [False]), 0, np.random.default_rng(0)).demonstration
+        assert contexts.hint(group(["wrong"], [False]), 0, np.random.default_rng(0)).demonstration
 
 
 # ---------------------------------------------------------------------------------------------------- demonstrations
 
 
-def demonstrated(tokenizer, source: str = "solution", column: str | None = None) -> Rollout:
+def demonstrated(tokenizer, source: str = "solution", column: str | None = None) -> Turn:
     made = generation(tokenizer)
     context = SimpleNamespace(column=column)
     rollouts = SimpleNamespace(source=source, max_response_tokens=200)
