@@ -79,7 +79,7 @@ def _layouts(prompts: list[np.ndarray], responses: list[np.ndarray]) -> dict[str
     from transformers import AutoModel
 
     from sdpo.config.paths import locate
-    from sdpo.config.schema import ModelSettings
+    from sdpo.config.sections import ModelSettings
     from sdpo.learner.model import load_model
     from sdpo.learner.packing import Pack, pack
 

@@ -8,7 +8,7 @@ import re
 
 from pydantic import Field
 
-from sdpo.config.schema import EnvironmentSettings
+from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs import Dataset, Environment
 from sdpo.types import Outcome, Task
 
@@ -36,7 +36,7 @@ class Addition(Environment):
         return Task(f"{a}+{b}", ({"role": "user", "content": question},), content=a + b, solution=str(a + b))
 
     async def grade(self, task, turn, purpose):
-        return reward(task.content, turn.text)
+        return reward(task.content, turn.answer)
 
 
 def reward(wanted, answer):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
 from sdpo.algorithms.grpo import response_advantages
-from sdpo.config.schema import AlgorithmSettings
+from sdpo.config.sections import AlgorithmSettings
 
 
 class Agreement(PerGroup):

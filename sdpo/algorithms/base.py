@@ -9,13 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdpo.config.schema import (
-    AlgorithmSettings,
-    DistillationSettings,
-    PolicyGradientSettings,
-    Recipe,
-    ReferenceSettings,
-)
+from sdpo.config.schema import Recipe
+from sdpo.config.sections import AlgorithmSettings, DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext

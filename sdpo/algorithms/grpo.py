@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sdpo.algorithms.base import LossPlan, PerGroup, sample_of
-from sdpo.config.schema import PolicyGradientSettings, Recipe
+from sdpo.config.schema import Recipe
+from sdpo.config.sections import PolicyGradientSettings
 from sdpo.losses.advantages import group_advantages
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample

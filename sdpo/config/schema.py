@@ -1,305 +1,38 @@
-"""Every option of a run, with its one default.
+"""The whole of a recipe: its sections, what follows from them, and their checks.
 
 A recipe is a YAML file that `sdpo.config.files` resolves (``extends``, profile, ``key=value``) and validates against
-`Recipe`.  Unknown keys are errors.  So are options that would have no effect: an explicitly set value that another
-setting makes inert is refused rather than ignored (`sdpo.config.checks`).
+`Recipe`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from sdpo.config import registry
-from sdpo.config.checks import REMOVE, check
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSettings(Settings):
-    path: str = Field(description="a Hugging Face model folder, or a hub name")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
-
-
-class DataSettings(Settings):
-    source: Literal["livecodebench", "minicode"] | None = Field(
-        None, description="where rows come from; null: livecodebench for environment.kind=code, else the environment's"
-    )
-    path: str | None = Field(
-        None,
-        description="file of LiveCodeBench rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from "
-        "the hub",
-    )
-    release: str | None = Field(
-        None,
-        description="release_v1 … release_v6: the first N official files; v6: that file; null: all files of data.path, "
-        "or the newest release of the hub",
-    )
-    window: tuple[date, date] | None = Field(None, description="contest dates [from, to); null keeps all")
-    exclude_ungradable: bool = Field(False, description="leave out problems that no comparison can grade")
-    test_split: Literal["published", "official", "disjoint", "public-private"] = "published"
-    problem_split: Literal["none", "hash", "marked"] = Field(
-        "none", description="none: evaluate on the training problems; hash: hold problems out; marked: as rows say"
-    )
-    held_out_fraction: float = Field(0.25, gt=0, lt=1)
-    world_seed: int | None = Field(
-        None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
-    )
-    max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
-
-
-class ContextSettings(Settings):
-    template: Literal["published", "compact", "demonstration", "reference"] = "published"
-    max_prompt_tokens: int = Field(2048, ge=8)
-    max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
-    demonstration: Literal["random", "solution", "column", "none"] = Field(
-        "random",
-        description="random: another success of the group; solution: the problem's reference program; column: a column "
-        "of the dataset",
-    )
-    column: str | None = Field(None, description="the dataset's column that holds demonstrations")
-    teacher_thinking: bool | None = Field(
-        None, description="enable_thinking of the teacher's prompt; null: as model.thinking"
-    )
-    feedback: Literal["fallback", "always", "never"] = Field(
-        "fallback", description="show environment feedback: only without a demonstration, always, or never"
-    )
-    remove_thinking: bool = Field(
-        True, description="strip thoughts (<think>…</think>, finished or not) from demonstrations"
-    )
-    trust_statements: bool = Field(
-        False, description="true: special tokens in statements keep their meaning; false: they are broken up"
-    )
-
-    @property
-    def reads_outcomes(self) -> bool:
-        """Whether anything that a teacher is told depends on what responses were worth."""
-        return self.demonstration == "random" or self.feedback != "never"
-
-
-class RolloutSettings(Settings):
-    responses: int = Field(8, ge=1, description="responses per question (the group size n)")
-    source: Literal["policy", "solution", "column"] = Field(
-        "policy", description="policy: sampled; solution, column: the dataset's demonstration is the response"
-    )
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: all")
-    max_response_tokens: int = Field(8192, ge=1)
-    engines: int = Field(1, ge=1)
-    tensor_parallel_size: int = Field(1, ge=1)
-    max_num_seqs: int = Field(256, ge=1, description="sequences that one engine decodes at once")
-    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
-    enforce_eager: bool = False
-    colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
-    staleness: int = Field(
-        0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
-    )
-    cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
-    weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
-
-
-class SandboxSettings(Settings):
-    workers: int | None = Field(None, ge=1, description="null: one per core")
-    isolation: Literal["auto", "namespaces", "landlock", "seccomp", "none"] = "auto"
-    outer: tuple[str, ...] = Field(
-        (), description="a command before the fork server, as one more wall: [bwrap, …]; see docs/sandbox.md"
-    )
-    cpu_time_s: float = Field(6.0, gt=0)
-    memory_mb: int = Field(1024, ge=16)
-    feedback_from: Literal["first_failure", "all"] = Field(
-        "first_failure", description="stop at the first failing test, or run them all for the feedback"
-    )
-
-
-class TeacherSettings(Settings):
-    kind: Literal["ema", "trust_region", "frozen", "live"] = "ema"
-    rate: float | None = Field(None, gt=0, le=1, description="EMA: τ of θ' ← (1−τ)θ' + τθ; trust region: mixing τ")
-    clock: Literal["batch", "update"] | None = Field(
-        None, description="EMA: move once per generation batch (as released) or per optimiser step"
-    )
-
-    @model_validator(mode="after")
-    def _needs(self) -> TeacherSettings:
-        moves = self.kind in ("ema", "trust_region")
-        if moves and self.rate is None:
-            object.__setattr__(self, "rate", 0.01)
-        if not moves and self.rate is not None:
-            raise ValueError(f"teacher.rate has no effect with teacher.kind={self.kind}; {REMOVE}")
-        if self.kind == "ema" and self.clock is None:
-            object.__setattr__(self, "clock", "batch")
-        if self.kind != "ema" and self.clock is not None:
-            raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
-        return self
-
-
-Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "fixed-length"]
-
-
-class Ramp(Settings):
-    """A factor that goes from `start` to `end` in equal steps over the first `steps` generation batches, and stays."""
-
-    start: float = Field(1.0, ge=0)
-    end: float = Field(1.0, ge=0)
-    steps: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _moves(self) -> Ramp:
-        if self.start == self.end:
-            raise ValueError(f"a ramp from {self.start:g} to {self.end:g} has no effect; set start or end")
-        return self
-
-    def at(self, step: int) -> float:
-        """The factor of the generation batch `step`, counted from 1."""
-        return self.start + (self.end - self.start) * min(1.0, (step - 1) / self.steps)
-
-
-class StreamSettings(Settings):
-    """What every loss stream has."""
-
-    coefficient: float = Field(1.0, gt=0)
-    ramp: Ramp | None = Field(None, description="the coefficient's factor over the run; null: 1")
-
-    def at(self, step: int) -> StreamSettings:
-        """These settings with the coefficient of one generation batch."""
-        if self.ramp is None:
-            return self
-        return self.model_copy(update={"coefficient": self.coefficient * self.ramp.at(step)})
-
-
-class DistillationSettings(StreamSettings):
-    """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
-
-    level: Literal["logit", "token", "sequence"] = "logit"
-    alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
-    top_k: int | None = Field(20, ge=1, description="entries of the student's top-K; null: full vocabulary")
-    tail: bool = Field(True, description="one bucket for the rest; false renormalises the K entries")
-    support: Literal["student", "teacher"] = Field("student", description="whose top-K")
-    entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
-    skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
-    advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
-    advantage_clip_factor: float | None = Field(
-        None, gt=0, description="the same with c = this times the running mean of |log q − log π|"
-    )
-    is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
-    sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
-    aggregation: Aggregation = "token-mean"
-
-
-class PolicyGradientSettings(StreamSettings):
-    """The clipped surrogate (METHODS: GRPO as strong as published)."""
-
-    variant: Literal["ppo", "gspo", "cispo", "reinforce"] = "ppo"
-    normalize_by_std: bool = False
-    clip_low: float = Field(0.2, gt=0)
-    clip_high: float = Field(0.28, gt=0)
-    dual_clip: float | None = Field(3.0, gt=1)
-    sampler_threshold: float | None = Field(2.0, gt=0, description="truncated importance sampling")
-    aggregation: Aggregation = "token-mean"
-    entropy_bonus: float = Field(0.0, ge=0)
-    drop_uniform_groups: bool = Field(False, description="DAPO: groups without spread do not count in the normaliser")
-
-
-class ReferenceSettings(StreamSettings):
-    coefficient: float = Field(gt=0)
-    kind: Literal["k1", "k2", "k3"] = "k3"
-    aggregation: Aggregation = "token-mean"
-
-
-class AlgorithmSettings(Settings):
-    """What every algorithm has; its class adds options of its own (`Algorithm.Settings`)."""
-
-    name: str = Field(
-        registry.DEFAULT_ALGORITHM, description=f"{', '.join(registry.ALGORITHMS)}, or module:Class of one of your own"
-    )
-
-    @property
-    def label(self) -> str:
-        """What the algorithm is called in names of runs and in reports."""
-        return registry.label(self.name)
-
-
-class EnvironmentSettings(Settings):
-    """What every environment has; its class adds options of its own (`Environment.Settings`)."""
-
-    kind: str = Field(
-        "code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own"
-    )
-
-
-class UnknownAlgorithm(AlgorithmSettings):
-    """That of a resolved recipe whose class is not there: the recipe can still be read."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class UnknownEnvironment(EnvironmentSettings):
-    """The same for an environment."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class LearnerSettings(Settings):
-    ranks: int = Field(1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    lr: float = Field(1e-6, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_grad_norm: float = Field(1.0, gt=0)
-    warmup_steps: int = Field(0, ge=0, description="optimiser steps")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    updates_per_batch: int = Field(1, ge=1, description="optimiser steps per generation batch (mini-batches)")
-    micro_batch_tokens: int = Field(
-        16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
-    )
-    chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
-    triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
-    gradient_checkpointing: bool = False
-    cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
-
-
-class EvaluationSettings(Settings):
-    every: int = Field(10, ge=0, description="steps between evaluations; 0: only at the end")
-    samples: int = Field(4, ge=1, description="responses per problem")
-    max_response_tokens: int | None = Field(None, ge=1, description="null: rollout.max_response_tokens")
-    temperature: float = Field(0.6, ge=0, description="0: greedy, one response per problem")
-    top_p: float = Field(0.95, gt=0, le=1)
-    ks: tuple[int, ...] = (1, 4)
-    at_start: bool = True
-    thinking: Literal["official", "ignored"] = Field(
-        "official",
-        description="official: LiveCodeBench's own rule, by which a program may stand in a thought; ignored: what was "
-        "thought is no answer, as in training",
-    )
-    training_problems: bool = Field(False, description="measure the training problems too, on their evaluation tests")
-
-
-class RunSettings(Settings):
-    steps: int = Field(80, ge=1, description="generation batches")
-    questions: int = Field(32, ge=1, description="questions per generation batch")
-    checkpoint_every: int = Field(10, ge=1)
-    keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
-    directory: str = "runs"
-
-
-class TrackingSettings(Settings):
-    wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with an account")
-    project: str = "sdpo"
+from sdpo.config.checks import check
+from sdpo.config.sections import (
+    AlgorithmSettings,
+    ContextSettings,
+    DataSettings,
+    DistillationSettings,
+    EnvironmentSettings,
+    EvaluationSettings,
+    LearnerSettings,
+    ModelSettings,
+    PolicyGradientSettings,
+    ReferenceSettings,
+    RolloutSettings,
+    RunSettings,
+    SandboxSettings,
+    Settings,
+    TeacherSettings,
+    TrackingSettings,
+    UnknownAlgorithm,
+    UnknownEnvironment,
+)
 
 
 class Recipe(Settings):

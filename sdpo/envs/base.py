@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-from sdpo.config.schema import EnvironmentSettings, Recipe
+from sdpo.config.schema import Recipe
+from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.report import DataReport
 from sdpo.types import Outcome, Task, Turn
 
@@ -82,7 +83,7 @@ class Environment(ABC):
 
     @abstractmethod
     async def grade(self, task: Task, turn: Turn, purpose: Purpose) -> Outcome:
-        """What the answer `turn.text` is worth.  Called for many turns at once; it must not block the loop.
+        """What the answer `turn.answer` is worth.  Called for many turns at once; it must not block the loop.
 
         purpose: training gives reward and feedback; evaluation measures, perhaps by tests of its own.
         """

@@ -16,7 +16,8 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.algorithms.base import LossPlan, WeightHook
-from sdpo.config.schema import AlgorithmSettings, EnvironmentSettings, Recipe
+from sdpo.config.schema import Recipe
+from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.sums import Sums

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from sdpo.config.paths import locate
-from sdpo.config.schema import ModelSettings
+from sdpo.config.sections import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.packing import Pack

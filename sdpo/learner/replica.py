@@ -6,7 +6,7 @@ import deepspeed
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_fp32_param
 
-from sdpo.config.schema import ModelSettings
+from sdpo.config.sections import ModelSettings
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import Pack
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import deepspeed
 import torch
 
-from sdpo.config.schema import TeacherSettings
+from sdpo.config.sections import TeacherSettings
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sandbox.thinking import THINK, Tags, without_thoughts
 from sdpo.errors import UserError
+from sdpo.prompts.thinking import THINK, Tags, without_thoughts
 from sdpo.types import Message
 
 _QUESTION, _THOUGHT, _ANSWER = "What is 1 + 1?", "I add 1 and 1.", "It is 2."

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.errors import UserError
 from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.inserted_text import Neutraliser

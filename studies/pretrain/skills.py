@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import Judgement, Sandbox
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import judge_responses
 from sdpo.envs.code.problem import Problem, fenced

@@ -12,7 +12,7 @@ from sdpo.config.files import find_recipe, load_recipe
 from sdpo.envs import Dataset, Environment
 from sdpo.evaluation import count
 from sdpo.prompts.context import ContextBuilder
-from sdpo.rollout.generation import Generation
+from sdpo.rollout.generation import EVALUATION_ATTEMPTS, Generation
 from sdpo.training.batch_metrics import batch_metrics, ungraded_warning
 from sdpo.types import Outcome, Task
 from tests.helpers.policy import ScriptedPolicy
@@ -67,7 +67,9 @@ async def test_training_and_evaluation_share_generation_and_grading(tokenizer):
         assert (one.last.text, one.last.prompt_ids, one.last.response_ids, one.outcome) == (
             other.last.text, other.last.prompt_ids, other.last.response_ids, other.outcome,
         )  # fmt: skip
-    assert sorted(made.environment.graded) == sorted((t, p) for t in TEXTS for p in ("training", "evaluation"))
+    evaluated = [(text, EVALUATION_ATTEMPTS if text == "broken" else 1) for text in TEXTS]
+    tries = [(t, "training") for t in TEXTS] + [(t, "evaluation") for t, times in evaluated for _ in range(times)]
+    assert sorted(made.environment.graded) == sorted(tries)  # what an evaluation could not grade is tried again
     (n, sampling, seed), (m, other_sampling, other_seed) = made.pool.asked
     assert (n, m) == (4, 4) and seed != other_seed
     assert (sampling.max_tokens, other_sampling.max_tokens) == (48, 48)
@@ -129,9 +131,9 @@ async def test_what_could_not_be_graded_trains_nothing_and_is_counted(tokenizer,
     )
 
 
-async def test_an_evaluation_counts_what_could_not_be_graded(tokenizer):
+async def test_an_evaluation_leaves_out_and_counts_what_could_not_be_graded(tokenizer):
     made = generation(recipe_of("grpo"), tokenizer)
-    result = count([await made.evaluation_group(TASK, 4)], ks=(1, 4))
+    result = count([await made.evaluation_group(TASK, 4)], ks=(1, 3))
     [problem] = result.problems
-    assert (problem.n, problem.c, problem.difficulty) == (4, 1, "easy")
-    assert problem.verdicts == {"close": 1, "no answer": 1, "right": 1, "wrong": 1}
+    assert (problem.n, problem.c, problem.difficulty, result.unjudged) == (3, 1, "easy", 1)
+    assert problem.verdicts == {"close": 1, "right": 1, "wrong": 1}

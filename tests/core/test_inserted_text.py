@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sandbox import TestCase
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.envs.code import Problem
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder

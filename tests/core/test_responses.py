@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 
 from sandbox import TestCase, extract_code
 from sdpo.config.files import find_recipe, load_recipe
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.envs.code import Problem
 from sdpo.errors import UserError
 from sdpo.prompts.chat_format import ChatFormat

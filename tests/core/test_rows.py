@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdpo.algorithms.base import LossPlan
-from sdpo.config.schema import DistillationSettings, PolicyGradientSettings
+from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
 from sdpo.learner.rows import deal, split, weigh
 from sdpo.types import Sample, TeacherContext
 

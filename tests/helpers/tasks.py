@@ -41,7 +41,7 @@ def turn(
     """A response whose every token had the log-prob 0."""
     span = VersionSpan(version, 0, len(response_ids))
     log_probs = np.zeros(len(response_ids), np.float32)
-    return Turn(tuple(prompt_ids), tuple(response_ids), log_probs, finish_reason, (span,), text, outcome)
+    return Turn(tuple(prompt_ids), tuple(response_ids), log_probs, finish_reason, (span,), text, outcome, answer=text)
 
 
 def group(passed: Sequence[bool], texts: Sequence[str] | None = None, task: Task | None = None) -> Group:

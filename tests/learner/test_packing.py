@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from sdpo.config.schema import ModelSettings
+from sdpo.config.sections import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.model import load_model
 from sdpo.learner.packing import fill, pack

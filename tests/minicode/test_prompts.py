@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.load import read_rows
 from sdpo.envs.minicode.rows import task_rows

@@ -13,7 +13,8 @@ from pydantic import Field
 from sandbox import Judgement, Limits, Sandbox, Verdict, extract_code
 from sandbox.feedback import render_feedback
 from sdpo.config.paths import locate
-from sdpo.config.schema import DataSettings, EnvironmentSettings, Recipe, SandboxSettings
+from sdpo.config.schema import Recipe
+from sdpo.config.sections import DataSettings, EnvironmentSettings, SandboxSettings
 from sdpo.envs.base import Dataset, Environment, Progress, Purpose
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox

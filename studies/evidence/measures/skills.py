@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import Sandbox, extract_code
-from sdpo.config.schema import ContextSettings
+from sdpo.config.sections import ContextSettings
 from sdpo.envs.code.judging import judge_responses
 from sdpo.envs.minicode import LISTS, TEXTS, load_minicode
 from sdpo.prompts.context import ContextBuilder
