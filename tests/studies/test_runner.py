@@ -20,7 +20,7 @@ from studies.evidence.layout import Layout
 from studies.evidence.record import Record, load_records
 from studies.evidence.runner import resolve
 from studies.evidence.studies import load_studies, specs
-from tests.studies.conftest import STUDIES, TINY
+from tests.helpers.small_studies import STUDIES, TINY
 
 CHOSEN = {"sdpo": ("learner.lr=2e-3",), "grpo": ()}
 
