@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.helpers.processes import heeds_interrupts
+
 pytestmark = pytest.mark.timeout(600)
 
 SDPO = [sys.executable, "-m", "sdpo.cli"]
@@ -33,7 +35,7 @@ class Run:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *overrides], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=heeds_interrupts,
             )  # fmt: skip
 
     @property

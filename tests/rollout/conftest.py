@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,12 +11,10 @@ import pytest
 import ray
 import torch
 
-from sdpo.rollout.config import EngineConfig
 from sdpo.rollout.pool import EnginePool
 from sdpo.weights.publisher import Publisher, PublishReport
+from tests.helpers.engine import config_for
 from tests.helpers.tiny_model import make_tiny_model
-
-CONTEXT = 512
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +27,6 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("rollout") / "model")
-
-
-def config_for(model: Path | str) -> EngineConfig:
-    return EngineConfig(
-        model=str(model),
-        dtype="float32",
-        max_model_len=CONTEXT,
-        max_num_seqs=32,
-        seed=0,
-        device="cpu",
-        enforce_eager=True,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -99,15 +84,3 @@ def policy(pool: EnginePool, model_path: Path) -> Iterator[Policy]:
     policy = Policy(model_path, pool)
     yield policy
     policy.publisher.close()
-
-
-@contextlib.contextmanager
-def shared_memory_unchanged() -> Iterator[None]:
-    """Ray's own object store aside, nothing new may lie in /dev/shm."""
-
-    def names() -> set[str]:
-        return {p.name for p in Path("/dev/shm").iterdir() if "plasma" not in p.name and "ray" not in p.name}
-
-    before = names()
-    yield
-    assert names() <= before

@@ -11,8 +11,8 @@ import torch
 from sdpo.errors import UserError
 from sdpo.rollout.pool import EnginePool
 from sdpo.rollout.requests import Sampling
+from tests.helpers.engine import CONTEXT, config_for
 from tests.helpers.tiny_model import EOS
-from tests.rollout.conftest import CONTEXT, config_for
 
 PROMPT = [5, 6, 7, 8]
 

@@ -15,7 +15,7 @@ from sdpo.weights.checksum import checksum, combine
 from sdpo.weights.errors import WeightTransferError
 from sdpo.weights.publisher import Publisher
 from sdpo.weights.shared_memory import Block
-from tests.rollout.conftest import shared_memory_unchanged
+from tests.helpers.engine import shared_memory_unchanged
 
 # Longer than one block of the key-value cache (128 tokens), so that the prefix cache is really used.
 PROMPT = [3 + i * i % 120 for i in range(300)]

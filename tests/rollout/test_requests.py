@@ -11,7 +11,7 @@ from sdpo.rollout.metrics import EngineMetrics
 from sdpo.rollout.requests import Sampling, response_seed
 from sdpo.rollout.startup import kv_cache_bytes
 from sdpo.types import Turn, VersionSpan
-from tests.rollout.conftest import CONTEXT, config_for
+from tests.helpers.engine import CONTEXT, config_for
 
 
 @pytest.mark.parametrize(

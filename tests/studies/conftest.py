@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,32 +15,7 @@ from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
 from studies.evidence.runner import Runner
 from studies.evidence.studies import Studies, load_studies, specs
-
-TINY = (sys.executable, str(Path(__file__).with_name("tiny_run.py")))
-STUDIES = {
-    "recipe": "livecodebench",
-    "profile": "cpu",
-    "common": ["evaluation.every=2", "run.steps=4", "tracking.wandb=disabled"],
-    "parts": {
-        "tuning": {
-            "title": "Tuning",
-            "question": "Which?",
-            "worlds": [0],
-            "runs": {
-                "sdpo": {"algorithm": "sdpo"},
-                "sdpo-fast": {"algorithm": "sdpo", "set": ["learner.lr=2e-3"]},
-                "grpo": {"algorithm": "grpo"},
-            },
-        },
-        "comparison": {
-            "title": "Comparison",
-            "question": "How many?",
-            "base": "chosen",
-            "worlds": [0, 1],
-            "runs": {"sdpo": {"algorithm": "sdpo"}, "grpo": {"algorithm": "grpo"}},
-        },
-    },
-}
+from tests.helpers.small_studies import STUDIES, TINY
 
 
 @pytest.fixture

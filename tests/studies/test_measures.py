@@ -119,7 +119,7 @@ def test_outcomes_are_counted_problem_by_problem():
 
 
 def test_without_checkpoints_the_command_says_how_to_get_them(studies, tuned):
-    with pytest.raises(UserError, match="there are none yet: sdpo results comparison"):
+    with pytest.raises(UserError, match="there are none yet: python -m studies results comparison"):
         parts.teacher(Evidence.load(studies, tuned), tuned, print)
     chosen = {"sdpo": ("learner.lr=2e-3",), "grpo": ()}
     for run in ("sdpo-fast", "grpo"):  # as the runner notes what a record answers

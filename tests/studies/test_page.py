@@ -17,7 +17,7 @@ from studies.evidence.record import dump
 from studies.evidence.sections import claims, comparison
 from studies.evidence.spread import further_run, two_runs
 from studies.evidence.studies import load_studies, specs
-from tests.studies.synthetic import record
+from tests.helpers.records import record
 
 # pass counts of 6 problems of 4 samples, one row per evaluation (5 steps, 320 generations)
 FAST = [[0] * 6, [2] * 6, [4] * 6, [4] * 6]  # .5 at 320

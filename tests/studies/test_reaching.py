@@ -9,7 +9,7 @@ import pytest
 
 from sdpo.report.bounds import Bound
 from studies.evidence.reaching import Passes, crossings, draws, median_ratio, quantiles, reach, reach_ratio
-from tests.studies.synthetic import record
+from tests.helpers.records import record
 
 XS = np.array([0.0, 320.0, 640.0])
 

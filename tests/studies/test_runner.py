@@ -20,7 +20,8 @@ from studies.evidence.layout import Layout
 from studies.evidence.record import Record, load_records
 from studies.evidence.runner import resolve
 from studies.evidence.studies import load_studies, specs
-from tests.studies.conftest import STUDIES, TINY
+from tests.helpers.processes import heeds_interrupts
+from tests.helpers.small_studies import STUDIES, TINY
 
 CHOSEN = {"sdpo": ("learner.lr=2e-3",), "grpo": ()}
 
@@ -101,7 +102,9 @@ def test_stopped_and_gone_on_with(studies, layout, tmp_path, make_runner):
         "except Stopped:\n"
         "    sys.exit(130)\n"
     )
-    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "TINY_PAUSE_S": "0.6"})
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "TINY_PAUSE_S": "0.6"}, preexec_fn=heeds_interrupts
+    )
     folder = layout.folder("tuning/sdpo-world0")
     while not (folder / "metrics.jsonl").is_file() or RunFolder(folder).metrics[-1]["step"] < 1:
         assert process.poll() is None
