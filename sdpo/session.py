@@ -126,10 +126,18 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
+    neutralised = []
     for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(problem)
         if recipe.distillation is not None:
             contexts.check_room(problem)
+        if contexts.is_neutralised(problem):
+            neutralised.append(problem.id)
+    if neutralised:
+        dataset.report.notes.append(
+            f"Special tokens are broken up in the statements of {len(neutralised)} problems ({neutralised[0]}, …); "
+            "context.trust_statements=true leaves them as they are."
+        )
 
 
 def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:
