@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdpo.errors import UserError
+from sdpo.override_values import read_value, section
 from sdpo.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -120,8 +121,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     if key == "profile":
         raise UserError("The profile is chosen by PROFILE=… (make) or --profile (sdpo), which also picks its settings.")
     try:
-        value = _number(yaml.safe_load(raw)) if raw else None
-    except yaml.YAMLError as error:
+        value = read_value(raw, _annotation(key))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2025-02-30
         raise UserError(f"The value of {text!r} is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")
     node = values
@@ -135,20 +136,10 @@ def _override(values: dict[str, Any], text: str) -> None:
         node[leaf] = value
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown option {path}.{_nearest(path, _paths(Recipe))}"
+        return f"unknown option {path}.{_nearest(path, option_paths(Recipe))}"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "missing":
@@ -156,27 +147,30 @@ def _explain(error: Any) -> str:
     return f"{path}: {error['msg']} (given: {error['input']!r})"
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+def option_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every option's dotted path."""
     paths = []
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                paths += _paths(kind, f"{prefix}{name}.")
+        if (kind := section(field.annotation)) is not None:
+            paths += option_paths(kind, f"{prefix}{name}.")
     return paths
 
 
-def _nullable(path: str) -> bool:
+def _annotation(path: str) -> Any:
+    """The type of an option; None for one that is unknown."""
     model: Any = Recipe
     *parents, leaf = path.split(".")
     for part in parents:
         field = model.model_fields.get(part) if model is not None else None
-        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        model = None if field is None else section(field.annotation)
     field = None if model is None else model.model_fields.get(leaf)
-    return field is None or type(None) in getattr(field.annotation, "__args__", ())
+    return None if field is None else field.annotation
+
+
+def _nullable(path: str) -> bool:
+    annotation = _annotation(path)
+    return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdpo.recipe import Recipe
-from sdpo.recipe_files import _paths
+from sdpo.recipe_files import option_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,12 +50,12 @@ def test_override_values_arrive_unharmed(value):
     assert command("train", "RECIPE=x", f"run.note={value}", "seed=1")[3:] == [f"run.note={value}", "seed=1"]
 
 
-KEYS = sorted(set(_paths(Recipe)))
+KEYS = sorted(set(option_paths(Recipe)))
 # Names that the Makefile, make itself or the environment know, or once knew, and that are no recipe's.
 NAMES = (
-    "word words name names given key keys flag flags quote squote goal own used value call origin override define export "
-    "SDPO OVERRIDES CHOICE RECIPES OWN BENCHES PYTHON_IN_VENV AR ARFLAGS AS CFLAGS CPPFLAGS CPP FC LD LDFLAGS LEX MAKE "
-    "MAKECMDGOALS MAKEFILE_LIST MAKELEVEL CURDIR SUFFIXES VPATH RM HOME USER LANG TERM SHELL"
+    "word words name names given key keys flag flags quote squote goal own used value call origin override define "
+    "export SDPO OVERRIDES CHOICE RECIPES OWN BENCHES PYTHON_IN_VENV AR ARFLAGS AS CFLAGS CPPFLAGS CPP FC LD LDFLAGS LEX "
+    "MAKE MAKECMDGOALS MAKEFILE_LIST MAKELEVEL CURDIR SUFFIXES VPATH RM HOME USER LANG TERM SHELL"
 ).split()
 
 

@@ -183,7 +183,8 @@ def test_the_rule_for_thoughts_is_named_and_two_rules_are_not_comparable(make_ru
     out = compare(runs, runs_dir / "out")
     named = " / ".join(dict.fromkeys(rules))
     assert f"Thinking: {named} (" in out.read_text()
-    assert {table["thinking"] for table in json.loads((runs_dir / "out" / "data.json").read_text())["scores"]} == {named}
+    scores = json.loads((runs_dir / "out" / "data.json").read_text())["scores"]
+    assert {table["thinking"] for table in scores} == {named}
     differ = "The runs differ in evaluation.thinking (official | ignored): their pass rates are not comparable."
     assert (differ in Page(out).notices) == (len(set(rules)) == 2)
 
