@@ -7,6 +7,7 @@ gpu: …}``).  Later wins: base file, base file's profile section, file, file's 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
             )
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {_families()}.")
+            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {recipe_names()}.")
         return path
     family = RECIPES / name
     if not family.is_dir():
         raise UserError(
-            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, _families())} Known: {_families()}."
+            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, recipe_names())} Known: {recipe_names()}."
         )
     known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
     path = family / f"{algorithm or 'sdpo'}.yaml"
@@ -75,6 +76,16 @@ def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def compare_command(recipe: Recipe, make: bool = False) -> str:
+    """The command that shows a recipe's runs beside each other, for `make` or for `sdpo`."""
+    default = type(recipe.run).model_fields["directory"].default
+    where = "" if recipe.run.directory == default else f"--runs {shlex.quote(recipe.run.directory)}"
+    name = shlex.quote(recipe.recipe)
+    if make:
+        return f"make compare RECIPE={name}" + (f" ARGS={shlex.quote(where)}" if where else "")
+    return f"sdpo compare {name}" + (f" {where}" if where else "")
 
 
 def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -180,5 +191,6 @@ def _nearest(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]}?" if match else ""
 
 
-def _families() -> list[str]:
+def recipe_names() -> list[str]:
+    """The families under recipes/, by name."""
     return sorted(p.name for p in RECIPES.iterdir() if p.is_dir()) if RECIPES.is_dir() else []

@@ -25,6 +25,7 @@ from sdpo.learner.group import Learner
 from sdpo.model_files import check_model, load_tokenizer
 from sdpo.placement import Placement, engine_config, plan_placement
 from sdpo.recipe import Recipe
+from sdpo.recipe_files import compare_command
 from sdpo.report import run_report
 from sdpo.rollout.fleet import Fleet
 from sdpo.sources import check_texts
@@ -75,7 +76,7 @@ async def train(
         run_report(folder.path)
     if finished:
         console.message(
-            f"Finished. Compare with: make compare RECIPE={recipe.recipe} (sdpo compare {recipe.recipe}). "
+            f"Finished. Compare with: {compare_command(recipe, make=True)} ({compare_command(recipe)}). "
             f"The run's page: {folder.report}"
         )
         return 0

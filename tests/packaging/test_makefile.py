@@ -54,8 +54,8 @@ KEYS = sorted(set(option_paths(Recipe)))
 # Names that the Makefile, make itself or the environment know, or once knew, and that are no recipe's.
 NAMES = (
     "word words name names given key keys flag flags quote squote goal own used value call origin override define "
-    "export SDPO OVERRIDES CHOICE RECIPES OWN BENCHES PYTHON_IN_VENV AR ARFLAGS AS CFLAGS CPPFLAGS CPP FC LD LDFLAGS LEX "
-    "MAKE MAKECMDGOALS MAKEFILE_LIST MAKELEVEL CURDIR SUFFIXES VPATH RM HOME USER LANG TERM SHELL"
+    "export SDPO OVERRIDES CHOICE RECIPES OWN BENCHES PYTHON_IN_VENV AR ARFLAGS AS CFLAGS CPPFLAGS CPP FC LD LDFLAGS "
+    "LEX MAKE MAKECMDGOALS MAKEFILE_LIST MAKELEVEL CURDIR SUFFIXES VPATH RM HOME USER LANG TERM SHELL"
 ).split()
 
 
