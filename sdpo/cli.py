@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", help="folder for results.json and the LiveCodeBench export (default: runs/eval/<policy>)"
     )
-    _overrides(evaluate)
+    _overrides(evaluate, "options of the recipe, e.g. evaluation.temperature=0.8")
 
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--runs", default="runs/evidence", help="run folders (default: %(default)s)")
 
     pretrain = _command(commands, "pretrain", "make the bundled policy from nothing")
-    _overrides(pretrain)
+    _overrides(pretrain, "options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; a wrong one names all")
 
     tasks = _command(commands, "tasks", "look at the bundled problems")
     actions = tasks.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -110,8 +110,8 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     _overrides(parser)
 
 
-def _overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the recipe, e.g. learner.lr=1e-5")
+def _overrides(parser: argparse.ArgumentParser, text: str = "options of the recipe, e.g. learner.lr=1e-5") -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo.errors import UserError
+from sdpo.hub import why_offline
 from sdpo.paths import locate
 from sdpo.recipe import Recipe
 
@@ -47,8 +48,12 @@ def _load(kind: Any, recipe: Recipe, what: str) -> Any:
     looks_local = path.is_absolute() or recipe.model.path.startswith((".", "~")) or len(path.parts) != 2
     if looks_local and not Path(locate(recipe.model.path)).is_dir():
         raise UserError(f"There is no model folder {recipe.model.path}. {_REMEDY}")
+    located = locate(recipe.model.path)
+    offline = "" if Path(located).is_dir() else why_offline()
     try:
-        return kind.from_pretrained(locate(recipe.model.path))
+        return kind.from_pretrained(located, local_files_only=bool(offline))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if offline:
+            reason = f"it is not in the cache, and {offline}"
         raise UserError(f"The {what} of model {recipe.model.path!r} cannot be loaded ({reason}). {_REMEDY}") from None

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
+from sdpo.data import Dataset
 from sdpo.model_files import load_config, longest_context
 from sdpo.placement import plan_placement
 from sdpo.recipe import Recipe
 from sdpo.session import load_checked
+from sdpo.tracking.metric_names import dataset_title
 
 GIB = 2**30
 
@@ -66,7 +68,7 @@ def make_plan(recipe: Recipe) -> Plan:
                 ),
                 ("budget", f"{run.steps} steps, {generations:,} samples, {updates:,} optimiser steps"),
                 ("at most", f"{generations * rollout.max_response_tokens:,} response tokens"),
-                ("evaluation", _evaluation(recipe, len(dataset.evaluation))),
+                ("evaluation", _evaluation(recipe, dataset)),
             ],
         }
     )
@@ -116,12 +118,16 @@ def _memory(recipe: Recipe, parameters: int) -> list[tuple[str, str]]:
     return lines
 
 
-def _evaluation(recipe: Recipe, problems: int) -> str:
+def _evaluation(recipe: Recipe, dataset: Dataset) -> str:
+    """Everything that one evaluation samples, whatever it is called in the results."""
     settings = recipe.evaluation
     every = f"every {settings.every} steps" if settings.every else "at the end"
     ks = ", ".join(f"pass@{k}" for k in settings.ks)
     samples = f"{recipe.evaluation_samples} samples at temperature {settings.temperature}"
-    return f"{every}: {problems} problems × {samples} ({ks})"
+    sets = dataset.evaluation_sets(settings.training_problems)
+    sizes = [f"{len(problems)} {dataset_title(name)}" for name, problems in sets.items()]
+    total = sum(map(len, sets.values())) * recipe.evaluation_samples
+    return f"{every}: {' + '.join(sizes)} × {samples} = {total:,} ({ks}; thinking: {settings.thinking})"
 
 
 def _cores() -> int:

@@ -7,6 +7,7 @@ gpu: …}``).  Later wins: base file, base file's profile section, file, file's 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdpo.errors import UserError
+from sdpo.override_values import read_value, section
 from sdpo.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -29,12 +31,12 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
             )
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {_families()}.")
+            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {recipe_names()}.")
         return path
     family = RECIPES / name
     if not family.is_dir():
         raise UserError(
-            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, _families())} Known: {_families()}."
+            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, recipe_names())} Known: {recipe_names()}."
         )
     known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
     path = family / f"{algorithm or 'sdpo'}.yaml"
@@ -74,6 +76,16 @@ def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def compare_command(recipe: Recipe, make: bool = False) -> str:
+    """The command that shows a recipe's runs beside each other, for `make` or for `sdpo`."""
+    default = type(recipe.run).model_fields["directory"].default
+    where = "" if recipe.run.directory == default else f"--runs {shlex.quote(recipe.run.directory)}"
+    name = shlex.quote(recipe.recipe)
+    if make:
+        return f"make compare RECIPE={name}" + (f" ARGS={shlex.quote(where)}" if where else "")
+    return f"sdpo compare {name}" + (f" {where}" if where else "")
 
 
 def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -120,8 +132,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     if key == "profile":
         raise UserError("The profile is chosen by PROFILE=… (make) or --profile (sdpo), which also picks its settings.")
     try:
-        value = _number(yaml.safe_load(raw)) if raw else None
-    except yaml.YAMLError as error:
+        value = read_value(raw, _annotation(key))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2025-02-30
         raise UserError(f"The value of {text!r} is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")
     node = values
@@ -135,20 +147,10 @@ def _override(values: dict[str, Any], text: str) -> None:
         node[leaf] = value
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown option {path}.{_nearest(path, _paths(Recipe))}"
+        return f"unknown option {path}.{_nearest(path, option_paths(Recipe))}"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "missing":
@@ -156,27 +158,30 @@ def _explain(error: Any) -> str:
     return f"{path}: {error['msg']} (given: {error['input']!r})"
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+def option_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every option's dotted path."""
     paths = []
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                paths += _paths(kind, f"{prefix}{name}.")
+        if (kind := section(field.annotation)) is not None:
+            paths += option_paths(kind, f"{prefix}{name}.")
     return paths
 
 
-def _nullable(path: str) -> bool:
+def _annotation(path: str) -> Any:
+    """The type of an option; None for one that is unknown."""
     model: Any = Recipe
     *parents, leaf = path.split(".")
     for part in parents:
         field = model.model_fields.get(part) if model is not None else None
-        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        model = None if field is None else section(field.annotation)
     field = None if model is None else model.model_fields.get(leaf)
-    return field is None or type(None) in getattr(field.annotation, "__args__", ())
+    return None if field is None else field.annotation
+
+
+def _nullable(path: str) -> bool:
+    annotation = _annotation(path)
+    return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:
@@ -186,5 +191,6 @@ def _nearest(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]}?" if match else ""
 
 
-def _families() -> list[str]:
+def recipe_names() -> list[str]:
+    """The families under recipes/, by name."""
     return sorted(p.name for p in RECIPES.iterdir() if p.is_dir()) if RECIPES.is_dir() else []

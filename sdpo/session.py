@@ -25,6 +25,7 @@ from sdpo.learner.group import Learner
 from sdpo.model_files import check_model, load_tokenizer
 from sdpo.placement import Placement, engine_config, plan_placement
 from sdpo.recipe import Recipe
+from sdpo.recipe_files import compare_command
 from sdpo.report import run_report
 from sdpo.rollout.fleet import Fleet
 from sdpo.sources import check_texts
@@ -75,7 +76,7 @@ async def train(
         run_report(folder.path)
     if finished:
         console.message(
-            f"Finished. Compare with: make compare RECIPE={recipe.recipe} (sdpo compare {recipe.recipe}). "
+            f"Finished. Compare with: {compare_command(recipe, make=True)} ({compare_command(recipe)}). "
             f"The run's page: {folder.report}"
         )
         return 0
@@ -126,10 +127,18 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
+    neutralised = []
     for problem in {p.id: p for p in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(problem)
         if recipe.distillation is not None:
             contexts.check_room(problem)
+        if contexts.is_neutralised(problem):
+            neutralised.append(problem.id)
+    if neutralised:
+        dataset.report.notes.append(
+            f"Special tokens are broken up in the statements of {len(neutralised)} problems ({neutralised[0]}, …); "
+            "context.trust_statements=true leaves them as they are."
+        )
 
 
 def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:

@@ -10,7 +10,7 @@ from sdpo.errors import UserError
 from sdpo.judging import open_sandbox
 from sdpo.profile import choose_profile
 from sdpo.recipe import Recipe
-from sdpo.recipe_files import find_recipe, load_recipe, load_resolved
+from sdpo.recipe_files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 
 
@@ -31,7 +31,7 @@ def run(options) -> int:
         _refuse_other_settings(recipe, load_resolved(path / "recipe.yaml"), path, folder.info.status)
     if folder.info is not None and folder.info.status == FINISHED:
         print(
-            f"{path} is finished; nothing to do. See `sdpo compare {recipe.recipe}`; to start afresh: --fresh "
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to start afresh: --fresh "
             "(ARGS=--fresh with make), or another name (name=…)."
         )
         return 0

@@ -90,6 +90,19 @@ def test_the_command_prints_the_plan_and_starts_nothing(tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("training", "says"),
+    [
+        ("true", "32 held-out problems + 64 training problems × 4 samples at temperature 1.0 = 384"),
+        ("false", "32 held-out problems × 4 samples at temperature 1.0 = 128"),
+    ],
+)
+def test_all_that_an_evaluation_samples_is_planned(training, says):
+    common = ["run.steps=3", f"evaluation.training_problems={training}", "evaluation.thinking=ignored"]
+    text = make_plan(load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", common)).text()
+    assert says in text and "thinking: ignored" in text
+
+
 def test_a_gpu_run_can_be_planned_without_a_gpu(model, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

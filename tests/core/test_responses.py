@@ -63,8 +63,8 @@ def test_training_takes_no_program_from_a_thought_and_evaluation_by_its_rule(tem
     assert generation(tokenizer).evaluation_program(rollout(response)) == program
     official = generation(tokenizer, "official")
     assert official._program(rollout(response)) == program
-    measured = "print('final')" if FINAL in response else "print('draft')"
-    assert official.evaluation_program(rollout(response)) == measured
+    last = "print('final')" if FINAL in response else "print('draft')"
+    assert official.evaluation_program(rollout(response)) == last
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,5 @@ def test_a_demonstration_ends_nowhere_but_at_its_end_and_keeps_its_thoughts():
     tokenizer = byte_tokenizer(more=more)
     ids = demonstrated(tokenizer, "column", "story").response_ids
     assert tokenizer.decode(ids) == "<think>a</think>b< |eot|>c<|eot|>"
-    assert [ids.count(tokenizer.convert_tokens_to_ids(token)) for token in ("<|eot|>", "<think>")] == [1, 1]
+    for token in ("<|eot|>", "<think>"):
+        assert ids.count(tokenizer.convert_tokens_to_ids(token)) == 1
