@@ -39,13 +39,13 @@ def main() -> None:
     child.rehearse(prelude)
     child.rehearse(prelude)
     Program("1 is 1\nno_such_name", prelude).run(None, None, _OUTPUT)  # to warn and to suggest a name loads modules
-    before = lasting_state()
+    before = LastingState()
     for line in requests:
         answers.write(json.dumps(compare(json.loads(line), prelude, before)) + "\n")
         answers.flush()
 
 
-def compare(request: dict, prelude: dict, before: dict) -> dict | None:
+def compare(request: dict, prelude: dict, before: LastingState) -> dict | None:
     code, inputs = request["code"], request["inputs"]
     if not screen.isolated(ast.parse(code), prelude) and not request.get("unscreened"):
         return None
@@ -55,17 +55,14 @@ def compare(request: dict, prelude: dict, before: dict) -> dict | None:
     return {"series": results, "fresh": fresh, "leaks": leaks}
 
 
-def _series(code: str, inputs: list[str], prelude: dict, before: dict) -> tuple[list, list]:
+def _series(code: str, inputs: list[str], prelude: dict, before: LastingState) -> tuple[list, list]:
     program, results, junk = Program(code, prelude), [], []
     interpreter = _interpreter()
     for text in inputs:
         results.append(_run(program, text, in_memory=True))
         junk += [object() for _ in range(137)], [float(n) for n in range(77)], bytearray(300_000)  # other addresses
         del junk[:1]
-    after = lasting_state()
-    leaks = sorted(str(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    leaks = [key for key in leaks if key not in _NOT_SEEN]
-    return results, leaks + [key for key, value in _interpreter().items() if value != interpreter[key]]
+    return results, before.changed() + [key for key, value in _interpreter().items() if value != interpreter[key]]
 
 
 def _run(program: Program, text: str, in_memory: bool = False) -> list:
@@ -110,43 +107,50 @@ def _interpreter() -> dict:
     }
 
 
-def lasting_state() -> dict:
-    """Everything that a program could have left behind, by where it lies, as far as Python can see it."""
-    state: dict = {}
-    seen: set[int] = set()
-    for name, module in list(sys.modules.items()):
-        if name not in ("__main__", "solution", "encodings.__main__") and not name.startswith("sandbox"):
-            _note(f"{name}", module, state, seen, 4)
-    return state
+class LastingState:
+    """Everything that a program could leave behind, as far as Python can see it: what modules hold, what their classes,
+    functions and containers hold, and so on.  All of it is kept, so that its parts can be told apart by identity."""
+
+    def __init__(self) -> None:
+        self._things: list[tuple[str, object]] = []
+        self._seen: set[int] = set()
+        for name, module in list(sys.modules.items()):
+            if name not in ("__main__", "solution") and not name.startswith("sandbox"):
+                self._note(name, module, 4)
+        self._before = [_fingerprint(thing) for _, thing in self._things]
+
+    def changed(self) -> list[str]:
+        now = [_fingerprint(thing) for _, thing in self._things]
+        return [path for (path, _), old, new in zip(self._things, self._before, now, strict=True) if old != new]
+
+    def _note(self, path: str, thing: object, depth: int) -> None:
+        if id(thing) in self._seen or depth == 0 or path in _NOT_SEEN:
+            return
+        self._seen.add(id(thing))
+        self._things.append((path, thing))
+        for key, value in _parts(thing):
+            if type(value) in _SEARCHED or isinstance(value, type) or hasattr(value, "__dict__"):
+                if not isinstance(value, types.ModuleType):
+                    self._note(f"{path}.{key}", value, depth - 1)
 
 
-def _note(path: str, thing: object, state: dict, seen: set[int], depth: int) -> None:
-    if id(thing) in seen or depth == 0:
-        return
-    seen.add(id(thing))
-    if isinstance(thing, _SEARCHED):
-        parts = list(thing.items()) if isinstance(thing, dict) else list(enumerate(thing))
-    else:
-        parts = []
-        try:
-            parts += list(vars(thing).items())
-        except TypeError:
-            pass
-        if isinstance(thing, types.FunctionType):
-            parts += [("defaults", thing.__defaults__), ("kwdefaults", thing.__kwdefaults__), ("code", thing.__code__)]
-            parts += [("cell", cell) for cell in thing.__closure__ or ()]
-        elif isinstance(thing, type):
-            parts.append(("bases", thing.__bases__))
-    if path == "sys.modules":
-        parts = [(key, None) for key, _ in parts if key not in ("__main__", "solution")]
-    parts = [(key, value) for key, value in parts if not (isinstance(key, str) and key in _FRESH_BY_DESIGN)]
-    state[path] = [(str(key), id(value)) for key, value in parts if type(value) is not int] + [
-        (str(key), value) for key, value in parts if type(value) is int
-    ]
-    for key, value in parts:
-        if isinstance(value, (type, types.FunctionType, types.ModuleType, *_SEARCHED)) or hasattr(value, "__dict__"):
-            if not isinstance(value, types.ModuleType):
-                _note(f"{path}.{key}", value, state, seen, depth - 1)
+def _parts(thing: object) -> list[tuple]:
+    if isinstance(thing, dict):
+        return list(thing.items()) if thing is not sys.modules else []
+    if type(thing) in _SEARCHED:
+        return list(enumerate(thing))
+    parts = list(vars(thing).items()) if hasattr(thing, "__dict__") else []
+    if isinstance(thing, types.FunctionType):
+        parts += [("defaults", thing.__defaults__), ("kwdefaults", thing.__kwdefaults__), ("code", thing.__code__)]
+    elif isinstance(thing, type):
+        parts.append(("bases", thing.__bases__))
+    return parts
+
+
+def _fingerprint(thing: object) -> list:
+    if thing is sys.modules:
+        return sorted(name for name in thing if name not in ("__main__", "solution"))
+    return [(key, id(value)) for key, value in _parts(thing) if type(key) is not str or key not in _FRESH_BY_DESIGN]
 
 
 if __name__ == "__main__":

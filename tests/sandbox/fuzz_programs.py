@@ -72,7 +72,7 @@ class Programs:
         beginning = self._pick(BEGINNINGS) + self._pick(DEFINITIONS) + self._pick(CLASSES)
         lines = []
         for _ in range(statements):
-            for _ in range(4):
+            for _ in range(3):
                 line = self._statement()
                 try:
                     refused = why_not(ast.parse(beginning + line), NAMES)

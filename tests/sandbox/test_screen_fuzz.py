@@ -11,6 +11,7 @@ import pytest
 
 from tests.sandbox.fuzz_programs import Programs
 
+pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning")
 ROOT = Path(__file__).parents[2]
 INPUTS = ["1\n", "1\n", "2\n", "1\n"]
 
@@ -20,7 +21,12 @@ class Driver:
         command = [sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("fuzz_driver.py")), str(ROOT)]
         environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
         )
 
     def compare(self, code: str, unscreened: bool = False) -> dict | None:
@@ -56,9 +62,9 @@ def fuzz(driver: Driver, seed: int, count: int) -> None:
     assert accepted > count / 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_accepted_programs_run_as_in_fresh_processes(driver, seed):
-    fuzz(driver, seed, 100)
+    fuzz(driver, seed, 60)
 
 
 @pytest.mark.slow
