@@ -1,6 +1,6 @@
 """Programs and tests per second of the sandbox beside plain ways of running Python programs, in one run.
 
-    python benchmarks/sandbox.py [--programs 200] [--soak 100000] [--output result.json]
+    make bench BENCH=sandbox [ARGS="--repeats 7 --soak 100000 --output result.json"]
 
 Everything runs on one core (the benchmark pins itself), so that the ratios mean something; absolute numbers do not
 carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude that every
@@ -53,7 +53,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds of measurements")
     parser.add_argument("--soak", type=int, default=0, help="programs of the soak (100000 for the full one)")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
+    parser.add_argument("--small", action="store_true", help="show only that it runs")
     options = parser.parse_args()
+    if options.small:
+        options.programs, options.repeats = 20, 1
     core = sorted(os.sched_getaffinity(0))[-1]
     os.sched_setaffinity(0, {core})
     result = {"machine": _machine(), "load_before": os.getloadavg(), "programs": options.programs}
