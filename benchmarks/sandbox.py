@@ -4,10 +4,11 @@
     python benchmarks/sandbox.py --soak 100000 [--seconds 600]
 
 Everything but the soak runs on one core (the benchmark pins itself), so that the ratios mean something; absolute
-numbers do not carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude that every
-program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing; `fork_server`
-forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as children are ready.
-`sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are medians.
+numbers do not carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude
+that every program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing;
+`fork_server` forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as
+children are ready.  `sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are
+medians.  The soak judges a mix of honest and hostile programs while children and servers are killed at random.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import platform
 import random
 import resource
 import runpy
-import signal
 import statistics
 import subprocess
 import sys
@@ -232,13 +232,13 @@ def _killer(sandbox: Sandbox, every_s: float) -> Iterator[Counter[str]]:
         rng = random.Random(1)
         while not over.wait(rng.uniform(0, 2 * every_s)):
             engine = sandbox._engine
-            victims = [child.process_id for child in list(engine._children.values()) if child.process_id > 0]
-            kind = "servers" if rng.random() < 0.1 or not victims else "children"
-            if kind == "servers" and engine._server.process.poll() is None:
-                victims = [engine._server.process.pid]
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(victims), signal.SIGKILL)
-                killed[kind] += 1
+            children = [child for child in list(engine._children.values()) if child.pidfd >= 0]
+            if rng.random() < 0.1:
+                engine._server.process.kill()
+                killed["servers"] += 1
+            elif children:
+                rng.choice(children).kill()
+                killed["children"] += 1
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -360,6 +360,12 @@ program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 1, ctypes.addresso
 attempt(lambda: ctypes.CDLL(None).prctl(22, 2, program) == 0)
 attempt(lambda: ctypes.CDLL(None).syscall(317, 1, 0, program) == 0)
 """,
+    "thread_with_descriptors_of_its_own": """
+import ctypes
+stack = ctypes.create_string_buffer(1 << 16)
+attempt(lambda: ctypes.CDLL(None).syscall(56, 0x10900, ctypes.addressof(stack) + (1 << 15), 0, 0, 0) > 0)
+""",
+    "descriptors_of_its_own": "import ctypes\nattempt(lambda: ctypes.CDLL(None).unshare(0x400) == 0)",
     "hang_up_the_terminal": "import ctypes\nattempt(lambda: ctypes.CDLL(None).vhangup() == 0)",
     "own_session": "import os\nattempt(lambda: os.setsid() and True)",
     **{
