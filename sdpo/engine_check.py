@@ -10,10 +10,10 @@ from sdpo.rollout.fleet import Fleet
 
 _TOKENS = 32
 
-# Largest difference in fp32, and mean difference in bf16, in nats.  Engine and learner sum in other orders: in fp32 that
-# makes some 1e-5.  In bf16 a logit near 16 rounds by .03 to .06, hidden states through many layers by more, and a router
-# that sits between two experts may choose the other one; .02 to .1 on average are usual.  Weights that did not arrive,
-# or a part that one side leaves out, make whole nats.
+# Largest difference in fp32, and mean difference in bf16, in nats.  Engine and learner sum in other orders: in fp32
+# that makes some 1e-5.  In bf16 a logit near 16 rounds by .03 to .06, hidden states through many layers by more, and a
+# router that sits between two experts may choose the other one; .02 to .1 on average are usual.  Weights that did not
+# arrive, or a part that one side leaves out, make whole nats.
 _TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25}
 
 
