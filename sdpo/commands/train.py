@@ -66,7 +66,7 @@ def _train(recipe: Recipe, folder: RunFolder) -> int:
         # Whatever the user got wrong comes to light here, before there is a folder with wrong settings in it.
         build_algorithm(recipe)
         tokenizer, dataset = prepare(recipe, console)
-        with console.phase("trying a small model of the configuration", announce=False):
+        with console.phase("checking the model", announce=True):
             check_numbers(recipe)
         with folder:
             return asyncio.run(train(recipe, folder, sandbox, console, tokenizer, dataset))
