@@ -17,6 +17,7 @@ from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
 from sdpo.recipe import ModelSettings
 from tests.learner.families import family
+from tests.learner.tiny import recipe
 
 RIGHT = ["qwen3", "qwen3_moe", "llama", "mistral", "gemma3_text", "granite", "cohere2", "deepseek_v3"]
 RIGHT_SLOW = ["qwen2", "olmo2", "olmo3", "phi3", "smollm3", "cohere", "gpt_neox", "minicpm3", "gpt2"]
@@ -230,3 +231,23 @@ def test_what_is_published_has_the_names_of_a_checkpoint(tmp_path):
         assert set(sent) == set(file.keys())
         for name, tensor in sent.items():
             torch.testing.assert_close(tensor, file.get_tensor(name))
+
+
+# ------------------------------------------------------------------------------------------------ the loaded learner
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_learner_whose_losses_see_other_logits_does_not_start(stage, model, start, monkeypatch):
+    monkeypatch.setattr("sdpo.learner.model.measured_logit_scale", lambda model: 1.5)
+    with pytest.raises(UserError, match=r"differ by up to \S+ nats, where 0.001 is allowed"):
+        start(recipe(model, "grpo", f"learner.zero_stage={stage}"))
+
+
+def test_the_probe_is_at_temperature_one(model, start):
+    worker = start(recipe(model, "grpo", "rollout.temperature=0.7"))
+    kind, prompt, response, found = worker.probe(32)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        wanted = model_check.plain_log_probs(plain, ([np.array(prompt)], [np.array(response)]))
+    assert (kind, len(prompt) + len(response)) == ("qwen3", 32)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
