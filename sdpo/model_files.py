@@ -28,14 +28,41 @@ def load_config(recipe: Recipe) -> Any:
 
 def check_model(recipe: Recipe) -> None:
     """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
-    longest = longest_context(recipe)
-    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
-    needed = max(recipe.max_model_len, teacher)
+    longest, needed = longest_context(recipe), longest_sequence(recipe)
     if needed > longest:
         raise UserError(
             f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
             "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens."
         )
+
+
+def check_numbers(recipe: Recipe) -> None:
+    """Raises UserError for a model that the learner would compute wrongly, or not at all.  Takes a few seconds."""
+    from sdpo.learner.model_check import check_configuration
+
+    check_configuration(
+        load_config(recipe), recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe)
+    )
+
+
+def load_generation_config(recipe: Recipe) -> Any:
+    """What the model's folder says of generation, None if it says nothing."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(locate(recipe.model.path))
+    except OSError:  # no such file: it is optional
+        return None
+    except ValueError as error:
+        raise UserError(
+            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Mend or remove it."
+        ) from None
+
+
+def longest_sequence(recipe: Recipe) -> int:
+    """Tokens of the longest sequence that a run may compute."""
+    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
+    return max(recipe.max_model_len, teacher)
 
 
 def longest_context(recipe: Recipe) -> int:

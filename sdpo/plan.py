@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
 from sdpo.data import Dataset
-from sdpo.model_files import load_config, longest_context
+from sdpo.model_files import check_numbers, load_config, longest_context
 from sdpo.placement import plan_placement
 from sdpo.recipe import Recipe
 from sdpo.session import load_checked
@@ -29,9 +29,11 @@ class Plan:
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
+    """Load data, tokenizer and the model's configuration, check that they fit together, and try a
+    small model of the configuration.  Starts nothing."""
     build_algorithm(recipe)  # names a module that cannot be imported
     _, dataset = load_checked(recipe)
+    check_numbers(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout

@@ -60,10 +60,13 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 def _train(recipe: Recipe, folder: RunFolder) -> int:
     with open_sandbox(recipe) as sandbox, Console(recipe.name, recipe.run.steps) as console:
         from sdpo.algorithms import build_algorithm
+        from sdpo.model_files import check_numbers
         from sdpo.session import prepare, train
 
         # Whatever the user got wrong comes to light here, before there is a folder with wrong settings in it.
         build_algorithm(recipe)
         tokenizer, dataset = prepare(recipe, console)
+        with console.phase("checking the model", announce=True):
+            check_numbers(recipe)
         with folder:
             return asyncio.run(train(recipe, folder, sandbox, console, tokenizer, dataset))

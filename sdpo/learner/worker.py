@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +283,11 @@ class LearnerWorker:
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
+    def _named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names within the model and full tensors, persistent buffers included; a tied matrix comes once."""
+        for tensors in export.named_state(self.student.model):
+            yield from tensors
+
     def save(self, folder: str) -> None:
         """Write student, optimiser, schedule and the moving-average teacher (fp32) below `folder`.  Collective."""
         state = {"mean_advantage": None if self.advantage_clip is None else self.advantage_clip.mean}
@@ -308,9 +313,9 @@ class LearnerWorker:
     def export(self, folder: str) -> None:
         """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes."""
         state = {}
-        for tensors in export.named_state(self.student.model):
+        for name, tensor in self._named_weights():
             if self.rank == 0:
-                state |= {name: tensor.cpu().clone() for name, tensor in tensors}
+                state[name] = tensor.cpu().clone()
         if self.rank == 0:
             export.write(self.student.model, state, folder)
 

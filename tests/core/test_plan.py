@@ -14,6 +14,7 @@ from sdpo.errors import UserError
 from sdpo.paths import PROJECT
 from sdpo.plan import make_plan
 from sdpo.recipe_files import find_recipe, load_recipe
+from tests.learner.families import family
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096,
@@ -136,3 +137,13 @@ def test_wrong_input_gets_one_clear_message(arguments, says, tmp_path, monkeypat
     assert main(arguments) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and says in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(("kind", "reason"), [
+    ("stablelm", "does not pass on the options of its call"),
+    ("jamba", r"differ by up to \S+ nats, where 0.0001 is allowed"),
+])  # fmt: skip
+def test_a_model_that_the_learner_would_compute_wrongly_is_refused(model, data, kind, reason):
+    (model / "config.json").write_text(family(kind, max_position_embeddings=40960).to_json_string())
+    with pytest.raises(UserError, match=reason):
+        plan(model, data, "sdpo")
