@@ -75,7 +75,7 @@ class LearnerWorker:
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
         self.student: PolicyModel = load_model(self.recipe.model, self.dtype)
         if settings.gradient_checkpointing:
-            self.student.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.student.recompute_layers()
         optimizer = torch.optim.AdamW(
             self.student.parameters(),
             lr=settings.lr,
@@ -97,6 +97,7 @@ class LearnerWorker:
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
+        self._bad_gradient: str | None = None
         self._moved = False  # whether the student has moved since the batch began
 
     def _replica(self, kind: type[Replica]) -> Replica:
@@ -139,13 +140,15 @@ class LearnerWorker:
         # As DeepSpeed's own optimisers say it: the step was skipped, and the schedule is to stay where it is.
         optimizer.overflow = not torch.isfinite(self._norm)
         if optimizer.overflow:
+            bad = (n for n, p in self.student.model.named_parameters() if not torch.isfinite(p.grad).all())
+            self._bad_gradient = f"the gradient of {next(bad, 'all weights together, whose norm overflows')}"
             self.student.zero_grad(set_to_none=True)  # without gradients the step does nothing
 
     @torch.no_grad()
     def first_not_finite(self, micro_batches: list[list[Row]]) -> str | None:
         """What is not finite in a batch that was skipped: of its rows, the weights, or what is computed.  Collective.
 
-        None: all of it is finite, so it is a gradient.
+        Else it is a gradient, of which plain data parallelism knows the name.
         """
         streams = (self.plan.policy_gradient, self.plan.distillation)
         sampled = any(s is not None and s.sampler_threshold is not None for s in streams)
@@ -156,7 +159,7 @@ class LearnerWorker:
         for rows in micro_batches:
             outputs = self._loss(rows)[1]
             found.append(not_finite_output(rows, {n: value.float().cpu().numpy() for n, value in outputs.items()}))
-        return next(filter(None, found), None)
+        return next(filter(None, found), self._bad_gradient)
 
     def finish_batch(self) -> None:
         """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""
