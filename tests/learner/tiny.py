@@ -9,6 +9,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sdpo.algorithms import build_algorithm
+from sdpo.learner.group import Learner
 from sdpo.learner.rows import deal, split, weigh
 from sdpo.recipe import Recipe
 from sdpo.recipe_files import find_recipe, load_recipe
@@ -72,3 +73,13 @@ def dealt(recipe: Recipe, batch: list[Sample], ranks: int = 1, tokens: int | Non
     """What each rank trains on for one optimiser step, as the driver deals it out."""
     rows = weigh(batch, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
     return deal(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
+
+
+class InProcess(Learner):
+    """The driver's handle on one worker of this process."""
+
+    def __init__(self, recipe: Recipe, worker) -> None:
+        self.recipe, self.plan, self.worker, self.skipped = recipe, build_algorithm(recipe).plan, worker, 0
+
+    async def _all(self, method, *arguments, per_rank=None):
+        return [getattr(self.worker, method)(*(arguments if per_rank is None else per_rank))]
