@@ -12,6 +12,7 @@ from sdpo.model_files import load_config, longest_context
 from sdpo.placement import plan_placement
 from sdpo.recipe import Recipe
 from sdpo.session import load_checked
+from sdpo.tracking.wandb_logger import check_installed
 
 GIB = 2**30
 
@@ -29,6 +30,7 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
     build_algorithm(recipe)  # names a module that cannot be imported
+    check_installed(recipe.tracking.wandb)
     _, dataset = load_checked(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
