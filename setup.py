@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: recipes/ and policies/ lie at the top of the repository, and inside `sdpo` in a wheel."""
+"""What pyproject.toml cannot say: recipes/ and policies/ of the repository's top lie inside `sdpo` in a wheel."""
 
 from setuptools import find_namespace_packages, setup
 

@@ -2,8 +2,8 @@
 
     python requirements/uv.py PATH/TO/uv ARGUMENTS…
 
-What `pip config list` says (files and PIP_… variables) becomes UV_… variables.  Those that are set already win.  Without
-pip, its variables alone count.
+What `pip config list` says (files and PIP_… variables) becomes UV_… variables.  Those that are set already win.
+Without pip, its variables alone count.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def uv_variables(settings: Mapping[str, str], present: Mapping[str, str]) -> dic
     if "cache-dir" in settings and "UV_CACHE_DIR" not in present:  # somebody has moved it to where there is room
         add["UV_CACHE_DIR"] = os.path.join(os.path.expanduser(settings["cache-dir"]), "uv")
     if "UV_INDEX" in add and "UV_INDEX_STRATEGY" not in present:
-        add["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does: all indexes are asked; every version is exact here
+        add["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # all indexes are asked, as by pip; versions are exact here
     return add
 
 
