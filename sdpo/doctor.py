@@ -124,7 +124,7 @@ def installed_versions() -> dict[str, str]:
 def _packages(profile: str) -> Iterator[Check]:
     installed = installed_versions()
     kind = "gpu" if "vllm" in installed else "cpu"
-    yield from _against_the_lock(profile, kind, installed) if is_checkout() else _against_requirements(kind, installed)
+    yield from _against_the_lock(profile, kind, installed) if is_checkout() else _against_requirements(kind)
     clash = [name for name in _CUDA_ONLY if name in installed and kind == "cpu"]
     if clash:
         remedy = f"{sys.executable} -m pip uninstall -y {' '.join(clash)}   (or: uv pip uninstall …)"
@@ -137,14 +137,17 @@ def _packages(profile: str) -> Iterator[Check]:
     yield _check("Packages", "weight transfer plugin", known, found, again)
 
 
-def _against_requirements(kind: str, installed: dict[str, str]) -> Iterator[Check]:
+def _against_requirements(kind: str) -> Iterator[Check]:
     """An installed wheel has no lock file: what its metadata asks for is compared."""
     wanted = [Requirement(line) for line in importlib.metadata.requires("sdpo") or []]
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": kind})]
     lacking = []
     for one in wanted:
-        version = installed.get(canonicalize_name(one.name))
-        if version is None or not one.specifier.contains(version, prereleases=True):
+        try:
+            version = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if not version or not one.specifier.contains(version, prereleases=True):
             lacking.append(f"{one.name}{one.specifier} ({version or 'not installed'})")
     found = f"missing or of another version: {', '.join(lacking)}" if lacking else f"{len(wanted)} as sdpo asks for"
     yield _check("Packages", "requirements", not lacking, found, f"pip install 'sdpo[{kind}]'   (cpu: docs/install.md)")

@@ -83,14 +83,15 @@ def test_another_distributions_sandbox_is_named(monkeypatch, tmp_path):
     assert "pip uninstall -y castle-builder" in instead.remedy
 
 
-def test_an_installed_wheel_is_checked_against_what_it_asks_for(monkeypatch):
-    installed = doctor.installed_versions()
-    kind = "gpu" if "vllm" in installed else "cpu"
+def test_an_installed_wheel_is_checked_against_what_it_asks_for(monkeypatch, tmp_path):
+    kind = "gpu" if "vllm" in doctor.installed_versions() else "cpu"
     monkeypatch.setattr(doctor, "is_checkout", lambda: False)
     assert {c.name: c for c in doctor._packages(kind)}["requirements"].status == "ok"
-    lacking = next(doctor._against_requirements(kind, {**installed, "ray": "2.0.0", "torch": "1.0"}))
-    assert lacking.status == "problem" and "ray" in lacking.found and "(2.0.0)" in lacking.found
-    assert "torch" in lacking.found and f"pip install 'sdpo[{kind}]'" in lacking.remedy
+    _distribution(tmp_path, "ray", "ray")  # version 1.0, found before the real one
+    monkeypatch.syspath_prepend(tmp_path)
+    lacking = next(doctor._against_requirements(kind))
+    assert lacking.status == "problem" and "ray" in lacking.found and "(1.0)" in lacking.found
+    assert f"pip install 'sdpo[{kind}]'" in lacking.remedy
 
 
 def test_wandb_is_optional(monkeypatch):
