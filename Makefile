@@ -75,11 +75,15 @@ tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 
 	@$(.sdpo) tasks show minicode $(ARGS)
 
 ##@ Checks and measurements
-.PHONY: test lint doctor bench
-test: nothing-unknown setup  ## run the tests: [TESTS=tests/packaging] [ARGS='-k lock']
+.PHONY: test test-all lint doctor bench
+test: nothing-unknown setup  ## run the tests but for the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
+	@$(PYTHON_IN_VENV) -m pytest -q -m "not slow" $(TESTS) $(ARGS)
+test-all: nothing-unknown setup  ## run all tests, those marked slow too: [TESTS=…] [ARGS=…]
 	@$(PYTHON_IN_VENV) -m pytest -q $(TESTS) $(ARGS)
-lint: nothing-unknown setup  ## check the style
-	@.venv/bin/ruff check $(ARGS)
+lint: nothing-unknown setup  ## check style, format and types; a minute at most
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
@@ -90,7 +94,7 @@ bench: nothing-unknown setup $(if $(filter-out sandbox,$(or $(BENCH),$(BENCHES))
 	@$(PYTHON_IN_VENV) -m benchmarks.page
 build/bench/.done: requirements/bench.txt
 	@rm -rf build/bench
-	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --target build/bench -r $<
+	@$(PYTHON_IN_VENV) requirements/uv.py .venv/bin/uv pip install --quiet --no-deps --target build/bench -r $<
 	@touch $@
 
 ##@ Housekeeping
@@ -101,11 +105,11 @@ setup: $(if $(filter setup,$(MAKECMDGOALS)),nothing-unknown)  ## make .venv hold
 lock: nothing-unknown setup  ## resolve the lock files anew; UPGRADE=1 takes the newest versions that fit
 	@TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) UPGRADE=$(UPGRADE) requirements/lock.sh
 clean: nothing-unknown  ## remove caches and build output; .venv and runs stay
-	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	@find sandbox sdpo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 help: nothing-unknown  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	    /^[a-z]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	    /^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 recipe-given:
 	@$(if $(RECIPE),:,echo "error: say which recipe: make $(MAKECMDGOALS) RECIPE=<one of: $(.recipes)>" >&2; exit 2)

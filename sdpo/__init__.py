@@ -1,3 +1,3 @@
 """sdpo: post-training of language models by self-distillation, beside a GRPO baseline."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -14,6 +14,7 @@ from sdpo.placement import plan_placement
 from sdpo.recipe import Recipe
 from sdpo.session import load_checked
 from sdpo.tracking.metric_names import dataset_title
+from sdpo.tracking.wandb_logger import check_installed
 
 GIB = 2**30
 
@@ -32,6 +33,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """Load data, tokenizer and the model's configuration, check that they fit together, and try a
     small model of the configuration.  Starts nothing."""
     build_algorithm(recipe)  # names a module that cannot be imported
+    check_installed(recipe.tracking.wandb)
     _, dataset = load_checked(recipe)
     check_numbers(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)

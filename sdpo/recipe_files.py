@@ -1,7 +1,8 @@
 """From recipe files and ``key=value`` overrides to one validated `Recipe`.
 
-A file may name a base (``extends: base.yaml``, relative to itself) and hold a section per profile (``profiles: {cpu: …,
-gpu: …}``).  Later wins: base file, base file's profile section, file, file's profile section, overrides.
+A file may name a base (``extends: base.yaml``, relative to itself, or ``recipes/livecodebench/sdpo.yaml``, one of the
+bundled ones) and hold a section per profile (``profiles: {cpu: …, gpu: …}``).  Later wins: base file, base file's
+profile section, file, file's profile section, overrides.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from sdpo.errors import UserError
 from sdpo.override_values import read_value, section
+from sdpo.paths import BUNDLED, locate
 from sdpo.recipe import Recipe
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = BUNDLED / "recipes"
 
 
 def find_recipe(name: str, algorithm: str | None) -> Path:
@@ -98,7 +100,9 @@ def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, An
     if base_name is not None:
         base = path.parent / base_name
         if not base.is_file():
-            raise UserError(f"Recipe {path} extends {base_name}, which is not there ({base}).")
+            base = Path(locate(base_name))
+        if not base.is_file():
+            raise UserError(f"Recipe {path} extends {base_name}, which is not there ({path.parent / base_name}).")
         merged = _read(base, profile, (*seen, path))
     merged = _merge(merged, values)
     unknown = set(profiles) - {"cpu", "gpu"}

@@ -30,6 +30,7 @@ from sdpo.report import run_report
 from sdpo.rollout.fleet import Fleet
 from sdpo.sources import check_texts
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.tracking.wandb_logger import check_installed
 from sdpo.trainer import Trainer
 
 
@@ -54,6 +55,7 @@ async def train(
     recipe: Recipe, folder: RunFolder, sandbox: Sandbox, console: Console, tokenizer: Any, dataset: Dataset
 ) -> int:
     """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
+    check_installed(recipe.tracking.wandb)
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
         info = RunInfo.collect(
