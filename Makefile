@@ -5,7 +5,7 @@
 
 # The packages' tools (ninja, which DeepSpeed calls by name) live beside the interpreter.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-SDPO := .venv/bin/sdpo
+.sdpo := .venv/bin/sdpo
 PYTHON_IN_VENV := .venv/bin/python
 
 # Asked for torch's CPU build when the configured package index does not carry it.
@@ -13,32 +13,54 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # ---- key=value on make's command line ------------------------------------------------------------------------------
 # make takes every such word for a variable.  Those in upper case that are listed here are its own; all others are
-# overrides of the recipe and go on to the command, each quoted for the shell with its value untouched.
-OWN := RECIPE ALGORITHM PROFILE DRY_RUN ARGS RUN MODEL OUT PARTS TESTS BENCH PYTHON TORCH_INDEX UPGRADE CC CXX
-quote := '
-squote = '$(subst $(quote),'\'',$(1))'
-words := $(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))
-given := $(foreach name,$(sort $(words)),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-keys := $(filter-out $(OWN),$(given))
-OVERRIDES = $(foreach key,$(keys),$(call squote,$(key)=$(value $(key))))
+# overrides of the recipe and go on to the command, each quoted for the shell with its value untouched.  Names that begin
+# with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
+.common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
+.own-train := RECIPE ALGORITHM DRY_RUN
+.own-profile := RECIPE ALGORITHM
+.own-eval := MODEL RECIPE OUT
+.own-compare := RECIPE
+.own-export := RUN OUT
+.own-results := PARTS DRY_RUN
+.own-test := TESTS
+.own-bench := BENCH
+.own-lock := UPGRADE
+.goals := train profile eval compare export results test bench lock
+.own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
+.used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
-flag = $(if $(value $(1)),$(2) $(call squote,$(value $(1))))
-CHOICE = $(call flag,ALGORITHM,--algorithm) $(call flag,PROFILE,--profile) $(if $(DRY_RUN),--dry-run)
-RECIPES = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
+.quote := '
+.squote = '$(subst $(.quote),'\'',$(1))'
+define .newline
+
+
+endef
+# A variable that was assigned with := has a colon there; words of a value with spaces are no variables.
+.words := $(patsubst %:,%,$(foreach .word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(.word)))))
+.given := $(foreach .name,$(sort $(.words)),$(if $(filter command,$(firstword $(origin $(.name)))),$(.name)))
+.keys := $(filter-out $(.own),$(.given))
+.unused = $(filter-out $(.used),$(filter $(.own),$(.given)))
+$(if $(filter command,$(firstword $(origin MAKEOVERRIDES))),$(error MAKEOVERRIDES is make's own and no option))
+$(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error the value of $(.key) has a line break)))
+.overrides = $(foreach .key,$(.keys),$(call .squote,$(.key)=$(value $(.key))))
+
+.flag = $(if $(value $(1)),$(2) $(call .squote,$(value $(1))))
+.choice = $(call .flag,ALGORITHM,--algorithm) $(call .flag,PROFILE,--profile) $(if $(DRY_RUN),--dry-run)
+.recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
 .PHONY: train compare eval export profile
-train: recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
-	@$(SDPO) train $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
+train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
+	@$(.sdpo) train $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 compare: nothing-unknown recipe-given setup  ## pass@k against generations, the newest run of each algorithm: RECIPE=livecodebench
-	@$(SDPO) compare $(call squote,$(RECIPE)) $(ARGS)
-profile: recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
-	@$(SDPO) profile $(CHOICE) $(call squote,$(RECIPE)) $(OVERRIDES) $(ARGS)
-eval: model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
-	@$(SDPO) eval $(call flag,RECIPE,--recipe) $(call flag,PROFILE,--profile) $(call flag,OUT,--out) \
-	    $(call squote,$(MODEL)) $(OVERRIDES) $(ARGS)
+	@$(.sdpo) compare $(call .squote,$(RECIPE)) $(ARGS)
+profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
+	@$(.sdpo) profile $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+eval: nothing-unused model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
+	@$(.sdpo) eval $(call .flag,RECIPE,--recipe) $(call .flag,PROFILE,--profile) $(call .flag,OUT,--out) \
+	    $(call .squote,$(MODEL)) $(.overrides) $(ARGS)
 export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Face folder: RUN=runs/name OUT=path
-	@$(SDPO) export $(call squote,$(RUN)) $(call squote,$(OUT)) $(ARGS)
+	@$(.sdpo) export $(call .squote,$(RUN)) $(call .squote,$(OUT)) $(ARGS)
 
 ##@ The evidence behind the claims
 .PHONY: results
@@ -47,50 +69,57 @@ results: nothing-unknown setup  ## make the studies of docs/results/evidence (ho
 
 ##@ The bundled problems and policy
 .PHONY: policy tasks
-policy: setup  ## pre-train the bundled policy from nothing (under an hour on 2 cores)
-	@$(PYTHON_IN_VENV) -m studies pretrain $(OVERRIDES) $(ARGS)
+policy: nothing-unused setup  ## pre-train the bundled policy from nothing (under an hour on 2 cores)
+	@$(PYTHON_IN_VENV) -m studies pretrain $(.overrides) $(ARGS)
 tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 3 --seed 7']
-	@$(SDPO) tasks show minicode $(ARGS)
+	@$(.sdpo) tasks show minicode $(ARGS)
 
 ##@ Checks and measurements
-.PHONY: test lint doctor bench
-test: nothing-unknown setup  ## run the tests: [TESTS=tests/packaging] [ARGS='-k lock']
+.PHONY: test test-all lint doctor bench
+test: nothing-unknown setup  ## run the tests but for the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
+	@$(PYTHON_IN_VENV) -m pytest -q -m "not slow" $(TESTS) $(ARGS)
+test-all: nothing-unknown setup  ## run all tests, those marked slow too: [TESTS=…] [ARGS=…]
 	@$(PYTHON_IN_VENV) -m pytest -q $(TESTS) $(ARGS)
-lint: nothing-unknown setup  ## check the style
-	@.venv/bin/ruff check $(ARGS)
+lint: nothing-unknown setup  ## check style, format and types; a minute at most
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
-	@$(SDPO) doctor $(ARGS)
+	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
-BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling
-bench: nothing-unknown setup build/bench/.done  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling sandbox
+bench: nothing-unknown setup $(if $(filter-out sandbox,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
 	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
 	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
 	@$(PYTHON_IN_VENV) -m benchmarks.page
 build/bench/.done: requirements/bench.txt
 	@rm -rf build/bench
-	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --target build/bench -r $<
+	@$(PYTHON_IN_VENV) requirements/uv.py .venv/bin/uv pip install --quiet --no-deps --target build/bench -r $<
 	@touch $@
 
 ##@ Housekeeping
-.PHONY: setup lock clean help recipe-given model-given run-given nothing-unknown
-setup:  ## make .venv hold what the lock file says; at once when nothing changed: [PROFILE=cpu|gpu] [PYTHON=…]
-	@PROFILE=$(call squote,$(PROFILE)) PYTHON=$(call squote,$(PYTHON)) TORCH_INDEX=$(call squote,$(TORCH_INDEX)) \
+.PHONY: setup lock clean help recipe-given model-given run-given nothing-unused nothing-unknown
+setup: $(if $(filter setup,$(MAKECMDGOALS)),nothing-unknown)  ## make .venv hold what the lock file says; at once when nothing changed: [PROFILE=cpu|gpu] [PYTHON=…]
+	@PROFILE=$(call .squote,$(PROFILE)) PYTHON=$(call .squote,$(PYTHON)) TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) \
 	    GOAL=$(firstword $(MAKECMDGOALS)) requirements/setup.sh
 lock: nothing-unknown setup  ## resolve the lock files anew; UPGRADE=1 takes the newest versions that fit
-	@TORCH_INDEX=$(call squote,$(TORCH_INDEX)) UPGRADE=$(UPGRADE) requirements/lock.sh
-clean:  ## remove caches and build output; .venv and runs stay
-	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) UPGRADE=$(UPGRADE) requirements/lock.sh
+clean: nothing-unknown  ## remove caches and build output; .venv and runs stay
+	@rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	@find sandbox sdpo studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-help:  ## this list
+help: nothing-unknown  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	    /^[a-z]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	    /^[a-z-]+:.*## / {sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 recipe-given:
-	@$(if $(RECIPE),:,echo "error: say which recipe: make $(MAKECMDGOALS) RECIPE=<one of: $(RECIPES)>" >&2; exit 2)
+	@$(if $(RECIPE),:,echo "error: say which recipe: make $(MAKECMDGOALS) RECIPE=<one of: $(.recipes)>" >&2; exit 2)
 model-given:
 	@$(if $(MODEL),:,echo "error: say which: make eval MODEL=<runs/name, a checkpoint in it, or a model folder>" >&2; exit 2)
 run-given:
 	@$(if $(and $(RUN),$(OUT)),:,echo "error: say which and where to: make export RUN=runs/<name> OUT=<new folder>" >&2; exit 2)
-# A misspelt variable must not go unnoticed where there is no recipe to refuse it.
-nothing-unknown:
-	@$(if $(keys),echo "error: make $(MAKECMDGOALS) does not know $(keys); it knows $(OWN)" >&2; exit 2,:)
+# Nothing that was given may go unnoticed: neither a variable of another goal, nor, where there is no recipe to refuse it, a
+# misspelt one.
+nothing-unused:
+	@$(if $(.unused),echo "error: make $(MAKECMDGOALS) makes no use of $(.unused); it uses $(.used)" >&2; exit 2,:)
+nothing-unknown: nothing-unused
+	@$(if $(.keys),echo "error: make $(or $(MAKECMDGOALS),help) does not know $(.keys); it knows $(.used)" >&2; exit 2,:)

@@ -1,12 +1,14 @@
 """Programs and tests per second of the sandbox beside plain ways of running Python programs, in one run.
 
-    python benchmarks/sandbox.py [--programs 200] [--soak 100000] [--output result.json]
+    make bench BENCH=sandbox [ARGS="--repeats 7 --output result.json"]
+    make bench BENCH=sandbox ARGS="--soak 100000 [--seconds 600]"
 
-Everything runs on one core (the benchmark pins itself), so that the ratios mean something; absolute numbers do not
-carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude that every
-program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing; `fork_server`
-forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as children are ready.
-`sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are medians.
+Everything but the soak runs on one core (the benchmark pins itself), so that the ratios mean something; absolute
+numbers do not carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude
+that every program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing;
+`fork_server` forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as
+children are ready.  `sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are
+medians.  The soak judges a mix of honest and hostile programs while children and servers are killed at random.
 """
 
 from __future__ import annotations
@@ -14,15 +16,21 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import gc
 import io
 import json
 import os
 import platform
+import random
+import resource
+import runpy
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -45,21 +53,40 @@ print(solve(n, xs))
 """
 TESTS = [TestCase(f"{n}\n1 2 3 {n + 5}\n", str(2 * n + 5)) for n in range(20)]
 LIMITS = Limits(cpu_time_s=10, wall_time_s=300)
+HONEST = {
+    PROGRAM: {"accepted"},
+    "import sys\n" + PROGRAM: {"accepted"},
+    "print(": {"compile error"},
+    "1/0": {"runtime error"},
+    "print(1)": {"wrong answer"},
+    "import os; os._exit(0)": {"wrong answer"},
+    "x = [0] * 10**12": {"memory limit"},
+    "import ctypes; ctypes.string_at(0)": {"runtime error"},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--programs", type=int, default=200, help="programs in a burst")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of measurements")
-    parser.add_argument("--soak", type=int, default=0, help="programs of the soak (100000 for the full one)")
+    parser.add_argument(
+        "--soak",
+        type=int,
+        default=0,
+        help="programs of the soak (100000 for the full one), on all cores, and only that",
+    )
+    parser.add_argument("--seconds", type=float, help="end the soak after this time")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
+    parser.add_argument("--small", action="store_true", help="show only that it runs")
     options = parser.parse_args()
-    core = sorted(os.sched_getaffinity(0))[-1]
-    os.sched_setaffinity(0, {core})
-    result = {"machine": _machine(), "load_before": os.getloadavg(), "programs": options.programs}
-    result |= measure(options.programs, options.repeats)
+    if options.small:
+        options.programs, options.repeats = 20, 1
+    result = {"machine": _machine(), "load_before": os.getloadavg()}
     if options.soak:
-        result["soak"] = soak(options.soak)
+        result["soak"] = soak(options.soak, options.seconds)
+    else:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+        result |= {"cores_used": 1, "programs": options.programs} | measure(options.programs, options.repeats)
     result["load_after"] = os.getloadavg()
     text = json.dumps(result, indent=1)
     print(text)
@@ -134,34 +161,102 @@ def time_limits(programs: int = 20) -> dict:
     return {"limit_s": limit, "looping": looping, "cpu_s_each": [round(s, 3) for s in spent]}
 
 
-def soak(programs: int) -> dict:
-    """Judge many programs of all kinds; what grew meanwhile."""
-    kinds = [
-        PROGRAM,
-        "print(",
-        "1/0",
-        "import os; os._exit(0)",
-        "x = [0] * 10**12",
-        "import ctypes; ctypes.string_at(0)",
-    ]
+def soak(programs: int, seconds: float | None = None, kill_every_s: float = 1.0) -> dict:
+    """Judge many programs, one in twenty hostile, while children and servers are killed at random.
+
+    programs: how many, or fewer where `seconds` are over before.  Every verdict is compared with the one that the
+    program has on a quiet machine.  Returns what was wrong, what was killed, and what grew meanwhile.
+    """
+    hostile = _hostile_jobs()
+    honest = [(Job(code, TESTS[:2], LIMITS), verdicts) for code, verdicts in HONEST.items()]
+    rng = random.Random(0)
+    wrong: Counter[str] = Counter()
+    marks, done, batch = [], 0, 400
     with Sandbox() as sandbox:
         began = time.perf_counter()
-        done, marks = 0, []
-        while done < programs:
-            sandbox.judge_many(
-                [Job(kinds[n % len(kinds)], TESTS[:2], LIMITS) for n in range(min(600, programs - done))]
-            )
-            done += 600
-            marks.append((len(os.listdir("/proc/self/fd")), int(Path("/proc/self/statm").read_text().split()[1]) * 4))
-            print(f"\r{min(done, programs)}/{programs}", end="", file=sys.stderr)
-        print(file=sys.stderr)
-        seconds = time.perf_counter() - began
+        with _killer(sandbox, kill_every_s) as killed:
+            while done < programs and (seconds is None or time.perf_counter() - began < seconds):
+                chosen = [
+                    rng.choice(hostile) if rng.random() < 0.05 else rng.choice(honest)
+                    for _ in range(min(batch, programs - done))
+                ]
+                for (job, verdicts), judgement in zip(
+                    chosen, sandbox.judge_many([job for job, _ in chosen]), strict=True
+                ):
+                    if judgement.verdict.value not in verdicts:
+                        wrong[f"{judgement.verdict.value} instead of {sorted(verdicts)}: {job.code[-200:]}"] += 1
+                done += len(chosen)
+                marks.append(_held())
+                print(f"\r{done}/{programs}, {sum(wrong.values())} wrong", end="", file=sys.stderr, flush=True)
+        took = time.perf_counter() - began
+        counts = sandbox.counts
+    print(file=sys.stderr)
+    steady = marks[min(1, len(marks) - 1)]  # by then everything that is allocated once has been
     return {
-        "programs": programs,
-        "per_second": round(programs / seconds, 1),
-        "descriptors_first_last": [marks[0][0], marks[-1][0]],
-        "resident_kib_first_last": [marks[0][1], marks[-1][1]],
+        "programs": done,
+        "per_second": round(done / took, 1),
+        "hostile": 0.05,
+        "killed": dict(killed),
+        "wrong": dict(wrong),
+        "sandbox_errors": counts["sandbox_errors"],
+        "descriptors_first_last": [steady[0], marks[-1][0]],
+        "resident_kib_first_last": [steady[1], marks[-1][1]],
+        "threads_first_last": [steady[2], marks[-1][2]],
     }
+
+
+def _hostile_jobs() -> list[tuple[Job, set[str]]]:
+    """The attacks among the tests that take no time limit to be over, each with the verdicts that it may get."""
+    programs = runpy.run_path(str(ROOT / "tests" / "sandbox" / "hostile_programs.py"))
+    names = f"VICTIM, JUDGE, ABSTRACT, SECRET = {os.getppid()}, {os.getpid()}, 'sandbox-soak', '/etc/hostname'\n"
+    refused = {verdict.value for verdict in Verdict} - {"accepted", "sandbox error", "no code", "compile error"}
+    limits = Limits(cpu_time_s=1, wall_time_s=3, memory_mb=256, output_kb=256)
+    patient = Limits(cpu_time_s=30, wall_time_s=100, memory_mb=256, output_kb=256)
+    jobs = []
+    for kind in ("REFUSED", "OUTWARD", "READING"):
+        for name, code in programs[kind].items():
+            if name != "ring_without_a_report":
+                jobs.append((Job(programs["ATTEMPT"] + names + code, [TestCase("", "STOLEN")], limits), refused))
+    for code, verdicts in programs["EXHAUSTING"].values():
+        if "time limit" not in verdicts:
+            jobs.append((Job(code, [TestCase("", "never")], patient), verdicts))
+    for code in programs["DISHONEST_VALUES"].values():
+        jobs.append((Job(code, [TestCase("1", "42", "functional", "f")], limits), refused))
+    return jobs
+
+
+@contextlib.contextmanager
+def _killer(sandbox: Sandbox, every_s: float) -> Iterator[Counter[str]]:
+    """SIGKILL for a process of the sandbox every so often: nine times in ten a child, else the fork server."""
+    killed: Counter[str] = Counter()
+    over = threading.Event()
+
+    def kill() -> None:
+        rng = random.Random(1)
+        while not over.wait(rng.uniform(0, 2 * every_s)):
+            engine = sandbox._engine
+            children = [child for child in list(engine._children.values()) if child.pidfd >= 0]
+            if rng.random() < 0.1:
+                engine._server.process.kill()
+                killed["servers"] += 1
+            elif children:
+                rng.choice(children).kill()
+                killed["children"] += 1
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def _held() -> tuple[int, int, int]:
+    """Descriptors, resident KiB and threads of this process."""
+    gc.collect()
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * (resource.getpagesize() // 1024)
+    return len(os.listdir("/proc/self/fd")), resident, threading.active_count()
 
 
 def wait_for_pool(sandbox: Sandbox, count: int) -> None:
@@ -220,7 +315,6 @@ def _machine() -> dict:
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "commit": commit.strip(),
-        "cores_used": 1,
     }
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes requirements/{cpu,gpu}.lock anew from pyproject.toml; `make lock` calls it.
 # Versions already locked are kept where they still fit; UPGRADE=1 takes the newest that fit.
-# Resolved for Linux x86-64 and Python 3.11 (3.12 and 3.13 resolve to the same lists).
+# Resolved for Linux x86-64 and Python 3.11 (3.12 to 3.14 resolve to the same lists).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-uv=.venv/bin/uv
-[ -x "$uv" ] || { echo "error: $uv is missing; run: make setup" >&2; exit 1; }
+[ -x .venv/bin/uv ] || { echo "error: .venv/bin/uv is missing; run: make setup" >&2; exit 1; }
+PYTHON=${PYTHON:-python3}
+uv=("$PYTHON" requirements/uv.py .venv/bin/uv)   # with pip's settings
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 only_linux=(--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet)
 upgrade=(); [ -z "${UPGRADE:-}" ] || upgrade=(--upgrade)
@@ -22,7 +23,7 @@ write() { # write PROFILE: the comment, then the sorted list
 
 touch requirements/cpu.lock requirements/gpu.lock
 cp requirements/cpu.lock "$work/cpu"
-cpu=("$uv" pip compile pyproject.toml --extra cpu --extra dev "${only_linux[@]}" "${upgrade[@]}"
+cpu=("${uv[@]}" pip compile pyproject.toml --extra cpu --extra wandb --extra dev "${only_linux[@]}" "${upgrade[@]}"
      --override "$work/left-out.txt" -o "$work/cpu")
 # torch's CPU build is not on every index: PyTorch's own is asked when the configured ones do not carry it.
 "${cpu[@]}" >/dev/null 2>"$work/first" \
@@ -33,7 +34,7 @@ write cpu
 # The gpu profile starts from the cpu profile's versions, so that both run the same code wherever they can.
 # Builds for the CPU that lie in a local folder are kept out of sight: 2.13.0+cpu would count as newer than 2.13.0.
 awk -F'==' '/==/ && !/[+]/ && !seen[$1]++' requirements/cpu.lock requirements/gpu.lock > "$work/gpu"
-UV_FIND_LINKS='' "$uv" pip compile pyproject.toml --extra gpu --extra dev "${only_linux[@]}" -o "$work/gpu" >/dev/null
+UV_FIND_LINKS='' "${uv[@]}" pip compile pyproject.toml --extra gpu --extra wandb --extra dev "${only_linux[@]}" -o "$work/gpu" >/dev/null
 if grep -q '+cpu$' "$work/gpu"; then
     echo "error: an index offers CPU builds for the gpu profile ($(grep '+cpu$' "$work/gpu" | xargs)); leave it out" >&2
     exit 1

@@ -46,15 +46,15 @@ def live(
     reports: socket.socket,
     prelude: dict[str, object],
     base_bytes: int,
-    own_user: bool,
+    other_threads: int,
     last_filter: LastFilter | None,
 ) -> None:
-    """own_user: no other process shares this user id, so that the kernel's count of its processes is the program's.
+    """other_threads: those that the kernel may count together with the program's, since they have the same user id.
 
     last_filter: installed once the limits are set; None where nothing isolates.
     """
     connection.sendall(wire.READY)
-    _Child(connection, reports, prelude, base_bytes, own_user, last_filter).judge()
+    _Child(connection, reports, prelude, base_bytes, other_threads, last_filter).judge()
     connection.recv(1)  # the judge reads the CPU clock of this process before it ends it
 
 
@@ -65,11 +65,11 @@ class _Child:
         reports: socket.socket,
         prelude: dict[str, object],
         base_bytes: int = 0,
-        own_user: bool = False,
+        other_threads: int = 0,
         last_filter: LastFilter | None = None,
     ) -> None:
         self._connection, self._reports, self._prelude = connection, reports, prelude
-        self._base_bytes, self._own_user, self._last_filter = base_bytes, own_user, last_filter
+        self._base_bytes, self._other_threads, self._last_filter = base_bytes, other_threads, last_filter
 
     def judge(self) -> None:
         """Take one job and report each of its tests."""
@@ -108,10 +108,9 @@ class _Child:
             wanted = {which: resource.getrlimit(which)[0] for which in _LIMITS}
         else:
             # The judge measures CPU time more finely; this one holds even if the judge is stopped or gone.
-            values = (math.ceil(cpu_s) + 1, memory_bytes + self._base_bytes, output_limit + 1, processes)
+            threads = processes + self._other_threads
+            values = (math.ceil(cpu_s) + 1, memory_bytes + self._base_bytes, output_limit + 1, threads)
             wanted = dict(zip(_LIMITS, values, strict=True))
-            if not self._own_user:
-                del wanted[resource.RLIMIT_NPROC]
         for which, value in wanted.items():
             resource.setrlimit(which, (value, value if cpu_s is not None else resource.getrlimit(which)[1]))
         if self._last_filter is not None:

@@ -295,6 +295,7 @@ class Engine:
 
     def _read_reports(self, run: Run) -> None:
         while run.child.slot in self._runs and (data := run.child.new_reports()):
+            run.look()
             try:
                 reports = run.reader.feed(data)
             except ValueError:
@@ -314,16 +315,16 @@ class Engine:
         if report.header.get("closed") is True:
             report = report._replace(output=run.output())
         if len(run.tests) > 1:
-            report = run.credible(report)
-            cpu_s, wall_s = report.cpu_s, report.clock_s - run.began
+            clocks = run.clocks(report)
+            cpu_s, wall_s = clocks[0] - run.cpu_began, clocks[1] - run.began
         else:
-            cpu_s, wall_s = run.cpu_s(), run.wall_s()
+            clocks, cpu_s, wall_s = None, run.cpu_s(), run.wall_s()
         taken = task.take(result_of_report(task, report, cpu_s, wall_s), run.position)
         run.position += 1
         if task.done or not taken or run.position == len(run.tests):
             self._release(run)
         else:
-            run.begin_test(report)
+            run.begin_test(clocks)
 
     def _check_time(self, run: Run) -> None:
         self._read_reports(run)

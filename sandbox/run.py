@@ -23,27 +23,24 @@ class Run:
         self.heard = False  # anything from the child
         self.reader = wire.ReportReader(task.job.limits.output_kb * 1024)
         self.begin_test()
+        self.look()
 
-    def begin_test(self, ended: wire.Report | None = None) -> None:
-        """ended: the test of a series before this one, with clocks that are `credible`."""
-        if ended is None:
-            self.cpu_began, self.began = self.child.cpu_time_s() or 0.0, time.monotonic()
-        else:  # the child is ahead of us
-            self.cpu_began, self.began = ended.cpu_clock_s, ended.clock_s
+    def begin_test(self, clocks: tuple[float, float] | None = None) -> None:
+        """clocks: of CPU and wall at the end of the test of a series before this one; the child is ahead of us."""
+        self.cpu_began, self.began = clocks or (self.child.cpu_time_s() or 0.0, time.monotonic())
         limits = self.task.job.limits
         self.next_check = self.began + min(limits.cpu_time_s, limits.wall_s)
 
-    def credible(self, report: wire.Report) -> wire.Report:
-        """`report` with clocks between the beginning of the test and now, as seen from here, whatever it says."""
-        wall_s, cpu_s = self.wall_s(), self.child.cpu_time_s()
-        now = self.began + wall_s
-        cpu_now = self.cpu_began + wall_s if cpu_s is None else max(cpu_s, self.cpu_began)
-        cpu_clock_s = _within(report.cpu_clock_s, self.cpu_began, cpu_now)
-        return report._replace(
-            clock_s=_within(report.clock_s, self.began, now),
-            cpu_clock_s=cpu_clock_s,
-            cpu_s=cpu_clock_s - self.cpu_began,
-        )
+    def look(self) -> None:
+        """Note what the clocks say: what has been read cannot have happened later."""
+        self._seen = self.child.cpu_time_s(), time.monotonic()
+
+    def clocks(self, report: wire.Report) -> tuple[float, float]:
+        """CPU and wall clock at the end of a test: what the report says, if that lies between its beginning and now."""
+        cpu_now, now = self._seen
+        if cpu_now is None:  # the process is gone
+            cpu_now = self.cpu_began + max(now - self.began, 0.0)
+        return _within(report.cpu_clock_s, self.cpu_began, cpu_now), _within(report.clock_s, self.began, now)
 
     def cpu_s(self) -> float:
         """CPU seconds of the test; 0 once the process is gone (its exit status brings the true figure)."""
@@ -70,4 +67,4 @@ class Run:
 
 def _within(said: float, least: float, most: float) -> float:
     """What was said, if it is possible (NaN is not); else the most that is."""
-    return said if least <= said <= most else most
+    return said if least <= said <= most else max(least, most)

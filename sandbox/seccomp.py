@@ -23,7 +23,7 @@ from . import linux
 _SET_SECCOMP, _MODE_FILTER = 22, 2
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_CLONE_THREAD = 0x00010000
+_CLONE_FILES, _CLONE_THREAD = 0x00000400, 0x00010000
 _CLONE_NEW = 0x7E020000  # every namespace flag of clone
 _TERMINAL_ATTRIBUTES = (0x5401, 0x5421, 0x5451)  # TCGETS (isatty), FIONBIO, FIOCLEX
 _HARMLESS_PRCTL = (3, 15, 16, 0x53564D41)  # dumpable?, set and get the thread's name, name a memory area
@@ -192,10 +192,12 @@ class Filter:
 
     @staticmethod
     def _threads_only() -> bytes:
+        """Threads that share their descriptors: with tables of their own, they would hold any number of sockets."""
         return (
             _argument(0)
-            + _instruction(_ANY_BIT, _CLONE_NEW, 2, 0)
-            + _instruction(_ANY_BIT, _CLONE_THREAD, 0, 1)
+            + _instruction(_ANY_BIT, _CLONE_NEW, 3, 0)
+            + _instruction(_ANY_BIT, _CLONE_THREAD, 0, 2)
+            + _instruction(_ANY_BIT, _CLONE_FILES, 0, 1)
             + _ALLOW_OR_REFUSE
         )
 

@@ -17,11 +17,16 @@ import select
 import signal
 import socket
 import sys
+import time
 
 from . import child, isolation, linux, namespaces, wire
 from .prelude import MAX_INT_DIGITS, install_prelude
 
 _MAX_DESCRIPTORS = 1 << 20
+_FORK_ATTEMPTS = 100
+# Where all programs have one user id, the kernel counts their threads together with all others of that user.
+_COUNT_EVERY_S = 5.0
+_THREADS_TO_COME = 1024  # of others, until they are counted again
 
 
 def main(control_fd: int, settings: dict) -> None:
@@ -91,6 +96,7 @@ class _Server:
         self._last_slot = 0
         self._children: dict[int, tuple[int, int]] = {}  # pidfd → process id, slot
         self._events = select.epoll()
+        self._other_threads, self._counted = 0, -_COUNT_EVERY_S
 
     def serve(self) -> None:
         linux.set_name("sandbox-server")
@@ -118,12 +124,14 @@ class _Server:
         self._control.send(wire.EXITED.pack(b"X", slot, status, cpu_s, usage.ru_maxrss))
 
     def _spawn(self, count: int, rehearse: bool) -> None:
+        if not self._hardening.own_users and time.monotonic() - self._counted > _COUNT_EVERY_S:
+            self._other_threads, self._counted = _threads_of_this_user() + _THREADS_TO_COME, time.monotonic()
         # Nothing but forks in a row: after each one, every page that this process writes to is copied.
         children = [(self._last_slot + number, _Files()) for number in range(1, count + 1)]
         self._last_slot += count
         process_ids = []
         for slot, files in children:
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
                 try:
                     self._become_child(slot, files, rehearse)
@@ -148,10 +156,40 @@ class _Server:
         self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)
-        hardening = self._hardening
         child.live(
-            files.connection, files.reports, self._prelude, self._base_bytes, hardening.own_users, hardening.last_filter
+            files.connection,
+            files.reports,
+            self._prelude,
+            self._base_bytes,
+            0 if self._hardening.own_users else self._other_threads,
+            self._hardening.last_filter,
         )
+
+
+def _fork() -> int:
+    """os.fork, patient where the machine has no room for a process right now."""
+    for _ in range(_FORK_ATTEMPTS):
+        try:
+            return os.fork()
+        except OSError:
+            time.sleep(0.05)
+    return os.fork()
+
+
+def _threads_of_this_user() -> int:
+    """As far as /proc shows them; in a namespace of our own, the kernel counts only what lives there."""
+    threads = 0
+    try:
+        processes = [name for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return 0
+    for process in processes:
+        try:
+            if os.stat(f"/proc/{process}").st_uid == os.getuid():
+                threads += len(os.listdir(f"/proc/{process}/task"))
+        except OSError:  # it has just ended
+            continue
+    return threads
 
 
 class _Files:

@@ -146,7 +146,7 @@ def result_of_report(task: Task, report: Report, cpu_s: float, wall_s: float) ->
         return replace(base, verdict=kind)
     if test.testtype == "stdin":
         equal = stdin_equal(base.stdout or "", as_printed(test.output))
-        return replace(base, verdict=Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER)
+        return base if equal else replace(base, verdict=Verdict.WRONG_ANSWER)
     return _result_of_value(base, report.value, test.output)
 
 

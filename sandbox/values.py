@@ -124,7 +124,10 @@ def is_plain(encoded: object) -> bool:
 def show(encoded: object) -> str:
     """The value as Python writes it, cut after `MAX_SHOWN` characters; the work is bounded by that, too."""
     pieces: list[str] = []
-    _write(encoded, pieces, MAX_SHOWN)
+    try:
+        _write(encoded, pieces, MAX_SHOWN)
+    except (TypeError, ValueError, KeyError, ArithmeticError, RecursionError):
+        return "<forged>"  # no text that `encode` writes
     text = "".join(pieces)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - len(CUT)] + CUT
 

@@ -93,17 +93,25 @@ class ReportReader:
             end = output + rest_size
             if len(buffer) < end:
                 break
-            try:
-                header = json.loads(buffer[text:output]) if header_size else {}
-            except RecursionError:
-                raise ValueError("a report nested too deeply") from None
-            if not isinstance(header, dict):
-                raise ValueError("a report without a header")
-            value_size = header.get("v", 0)
-            if type(value_size) is not int or not 0 <= value_size <= rest_size:
-                raise ValueError("a value longer than its report")
-            value = end - value_size
-            reports.append(Report(header, bytes(buffer[output:value]), *numbers, bytes(buffer[value:end])))
+            rest = bytes(buffer[output:end])
+            if header_size:
+                header = self._header(buffer[text:output])
+                size = header.get("v", 0)
+                if type(size) is not int or not 0 <= size <= rest_size:
+                    raise ValueError("a value longer than its report")
+                reports.append(Report(header, rest[: rest_size - size], *numbers, rest[rest_size - size :]))
+            else:
+                reports.append(Report({}, rest, *numbers))
             begin = end
         del buffer[:begin]
         return reports
+
+    @staticmethod
+    def _header(text: bytearray) -> dict:
+        try:
+            header = json.loads(text)
+        except RecursionError:
+            raise ValueError("a report nested too deeply") from None
+        if not isinstance(header, dict):
+            raise ValueError("a report without a header")
+        return header

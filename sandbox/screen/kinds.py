@@ -18,6 +18,7 @@ DATA, ITERATOR, GROUPS, SET, STREAM = "data", "iterator", "groups", "set", "stre
 OBJECT, CLASS, EXCEPTION, EXCEPTION_CLASS, TYPE = "object", "class", "exception", "exception class", "type"
 Kind = str | tuple[Form, ...] | types.ModuleType | Scope  # forms: a function; a scope: a module of the program's own
 _STREAMS = {"stdin", "stdout", "stderr"}  # made anew for every run
+_PLAIN_FIELD = re.compile(r"\w*")
 _MISSING = object()
 
 
@@ -238,6 +239,6 @@ class Kinds:
 def _fills_in_only(text: str) -> bool:
     """Whether a text for `format` takes neither an attribute nor an element of what it is given."""
     for _, field, specification, _ in string.Formatter().parse(text):
-        if field is not None and not (re.fullmatch(r"\w*", field) and _fills_in_only(specification)):
+        if field is not None and not (_PLAIN_FIELD.fullmatch(field) and _fills_in_only(specification)):
             return False
     return True

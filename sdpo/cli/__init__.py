@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", help="folder for results.json and the LiveCodeBench export (default: runs/eval/<policy>)"
     )
-    _overrides(evaluate)
+    _overrides(evaluate, "options of the recipe, e.g. evaluation.temperature=0.8")
 
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
@@ -101,8 +101,8 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     _overrides(parser)
 
 
-def _overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the recipe, e.g. learner.lr=1e-5")
+def _overrides(parser: argparse.ArgumentParser, text: str = "options of the recipe, e.g. learner.lr=1e-5") -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)
 
 
 if __name__ == "__main__":

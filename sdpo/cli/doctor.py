@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -24,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sdpo.config.hardware import choose_profile, count_gpus
-from sdpo.config.paths import PROJECT
+from sdpo.config.paths import BUNDLED, PROJECT, is_checkout
 from sdpo.errors import UserError
 
 GIB = 1 << 30
@@ -75,7 +76,7 @@ def _profile() -> str:
 
 
 def _python(profile: str) -> Iterator[Check]:
-    version, supported = platform.python_version(), (3, 11) <= sys.version_info[:2] < (3, 14)
+    version, supported = platform.python_version(), (3, 11) <= sys.version_info[:2] < (3, 15)
     yield _check("Tools", "Python", supported, version, "rm -rf .venv && make setup PYTHON=python3.11")
     compiler = os.environ.get("CXX", "g++")
     yield _tool(compiler, "C++ compiler", "apt install g++   (Fedora, RHEL: dnf install gcc-c++)")
@@ -124,6 +125,50 @@ def installed_versions() -> dict[str, str]:
 def _packages(profile: str) -> Iterator[Check]:
     installed = installed_versions()
     kind = "gpu" if "vllm" in installed else "cpu"
+    yield from _against_the_lock(profile, kind, installed) if is_checkout() else _against_requirements(kind)
+    clash = [name for name in _CUDA_ONLY if name in installed and kind == "cpu"]
+    if clash:
+        remedy = f"{sys.executable} -m pip uninstall -y {' '.join(clash)}   (or: uv pip uninstall …)"
+        yield Check("Packages", "CUDA builds", "problem", ", ".join(clash), remedy)
+    yield _sandbox_package()
+    plugins = {entry.name for entry in importlib.metadata.entry_points(group="vllm.general_plugins")}
+    known = "sdpo_weight_transfer" in plugins
+    found = "registered" if known else "vLLM does not know it"
+    again = f"rm -f .venv/.sdpo-setup; make setup PROFILE={kind}" if is_checkout() else "install sdpo again"
+    yield _check("Packages", "weight transfer plugin", known, found, again)
+
+
+def _against_requirements(kind: str) -> Iterator[Check]:
+    """An installed wheel has no lock file: what its metadata asks for is compared."""
+    wanted = [Requirement(line) for line in importlib.metadata.requires("sdpo") or []]
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": kind})]
+    lacking = []
+    for one in wanted:
+        try:
+            version = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if not version or not one.specifier.contains(version, prereleases=True):
+            lacking.append(f"{one.name}{one.specifier} ({version or 'not installed'})")
+    found = f"missing or of another version: {', '.join(lacking)}" if lacking else f"{len(wanted)} as sdpo asks for"
+    yield _check("Packages", "requirements", not lacking, found, f"pip install 'sdpo[{kind}]'   (cpu: docs/install.md)")
+
+
+def _sandbox_package() -> Check:
+    """`sandbox` is a common name: another distribution's is imported in place of ours, or lies between its files."""
+    ours = Path(PROJECT, "sandbox", "__init__.py")
+    spec = importlib.util.find_spec("sandbox")
+    imported = Path(spec.origin) if spec is not None and spec.origin else None
+    others = sorted(set(importlib.metadata.packages_distributions().get("sandbox", ())) - {"sdpo"})
+    whose = f"; {' and '.join(others)} brings a package of this name too" if others else ""
+    remedy = f"pip uninstall -y {' '.join(others)}, then install sdpo again" if others else "install sdpo again"
+    if imported is None or imported.resolve() != ours:
+        found = f"{imported or 'nothing'} is imported in place of {ours}{whose}"
+        return Check("Packages", "sandbox", "problem", found, remedy)
+    return _check("Packages", "sandbox", not others, f"{imported.parent}{whose}", remedy, "warning")
+
+
+def _against_the_lock(profile: str, kind: str, installed: dict[str, str]) -> Iterator[Check]:
     mend = f"make setup PROFILE={kind}"
     if kind != profile:
         found = f"those of {kind}, but a run here takes {profile}"
@@ -148,14 +193,6 @@ def _packages(profile: str) -> Iterator[Check]:
     yield _check(
         "Packages", "lock file", as_locked == len(locked), f"{as_locked} of {len(locked)} as locked", again, "warning"
     )
-    clash = [name for name in _CUDA_ONLY if name in installed and kind == "cpu"]
-    if clash:
-        remedy = f".venv/bin/python -m pip uninstall -y {' '.join(clash)}"
-        yield Check("Packages", "CUDA builds", "problem", ", ".join(clash), remedy)
-    plugins = {entry.name for entry in importlib.metadata.entry_points(group="vllm.general_plugins")}
-    known = "sdpo_weight_transfer" in plugins
-    found = "registered" if known else "vLLM does not know it"
-    yield _check("Packages", "weight transfer plugin", known, found, again)
 
 
 def _machine(profile: str) -> Iterator[Check]:
@@ -250,8 +287,10 @@ def _ray() -> Check:
 
 
 def _wandb() -> Check:
-    from sdpo.tracking.wandb_logger import choose_mode, has_account
+    from sdpo.tracking.wandb_logger import choose_mode, has_account, is_installed
 
+    if not is_installed():
+        return Check("Services", "W&B", "ok", "not installed; runs record to their folders   (pip install wandb)")
     mode, account = choose_mode(), has_account()
     found = f"{mode} ({'an account' if account else 'no account'})"
     remedy = "wandb login, or: export WANDB_MODE=offline"
@@ -273,9 +312,10 @@ def _hugging_face(profile: str) -> Iterator[Check]:
         found = f"{free / GIB:.0f} GiB free, Qwen3-8B takes 16"
         yield Check("Services", "room for the model", "warning", found, "export HF_HOME=/a/folder/on/a/larger/disk")
     if profile == "cpu":
-        there = (PROJECT / "policies" / "minicode" / "config.json").exists()
+        there = (BUNDLED / "policies" / "minicode" / "config.json").exists()
         found = "policies/minicode" if there else "policies/minicode is missing"
-        yield _check("Services", "bundled policy", there, found, "git checkout policies, or: make policy")
+        mend = "git checkout policies, or: make policy" if is_checkout() else "install sdpo again"
+        yield _check("Services", "bundled policy", there, found, mend)
 
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red bold]problem[/]"}

@@ -10,8 +10,10 @@ from rich.table import Table
 from sdpo.algorithms import build_algorithm
 from sdpo.config.model_files import load_config, longest_context
 from sdpo.config.schema import Recipe
-from sdpo.envs import build_environment
-from sdpo.training.parts import load_checked
+from sdpo.envs import Dataset, build_environment
+from sdpo.tracking.metric_names import dataset_title
+from sdpo.tracking.wandb_logger import check_installed
+from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
 
 GIB = 2**30
@@ -28,9 +30,11 @@ class Plan:
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Load data, tokenizer and the model's configuration, and check that they fit together.  Starts nothing."""
+    """What can be known before a start: data, tokenizer and model, and a small model of the configuration."""
     build_algorithm(recipe)
+    check_installed(recipe.tracking.wandb)
     _, dataset = load_checked(recipe, build_environment(recipe))
+    check_numbers(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
@@ -67,7 +71,7 @@ def make_plan(recipe: Recipe) -> Plan:
                 ),
                 ("budget", f"{run.steps} steps, {generations:,} samples, {updates:,} optimiser steps"),
                 ("at most", f"{generations * rollout.max_response_tokens:,} response tokens"),
-                ("evaluation", _evaluation(recipe, len(dataset.evaluation))),
+                ("evaluation", _evaluation(recipe, dataset)),
             ],
         }
     )
@@ -117,12 +121,16 @@ def _memory(recipe: Recipe, parameters: int) -> list[tuple[str, str]]:
     return lines
 
 
-def _evaluation(recipe: Recipe, problems: int) -> str:
+def _evaluation(recipe: Recipe, dataset: Dataset) -> str:
+    """Everything that one evaluation samples, whatever it is called in the results."""
     settings = recipe.evaluation
     every = f"every {settings.every} steps" if settings.every else "at the end"
     ks = ", ".join(f"pass@{k}" for k in settings.ks)
     samples = f"{recipe.evaluation_samples} samples at temperature {settings.temperature}"
-    return f"{every}: {problems} problems × {samples} ({ks})"
+    sets = dataset.evaluation_sets(settings.training_problems)
+    sizes = [f"{len(problems)} {dataset_title(name)}" for name, problems in sets.items()]
+    total = sum(map(len, sets.values())) * recipe.evaluation_samples
+    return f"{every}: {' + '.join(sizes)} × {samples} = {total:,} ({ks}; thinking: {settings.thinking})"
 
 
 def _cores() -> int:

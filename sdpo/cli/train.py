@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 from sdpo.algorithms import build_algorithm
-from sdpo.config.files import find_recipe, load_recipe, load_resolved
+from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 from sdpo.training.checkpoints import Checkpoints
-from sdpo.training.parts import prepared
+from sdpo.training.parts import check_numbers, prepared
 
 
 def run(options) -> int:
@@ -32,7 +32,7 @@ def run(options) -> int:
         _refuse_other_settings(recipe, load_resolved(path / "recipe.yaml"), path, folder.info.status)
     if folder.info is not None and folder.info.status == FINISHED:
         print(
-            f"{path} is finished; nothing to do. See `sdpo compare {recipe.recipe}`; to start afresh: --fresh "
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to start afresh: --fresh "
             "(ARGS=--fresh with make), or another name (name=…)."
         )
         return 0
@@ -60,7 +60,10 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 
 def _train(recipe: Recipe, folder: RunFolder) -> int:
     algorithm = build_algorithm(recipe)
-    with Console(recipe.name, recipe.run.steps) as console, prepared(recipe, console) as parts, folder:
+    with Console(recipe.name, recipe.run.steps) as console, prepared(recipe, console) as parts:
         from sdpo.training.launch import train
 
-        return asyncio.run(train(recipe, algorithm, parts, folder, console))
+        with console.phase("checking the model", announce=True):
+            check_numbers(recipe)
+        with folder:
+            return asyncio.run(train(recipe, algorithm, parts, folder, console))

@@ -1,12 +1,14 @@
 """From recipe files and ``key=value`` overrides to one validated `Recipe`.
 
-A file may name a base (``extends: base.yaml``, relative to itself) and hold a section per profile (``profiles: {cpu: …,
-gpu: …}``).  Later wins: base file, base file's profile section, file, file's profile section, overrides.
+A file may name a base (``extends: base.yaml``, relative to itself, or ``recipes/livecodebench/sdpo.yaml``, one of the
+bundled ones) and hold a section per profile (``profiles: {cpu: …, gpu: …}``).  Later wins: base file, base file's
+profile section, file, file's profile section, overrides.
 """
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdpo.config import moved, registry
-from sdpo.config.paths import PROJECT
+from sdpo.config.override_values import read_value, section
+from sdpo.config.paths import BUNDLED, locate
 from sdpo.config.schema import Recipe, algorithm_class, environment_class
 from sdpo.errors import UserError
 
-RECIPES = PROJECT / "recipes"
+RECIPES = BUNDLED / "recipes"
 
 
 def find_recipe(name: str, algorithm: str | None) -> Path:
@@ -31,12 +34,12 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
             )
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {_families()}.")
+            raise UserError(f"There is no recipe file {path}. Give an existing file, or one of: {recipe_names()}.")
         return path
     family = RECIPES / name
     if not family.is_dir():
         raise UserError(
-            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, _families())} Known: {_families()}."
+            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, recipe_names())} Known: {recipe_names()}."
         )
     known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
     path = family / f"{algorithm or registry.DEFAULT_ALGORITHM}.yaml"
@@ -82,6 +85,16 @@ def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -
         raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
 
 
+def compare_command(recipe: Recipe, make: bool = False) -> str:
+    """The command that shows a recipe's runs beside each other, for `make` or for `sdpo`."""
+    default = type(recipe.run).model_fields["directory"].default
+    where = "" if recipe.run.directory == default else f"--runs {shlex.quote(recipe.run.directory)}"
+    name = shlex.quote(recipe.recipe)
+    if make:
+        return f"make compare RECIPE={name}" + (f" ARGS={shlex.quote(where)}" if where else "")
+    return f"sdpo compare {name}" + (f" {where}" if where else "")
+
+
 def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
@@ -92,7 +105,9 @@ def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, An
     if base_name is not None:
         base = path.parent / base_name
         if not base.is_file():
-            raise UserError(f"Recipe {path} extends {base_name}, which is not there ({base}).")
+            base = Path(locate(base_name))
+        if not base.is_file():
+            raise UserError(f"Recipe {path} extends {base_name}, which is not there ({path.parent / base_name}).")
         merged = _read(base, profile, (*seen, path))
     merged = _merge(merged, values)
     unknown = set(profiles) - {"cpu", "gpu"}
@@ -126,8 +141,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     if key == "profile":
         raise UserError("The profile is chosen by PROFILE=… (make) or --profile (sdpo), which also picks its settings.")
     try:
-        value = _number(yaml.safe_load(raw)) if raw else None
-    except yaml.YAMLError as error:
+        value = read_value(raw, _annotation(key, values))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2025-02-30
         raise UserError(f"The value of {text!r} is not valid YAML: {error}") from None
     *parents, leaf = key.split(".")
     node = values
@@ -141,20 +156,10 @@ def _override(values: dict[str, Any], text: str) -> None:
         node[leaf] = value
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _explain(error: Any, values: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown option {path}.{_nearest(path, _paths(Recipe, values))}"
+        return f"unknown option {path}.{_nearest(path, option_paths(Recipe, values))}"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "missing":
@@ -162,13 +167,13 @@ def _explain(error: Any, values: Mapping[str, Any]) -> str:
     return f"{path}: {error['msg']} (given: {error['input']!r})"
 
 
-def _paths(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every option's dotted path."""
+def option_paths(model: type[BaseModel], values: Mapping[str, Any] | None = None, prefix: str = "") -> list[str]:
+    """Every option's dotted path; those of algorithm and environment are of the classes that `values` name."""
     paths = []
     for name in model.model_fields:
         paths.append(prefix + name)
-        if (section := _section(model, name, values)) is not None:
-            paths += _paths(section, values, f"{prefix}{name}.")
+        if (kind := _section(model, name, values or {})) is not None:
+            paths += option_paths(kind, values, f"{prefix}{name}.")
     return paths
 
 
@@ -186,19 +191,24 @@ def _section(model: type[BaseModel], name: str, values: Mapping[str, Any]) -> ty
         try:
             return find((given.get(key) if isinstance(given, Mapping) else None) or usual).Settings
         except ValueError:  # said when the recipe is validated
-            return Recipe.model_fields[name].annotation
+            return section(Recipe.model_fields[name].annotation)
     field = model.model_fields.get(name)
-    kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return None if field is None else section(field.annotation)
 
 
-def _nullable(path: str, values: Mapping[str, Any]) -> bool:
+def _annotation(path: str, values: Mapping[str, Any]) -> Any:
+    """The type of an option; None for one that is unknown."""
     model: type[BaseModel] | None = Recipe
     *parents, leaf = path.split(".")
     for part in parents:
         model = None if model is None else _section(model, part, values)
     field = None if model is None else model.model_fields.get(leaf)
-    return field is None or type(None) in getattr(field.annotation, "__args__", ())
+    return None if field is None else field.annotation
+
+
+def _nullable(path: str, values: Mapping[str, Any]) -> bool:
+    annotation = _annotation(path, values)
+    return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
 def _nearest(given: str, known: Iterable[str]) -> str:
@@ -208,5 +218,6 @@ def _nearest(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]}?" if match else ""
 
 
-def _families() -> list[str]:
+def recipe_names() -> list[str]:
+    """The families under recipes/, by name."""
     return sorted(p.name for p in RECIPES.iterdir() if p.is_dir()) if RECIPES.is_dir() else []

@@ -8,6 +8,7 @@ from typing import Any
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
+from sdpo.config.hub import why_offline
 
 _REMEDY = "Give a Hugging Face folder as model.path=…; for a hub name check its spelling, the network and HF_TOKEN."
 
@@ -27,14 +28,32 @@ def load_config(recipe: Recipe) -> Any:
 
 def check_model(recipe: Recipe) -> None:
     """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
-    longest = longest_context(recipe)
-    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
-    needed = max(recipe.max_model_len, teacher)
+    longest, needed = longest_context(recipe), longest_sequence(recipe)
     if needed > longest:
         raise UserError(
             f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
             "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens."
         )
+
+
+def load_generation_config(recipe: Recipe) -> Any:
+    """What the model's folder says of generation, None if it says nothing."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(locate(recipe.model.path))
+    except OSError:  # no such file: it is optional
+        return None
+    except ValueError as error:
+        raise UserError(
+            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Mend or remove it."
+        ) from None
+
+
+def longest_sequence(recipe: Recipe) -> int:
+    """Tokens of the longest sequence that a run may compute."""
+    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
+    return max(recipe.max_model_len, teacher)
 
 
 def longest_context(recipe: Recipe) -> int:
@@ -47,8 +66,12 @@ def _load(kind: Any, recipe: Recipe, what: str) -> Any:
     looks_local = path.is_absolute() or recipe.model.path.startswith((".", "~")) or len(path.parts) != 2
     if looks_local and not Path(locate(recipe.model.path)).is_dir():
         raise UserError(f"There is no model folder {recipe.model.path}. {_REMEDY}")
+    located = locate(recipe.model.path)
+    offline = "" if Path(located).is_dir() else why_offline()
     try:
-        return kind.from_pretrained(locate(recipe.model.path))
+        return kind.from_pretrained(located, local_files_only=bool(offline))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if offline:
+            reason = f"it is not in the cache, and {offline}"
         raise UserError(f"The {what} of model {recipe.model.path!r} cannot be loaded ({reason}). {_REMEDY}") from None

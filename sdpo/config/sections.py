@@ -256,6 +256,9 @@ class LearnerSettings(Settings):
     micro_batch_tokens: int = Field(
         16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
     )
+    max_skipped: int = Field(
+        3, ge=1, description="updates in a row with a gradient that is not finite, all skipped, that stop the run"
+    )
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = False

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.core_model_loading import revert_weight_conversion
 
-from sdpo.learner.teacher import gathered
+from sdpo.learner.gathering import gathered
 
 Named = tuple[str, torch.Tensor]
 

@@ -20,6 +20,7 @@ from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
+from sdpo.learner.skipped import TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.types import Sample
 
@@ -78,6 +79,7 @@ class Learner:
         """`actor_options`: resources of one rank ; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks = []
+        self.skipped = 0  # updates in a row
         given = for_a_rank(recipe, plan)
         for rank in range(recipe.learner.ranks):
             where: Any = "DEFAULT"
@@ -96,6 +98,8 @@ class Learner:
         """Use up generation batch `step`: `updates_per_batch` optimiser steps, each on an equal share of the groups.
 
         Returns means over all response tokens of the batch; `learner/loss` and the gradient norm are means over steps.
+        Updates whose gradient is not finite are skipped and belong to no mean, unless all of them are;
+        `learner/skipped_updates` counts them.  `learner.max_skipped` in a row raise `TooManySkipped`.
         """
         updates = self.recipe.learner.updates_per_batch
         per_update = len(groups) // updates
@@ -104,20 +108,30 @@ class Learner:
         rows = [weigh(batch, plan, self.recipe.rollout.max_response_tokens) for batch in batches]
         if updates > 1:
             rows = await self._with_old_log_probs(rows)
-        sums, step_values = Sums(), []
-        for batch in rows:
+        done, skipped = [], []
+        for number, batch in enumerate(rows, start=1):
             if plan.weight_hook is not None:
                 batch = await self._hooked(batch, plan.weight_hook)
-            results = await self._all("update", per_rank=deal(batch, self._split(batch)))
-            for rank_sums, _ in results:
-                sums.add(rank_sums)
-            step_values.append(results[0][1])
+            share = deal(batch, self._split(batch))
+            results = await self._all("update", per_rank=share)
+            if results[0][1].pop("learner/skipped_updates"):
+                skipped.append(results)
+                await self._count_skipped(batch, share, number)
+            else:
+                done.append(results)
+                self.skipped = 0
             on_update()
         await self._all("finish_batch")
-        metrics = sums.means()
-        metrics["learner/loss"] /= updates
-        metrics |= {name: sum(v[name] for v in step_values) / updates for name in step_values[0]}
+        metrics = _means(done or skipped)
+        metrics["learner/skipped_updates"] = float(len(skipped))
         return metrics
+
+    async def _count_skipped(self, rows: list[Row], share: list[list[list[Row]]], number: int) -> None:
+        self.skipped += 1
+        if self.skipped >= self.recipe.learner.max_skipped:
+            found = await self._all("first_not_finite", per_rank=share)
+            source = next(filter(None, found), "a gradient (rows, weights and log-probs are finite)")
+            raise TooManySkipped(rows, number, source, self.skipped)
 
     async def _with_old_log_probs(self, batches: list[list[Row]]) -> list[list[Row]]:
         """Score the whole batch once with the policy that it begins with, before the first update changes it."""
@@ -183,3 +197,15 @@ class Learner:
     def shutdown(self) -> None:
         for rank in self.ranks:
             ray.kill(rank)
+
+
+def _means(updates: Sequence[Sequence[tuple[Sums, dict[str, float]]]]) -> dict[str, float]:
+    """Metrics from what `update` returned: of every update, rank by rank."""
+    sums = Sums()
+    for results in updates:
+        for rank_sums, _ in results:
+            sums.add(rank_sums)
+    metrics = sums.means()
+    metrics["learner/loss"] /= len(updates)
+    values = [results[0][1] for results in updates]
+    return metrics | {name: sum(v[name] for v in values) / len(updates) for name in values[0]}

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sdpo.config.paths import locate
 from sdpo.config.sections import ModelSettings
+from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.packing import Pack
@@ -41,7 +43,11 @@ class LossHead(nn.Linear):
 
 
 class PolicyModel(nn.Module):
-    """Body and head of a causal language model, run on response tokens only."""
+    """Body and head of a causal language model, run on response tokens only.
+
+    It never leaves evaluation mode, also while it trains: dropout, jitter of routers and whatever else a model does at
+    random in training mode would differ from pass to pass, and make another policy than the one that was sampled from.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         """Raises UserError for a model whose layers cannot be told of packs, or whose head the losses do not cover."""
@@ -54,6 +60,32 @@ class PolicyModel(nn.Module):
         head.logit_scale = scale
         model.set_output_embeddings(head)
         self.model = model
+        self._recomputed: list[GradientCheckpointingLayer] = []
+        self.train(False)
+
+    def train(self, mode: bool = True) -> PolicyModel:
+        """Evaluation mode, whatever is asked for."""
+        super().train(False)
+        for layer in self._recomputed:
+            layer.training = True
+        return self
+
+    def recompute_layers(self) -> None:
+        """Gradient checkpointing: activations inside a layer are computed anew in the backward pass.
+
+        transformers does it for layers in training mode only.  They are in it until their forward pass begins.
+        """
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._recomputed = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        if not self._recomputed:
+            raise UserError(
+                f"{self.model.config.model_type} has no layers that can be computed anew; set "
+                "learner.gradient_checkpointing=false."
+            )
+        for layer in self._recomputed:
+            layer.register_forward_pre_hook(lambda module, _: setattr(module, "training", False))
+            layer.register_forward_hook(lambda module, *_: setattr(module, "training", True), always_call=True)
+        self.train()
 
     def hidden(self, pack: Pack) -> torch.Tensor:
         """[N, H]: the last hidden states that predict response tokens."""

@@ -25,6 +25,8 @@ from sdpo.losses.vocabulary import vocabulary_pass
 
 Sequences = tuple[list[np.ndarray], list[np.ndarray]]  # prompts and responses, int64
 
+_RIGHT: set[tuple[str, str, str]] = set()  # what this process has found right already
+
 _REMEDY = "Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
 _CARRIED = (
     "something reaches from one sequence of a packed row to the next (a recurrence, a convolution, or a position "
@@ -47,6 +49,9 @@ def check_configuration(
     small = small_config(config, longest)
     if small is None:
         return  # no small model can be made of it; the learner looks at the whole one
+    checked = (small.to_json_string(), form, repr(generation))
+    if checked in _RIGHT:
+        return
     name = attention.register("sdpa" if form == "flash_attention_2" else form)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -69,6 +74,7 @@ def check_configuration(
         if generation is not None:
             policy.model.generation_config = generation
         _check_export(policy.model, asked, wanted)
+    _RIGHT.add(checked)
 
 
 def compare(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-import deepspeed
 import torch
 
 from sdpo.config.sections import TeacherSettings
+from sdpo.learner.gathering import gathered
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
@@ -67,13 +67,3 @@ class Teacher:
         """Move a moving average when its clock ticks: once per "batch" or per optimiser "update"."""
         if self.average is not None and self.settings.clock == clock:
             self.average.update(student, self.settings.rate)
-
-
-@contextmanager
-def gathered(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """All of these parameters in full on every rank, where ZeRO-3 has sharded them; read only."""
-    with ExitStack() as stack:
-        sharded = [p for p in parameters if hasattr(p, "ds_id")]
-        if sharded:
-            stack.enter_context(deepspeed.zero.GatheredParameters(sharded, modifier_rank=None))
-        yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, fill, pack
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row, unweighted_row
+from sdpo.learner.skipped import not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, scored_tokens, token_sums
 from sdpo.learner.teacher import Teacher
 from sdpo.losses.chunked import chunks
@@ -74,7 +75,7 @@ class LearnerWorker:
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
         self.student: PolicyModel = load_model(self.recipe.model, self.dtype)
         if settings.gradient_checkpointing:
-            self.student.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.student.recompute_layers()
         optimizer = torch.optim.AdamW(
             self.student.parameters(),
             lr=settings.lr,
@@ -96,6 +97,8 @@ class LearnerWorker:
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
+        self._bad_gradient: str | None = None
+        self._moved = False  # whether the student has moved since the batch began
         self._check_numbers()
 
     def _replica(self, kind: type[Replica]) -> Replica:
@@ -128,7 +131,11 @@ class LearnerWorker:
     # ------------------------------------------------------------------------------------------------ training
 
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float]]:
-        """One optimiser step on this rank's micro-batches.  Returns sums over its tokens, and step-wide numbers."""
+        """One optimiser step on this rank's micro-batches.  Returns sums over its tokens, and step-wide numbers.
+
+        A gradient that is not finite changes nothing: not the weights, the optimiser, its schedule, nor the teacher.
+        Then `learner/skipped_updates` is 1.
+        """
         sums = Sums()
         for rows in micro_batches:
             loss, outputs = self._loss(rows)
@@ -137,21 +144,52 @@ class LearnerWorker:
             sums.add(token_sums(rows, loss, outputs))
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
-        if self.advantage_clip is not None:
-            self.advantage_clip.observe(sums, self.device)
-        if self.teacher is not None:
-            self.teacher.follow(self.student, "update")
+        applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
+        if applied:
+            self._moved = True
+            if self.advantage_clip is not None:
+                self.advantage_clip.observe(sums, self.device)
+            if self.teacher is not None:
+                self.teacher.follow(self.student, "update")
         norm = self._norm if clips_itself(self.recipe) else self.engine.get_global_grad_norm()
-        return sums, {"learner/grad_norm": float(norm), "learner/lr": rate}
+        return sums, {
+            "learner/grad_norm": float(norm),
+            "learner/lr": rate,
+            "learner/skipped_updates": float(not applied),
+        }
 
     def _clip(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Between the reduction of the gradients over ranks and the optimiser's step."""
         self._norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.recipe.learner.clip_grad_norm)
+        # As DeepSpeed's own optimisers say it: the step was skipped, and the schedule is to stay where it is.
+        optimizer.overflow = not torch.isfinite(self._norm)
+        if optimizer.overflow:
+            bad = (n for n, p in self.student.model.named_parameters() if not torch.isfinite(p.grad).all())
+            self._bad_gradient = f"the gradient of {next(bad, 'all weights together, whose norm overflows')}"
+            self.student.zero_grad(set_to_none=True)  # without gradients the step does nothing
+
+    @torch.no_grad()
+    def first_not_finite(self, micro_batches: list[list[Row]]) -> str | None:
+        """What is not finite in a batch that was skipped: of its rows, the weights, or what is computed.  Collective.
+
+        Else it is a gradient, of which plain data parallelism knows the name.
+        """
+        streams = (self.plan.policy_gradient, self.plan.distillation)
+        sampled = any(s is not None and s.sampler_threshold is not None for s in streams)
+        found = [not_finite_input(rows, sampled) for rows in micro_batches]
+        for name, weight in export.checkpoint_tensors(self.student.model):
+            if not torch.isfinite(weight).all():
+                found.append(f"the weight {name} of the policy")
+        for rows in micro_batches:
+            outputs = self._loss(rows)[1]
+            found.append(not_finite_output(rows, {n: value.float().cpu().numpy() for n, value in outputs.items()}))
+        return next(filter(None, found), self._bad_gradient)
 
     def finish_batch(self) -> None:
         """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""
-        if self.teacher is not None:
+        if self.teacher is not None and self._moved:
             self.teacher.follow(self.student, "batch")
+        self._moved = False
         if self.recipe.rollout.colocated:
             torch.cuda.empty_cache()  # engines on the same GPU wake up next
 
@@ -282,6 +320,11 @@ class LearnerWorker:
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
+    def _named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names within the model and full tensors, persistent buffers included; a tied matrix comes once."""
+        for tensors in export.named_state(self.student.model):
+            yield from tensors
+
     def save(self, folder: str) -> None:
         """Write student, optimiser, schedule and the moving-average teacher (fp32) below `folder`.  Collective."""
         state = {"mean_advantage": None if self.advantage_clip is None else self.advantage_clip.mean}
@@ -307,9 +350,9 @@ class LearnerWorker:
     def export(self, folder: str) -> None:
         """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes."""
         state = {}
-        for tensors in export.named_state(self.student.model):
+        for name, tensor in self._named_weights():
             if self.rank == 0:
-                state |= {name: tensor.cpu().clone() for name, tensor in tensors}
+                state[name] = tensor.cpu().clone()
         if self.rank == 0:
             export.write(self.student.model, state, folder)
 

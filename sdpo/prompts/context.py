@@ -130,6 +130,10 @@ class ContextBuilder:
     def _statement(self, text: str) -> str:
         return text if self.settings.trust_statements else self._safe.text(text)
 
+    def is_neutralised(self, task: Task) -> bool:
+        """Whether something in the task's own messages is broken up."""
+        return any(self._statement(message["content"]) != message["content"] for message in task.messages)
+
     def _messages(self, task: Task, safe: Callable[[str], str], inserted: dict[str, str]) -> list[Message]:
         """The task's conversation; the student's without `inserted`, else what the teacher reads."""
         messages = [{**message, "content": safe(message["content"])} for message in task.messages]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sdpo.config.files import recipe_names
 from sdpo.config.registry import BASELINE, DEFAULT_ALGORITHM
 from sdpo.report.curves import by_label
 from sdpo.report.figures import display
@@ -33,8 +34,10 @@ def warnings(loaded: Sequence[Run]) -> list[str]:
     notes = [f"{run.name} has recorded nothing yet and is left out." for run in loaded if not run.rows]
     algorithms = {run.info.algorithm for run in runs}
     for missing in (name for name in EXPECTED if name not in algorithms and len(algorithms) == 1):
-        command = f"make train RECIPE={runs[0].info.recipe} ALGORITHM={missing}"
-        notes.append(f"{display(missing)} is missing: there is nothing to compare with. Make its run with: {command}")
+        recipe = runs[0].info.recipe
+        command = f" Make its run with: make train RECIPE={recipe} ALGORITHM={missing}"
+        known = recipe in recipe_names()  # a recipe file of the user's names its algorithm itself
+        notes.append(f"{display(missing)} is missing: there is nothing to compare with.{command if known else ''}")
     notes += unfinished(runs)
     if not pass_at_k(runs):
         notes.append("None of the runs has evaluated yet: there is no pass@k.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo.errors import UserError
+from sdpo.config.files import recipe_names
 from sdpo.tracking import metric_names as names
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, RunInfo
@@ -88,10 +90,15 @@ def find_runs(runs_dir: Path, recipe: str) -> list[Path]:
         newest[key] = max(newest.get(key, candidate), candidate)
     found = [path for _, (has_rows, _, path) in sorted(newest.items()) if has_rows]
     if not found:
+        known = recipe_names()
+        near = difflib.get_close_matches(recipe, sorted({*known, *others}), 1)
         has = f" (it has runs of: {', '.join(sorted(others))})" if others else ""
-        raise UserError(
-            f"There is no run of the recipe {recipe!r} in {runs_dir}{has}. Make one with: make train RECIPE={recipe}"
+        remedy = (
+            f"Make one with: make train RECIPE={recipe}"
+            if recipe in known
+            else f"{f'Did you mean {near[0]}? ' if near else ''}Recipes: {', '.join(known)}."
         )
+        raise UserError(f"There is no run of the recipe {recipe!r} in {runs_dir}{has}. {remedy}")
     return found
 
 

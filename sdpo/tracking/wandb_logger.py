@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import netrc
 import os
 import warnings
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+
+from sdpo.errors import UserError
 
 MODES = ("auto", "online", "offline", "disabled")
 AXES = ("step", "generations", "wall_clock_s")  # the x axes that every row brings
@@ -33,6 +36,20 @@ def choose_mode(mode: str = "auto") -> str:
     return os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
 
 
+def is_installed() -> bool:
+    """W&B is an extra of the package; the lock files have it."""
+    return importlib.util.find_spec("wandb") is not None
+
+
+def check_installed(mode: str) -> None:
+    """Raises UserError where a recipe asks for W&B by name and there is none; `auto` goes on without."""
+    if mode in ("online", "offline") and not is_installed():
+        raise UserError(
+            f"tracking.wandb={mode} needs the package wandb, which is not installed. Install it (pip install wandb), "
+            "or leave it out: tracking.wandb=auto (W&B where there is one) or tracking.wandb=disabled."
+        )
+
+
 class WandbLogger:
     """One W&B run, written under `<folder>/wandb/`.
 
@@ -43,6 +60,8 @@ class WandbLogger:
         run_id: the id of the run to go on with, or "" for a new one.  An offline run that is resumed becomes a second
             `offline-run-…` folder with the same id; `wandb sync` joins them in order.
         warn: told, once, what went wrong; the run goes on without W&B (or offline, if only the server did not answer).
+
+    Raises UserError for `online` and `offline` where wandb is not installed; `auto` then is `disabled`.
     """
 
     def __init__(
@@ -59,7 +78,9 @@ class WandbLogger:
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self._folder, self._warn, self._run, self._warned = Path(folder), warn, None, False
-        self.mode = choose_mode(mode)
+        check_installed(mode)
+        self._installed = is_installed()
+        self.mode = choose_mode(mode) if self._installed else "disabled"
         if self.mode == "disabled":
             return
         arguments = {
@@ -106,6 +127,8 @@ class WandbLogger:
     @property
     def description(self) -> str:
         """One line for the user."""
+        if not self._installed:
+            return "W&B is off: wandb is not installed (pip install wandb); the run folder has everything"
         if self._run is None:
             return "W&B is off"
         if self.mode == "online" and self._run.url:

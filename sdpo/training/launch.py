@@ -14,12 +14,14 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from sdpo.algorithms import Algorithm, LossPlan
+from sdpo.config.files import compare_command
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.tracking.wandb_logger import check_installed
 from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.interrupt import Interrupt
 from sdpo.training.parts import Parts
@@ -29,6 +31,7 @@ from sdpo.training.trainer import Trainer
 
 async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunFolder, console: Console) -> int:
     """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
+    check_installed(recipe.tracking.wandb)
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
         info = RunInfo.collect(
@@ -53,7 +56,7 @@ async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunF
         run_report(folder.path)
     if finished:
         console.message(
-            f"Finished. Compare with: make compare RECIPE={recipe.recipe} (sdpo compare {recipe.recipe}). "
+            f"Finished. Compare with: {compare_command(recipe, make=True)} ({compare_command(recipe)}). "
             f"The run's page: {folder.report}"
         )
         return 0

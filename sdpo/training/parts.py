@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sdpo.config.model_files import check_model, load_tokenizer
+from sdpo.config.model_files import (
+    check_model,
+    load_config,
+    load_generation_config,
+    load_tokenizer,
+    longest_sequence,
+)
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
@@ -56,7 +62,24 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
+    neutralised = []
     for task in {t.id: t for t in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(task)
         if recipe.distillation is not None:
             contexts.check_room(task)
+        if contexts.is_neutralised(task):
+            neutralised.append(task.id)
+    if neutralised:
+        dataset.report.notes.append(
+            f"Special tokens are broken up in the messages of {len(neutralised)} tasks ({neutralised[0]}, …); "
+            "context.trust_statements=true leaves them as they are."
+        )
+
+
+def check_numbers(recipe: Recipe) -> None:
+    """Raises UserError for a model that the learner would compute wrongly, or not at all.  Takes a few seconds."""
+    from sdpo.learner.model_check import check_configuration
+
+    check_configuration(
+        load_config(recipe), recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe)
+    )

@@ -12,8 +12,10 @@ import numpy as np
 from sdpo.algorithms import Algorithm
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment
+from sdpo.errors import UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
+from sdpo.learner.skipped import TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
@@ -99,13 +101,36 @@ class Trainer:
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
-                learned = await self.learner.train(samples, progress.advance, step)
+                learned = await self._learn(samples, progress.advance, step)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.pool.handles, version=step + 1)
         learned |= await self.utilization.since_last()
         self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self._record(groups, samples, learned)
+
+    async def _learn(self, samples: list[list[Sample]], on_update: Callable[[], None], step: int) -> dict[str, float]:
+        settings = self.recipe.learner
+        try:
+            learned = await self.learner.train(samples, on_update, step)
+        except TooManySkipped as stop:
+            path = self.folder.path / "skipped" / f"step-{step:06d}-update-{stop.update}.jsonl"
+            stop.save(path, self.tokenizer.decode)
+            saved = f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
+            raise UserError(
+                f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a gradient was not "
+                f"finite. The first tensor that is not: {stop.source}. The batch of the last one (step {step}, update "
+                f"{stop.update}) is saved, one response per line; look at it with: python -m json.tool --json-lines "
+                f"{path}. If its numbers look right, the steps before it were too large: give another run (name=…) a "
+                f"lower learner.lr ({settings.lr:g}) or learner.clip_grad_norm ({settings.clip_grad_norm:g}). The same "
+                f"command repeats this one from {saved}."
+            ) from None
+        if skipped := learned["learner/skipped_updates"]:
+            self.tracker.message(
+                f"warning: {skipped:.0f} of {settings.updates_per_batch} updates of step {step} skipped, because a "
+                "gradient was not finite"
+            )
+        return learned
 
     @asynccontextmanager
     async def _engines_asleep(self) -> AsyncIterator[None]:

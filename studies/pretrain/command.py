@@ -82,7 +82,10 @@ def parse(overrides: Sequence[str]) -> tuple[PretrainSettings, dict[str, str]]:
             options[key] = text
             continue
         try:
-            values[key] = type(known[key].default)(json.loads(text))
+            given, kind = json.loads(text), type(known[key].default)
+            values[key] = kind(given)
+            if kind is int and (isinstance(given, bool) or values[key] != given):
+                raise ValueError("no whole number")
         except (ValueError, TypeError):
             raise UserError(f"{key}={text!r}: give a value like {known[key].default!r}.") from None
     try:

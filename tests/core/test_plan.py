@@ -14,6 +14,7 @@ from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.paths import PROJECT
 from sdpo.envs.code import LCBRow, write_rows
 from sdpo.errors import UserError
+from tests.learner.families import family
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096,
@@ -90,6 +91,19 @@ def test_the_command_prints_the_plan_and_starts_nothing(tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("training", "says"),
+    [
+        ("true", "32 held-out problems + 64 training problems × 4 samples at temperature 1.0 = 384"),
+        ("false", "32 held-out problems × 4 samples at temperature 1.0 = 128"),
+    ],
+)
+def test_all_that_an_evaluation_samples_is_planned(training, says):
+    common = ["run.steps=3", f"evaluation.training_problems={training}", "evaluation.thinking=ignored"]
+    text = make_plan(load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", common)).text()
+    assert says in text and "thinking: ignored" in text
+
+
 def test_a_gpu_run_can_be_planned_without_a_gpu(model, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -123,3 +137,13 @@ def test_wrong_input_gets_one_clear_message(arguments, says, tmp_path, monkeypat
     assert main(arguments) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and says in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(("kind", "reason"), [
+    ("stablelm", "does not pass on the options of its call"),
+    ("jamba", r"differ by up to \S+ nats, where 0.0001 is allowed"),
+])  # fmt: skip
+def test_a_model_that_the_learner_would_compute_wrongly_is_refused(model, data, kind, reason):
+    (model / "config.json").write_text(family(kind, max_position_embeddings=40960).to_json_string())
+    with pytest.raises(UserError, match=reason):
+        plan(model, data, "sdpo")

@@ -24,7 +24,7 @@ def test_both_algorithms_have_the_same_budget():
     for profile in ("cpu", "gpu"):
         sdpo, grpo = (load(algorithm=a, profile=profile) for a in ("sdpo", "grpo"))
         assert sdpo.samples_per_step * sdpo.run.steps == grpo.samples_per_step * grpo.run.steps
-        assert sdpo.evaluation == grpo.evaluation and sdpo.data == grpo.data and sdpo.model == grpo.model
+        assert sdpo.evaluation == grpo.evaluation and sdpo.envs.code == grpo.data and sdpo.model == grpo.model
 
 
 def test_the_published_livecodebench_settings():
@@ -38,8 +38,8 @@ def test_the_published_livecodebench_settings():
     assert (sdpo.distillation.alpha, sdpo.distillation.top_k, sdpo.distillation.tail) == (1.0, 20, True)
     assert (sdpo.teacher.kind, sdpo.teacher.rate, sdpo.teacher.clock) == ("ema", 0.01, "batch")
     assert (sdpo.learner.lr, sdpo.learner.weight_decay, sdpo.learner.clip_grad_norm) == (1e-6, 0.01, 1.0)
-    assert (sdpo.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
-    assert (sdpo.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
+    assert (sdpo.prompts.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
+    assert (sdpo.prompts.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
     assert (sdpo.evaluation.temperature, sdpo.evaluation.top_p, sdpo.evaluation.samples) == (0.6, 0.95, 4)
     assert (grpo.policy_gradient.clip_low, grpo.policy_gradient.clip_high) == (0.2, 0.28)
     assert grpo.run.questions // grpo.learner.updates_per_batch == 8
@@ -115,6 +115,46 @@ def test_the_mix_brings_the_policy_gradient():
 
 def test_a_number_in_scientific_notation_is_a_number():
     assert load("learner.lr=1e-5").learner.lr == 1e-5
+
+
+AS_GIVEN = ["1e3", "true", "null", "0123", "on", "1_000", "2026-01-01", "nan", "1:30", "~", "[a]", "{a: b}", "a: b"]
+
+
+@pytest.mark.parametrize("text", [*AS_GIVEN, "# x", "'x'", "a,b", "&a", "*a", "!!int 3", "%x", "@x", "12"])
+def test_an_option_of_text_takes_it_as_it_is_given(text):
+    recipe = load(f"name={text}", f"model.path={text}", f"run.directory={text}", f"tracking.project={text}")
+    assert {recipe.name, recipe.model.path, recipe.run.directory, recipe.tracking.project} == {text}
+
+
+@pytest.mark.parametrize("text", [t for t in AS_GIVEN if t not in ("null", "~")])
+def test_an_option_of_text_or_nothing_takes_it_too_and_null_is_nothing(text):
+    assert load("context.demonstration=column", f"context.column={text}").context.column == text
+    assert load(f"data.path={text}", "data.source=livecodebench").data.path == text
+    for null in ("null", "~", ""):
+        assert load(f"data.path={null}").data.path is None
+
+
+def test_text_within_lists_and_sections_is_taken_as_it_is_given():
+    assert load("tracking={project: 0123, wandb: disabled}").tracking.project == "0123"
+    with pytest.raises(UserError, match="given: '1e3'"):
+        load("data.families=[1e3]")
+    with pytest.raises(UserError, match="given: '1e3'"):
+        load("rollout.source=1e3")
+    assert load("teacher={kind: ema, rate: 1e-2}").teacher.rate == 0.01
+    assert load("learner.betas=[9e-1, .95]").learner.betas == (0.9, 0.95)
+
+
+@pytest.mark.parametrize("value", ["[2025-02-30, 2025-05-01]", "{[a]: b}", "[", "&a [*a]"])
+def test_a_value_that_is_no_yaml_is_named(value):
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load(f"data.window={value}")
+
+
+@pytest.mark.parametrize("name", AS_GIVEN)
+def test_a_name_that_looks_like_something_else_reads_back(name, tmp_path):
+    recipe = load(f"name={name}")
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    assert load_resolved(tmp_path / "recipe.yaml") == recipe
 
 
 def test_files_extend_files_and_profiles_win_over_the_common_part(tmp_path):

@@ -173,4 +173,5 @@ def test_a_demonstration_ends_nowhere_but_at_its_end_and_keeps_its_thoughts():
     tokenizer = byte_tokenizer(more=more)
     ids = demonstrated(tokenizer, "column", "story").response_ids
     assert tokenizer.decode(ids) == "<think>a</think>b< |eot|>c<|eot|>"
-    assert [ids.count(tokenizer.convert_tokens_to_ids(token)) for token in ("<|eot|>", "<think>")] == [1, 1]
+    for token in ("<|eot|>", "<think>"):
+        assert ids.count(tokenizer.convert_tokens_to_ids(token)) == 1

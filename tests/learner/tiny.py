@@ -11,6 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
+from sdpo.learner.group import Learner
 from sdpo.learner.rows import deal, split, weigh
 from sdpo.types import Sample, TeacherContext
 
@@ -92,3 +93,13 @@ def reference_log_probs(model, sample, temperature=1.0, prompt=None) -> torch.Te
     ids = torch.tensor([[*prompt, *sample.response_ids]])
     logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1] / temperature
     return logits.log_softmax(-1)
+
+
+class InProcess(Learner):
+    """The driver's handle on one worker of this process."""
+
+    def __init__(self, recipe: Recipe, worker) -> None:
+        self.recipe, self.plan, self.worker, self.skipped = recipe, build_algorithm(recipe).plan, worker, 0
+
+    async def _all(self, method, *arguments, per_rank=None):
+        return [getattr(self.worker, method)(*(arguments if per_rank is None else per_rank))]

@@ -89,6 +89,28 @@ def test_linear_log_prob_in_lower_precision(dtype, tolerance):
     assert log_probs.dtype == torch.float32 and found[0].dtype == found[1].dtype == dtype
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_factor_on_the_logits_of_each_model(temperature):
+    a = _tensors(9, 4, 13)
+    options = dict(alpha=0.5, chunk_tokens=2, temperature=temperature)
+    loss, outputs = linear_divergence(**a, **options, student_logit_scale=0.25, teacher_logit_scale=3.0)
+    scaled = a | {"student_weight": a["student_weight"] * 0.25, "teacher_weight": a["teacher_weight"] * 3.0}
+    wanted, expected = linear_divergence(**scaled, **options)
+    inputs = a["student_hidden"], a["student_weight"]
+    torch.testing.assert_close((loss, outputs), (wanted, expected), rtol=1e-10, atol=1e-12)
+    gradients = (torch.autograd.grad(x, inputs) for x in (loss, wanted))
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+    log_probs, _ = linear_log_prob(*inputs, a["tokens"], chunk_tokens=2, temperature=temperature, logit_scale=0.25)
+    torch.testing.assert_close(log_probs, outputs["log_probs"], check_dtype=False)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_factor_that_is_none_is_refused(scale):
+    a = _tensors(5, 4, 13)
+    with pytest.raises(ValueError, match="logit_scale is"):
+        linear_log_prob(a["student_hidden"], a["student_weight"], a["tokens"], chunk_tokens=2, logit_scale=scale)
+
+
 def test_frozen_output_matrix_gets_no_gradient():
     a = _tensors(5, 4, 13)
     weight = a["student_weight"].detach()

@@ -170,6 +170,32 @@ def test_from_hidden_states(dtype, tolerance, n, h, v, form):
     close(outputs["log_probs"], torch.distributions.Categorical(logits=student).log_prob(tokens).detach(), tolerance)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_a_factor_on_the_logits(alpha):
+    """As if the output matrices had been multiplied, gradients included."""
+    generator = torch.Generator().manual_seed(5)
+    hidden, teacher_hidden = (torch.randn(7, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight, teacher_weight = (torch.randn(4999, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    tokens, token_weights = torch.randint(4999, (7,), generator=generator), torch.rand(7, generator=generator)
+    exact = [x.clone().requires_grad_() for x in (hidden, weight)]
+    teacher = 0.4 * teacher_hidden @ teacher_weight.T / 0.8
+    wanted = (divergence(0.125 * exact[0] @ exact[1].T / 0.8, teacher, alpha) * token_weights).sum()
+    wanted.backward()
+    hidden, weight = (x.float().requires_grad_() for x in (hidden, weight))
+    loss, outputs = linear_divergence(
+        hidden, weight, teacher_hidden.float(), teacher_weight.float(), token_weights, alpha=alpha, chunk_tokens=3,
+        temperature=0.8, student_logit_scale=0.125, teacher_logit_scale=0.4, tokens=tokens, triton=TRITON,
+    )  # fmt: skip
+    loss.backward()
+    close(loss.detach(), wanted.detach(), 1e-5)
+    close(hidden.grad, exact[0].grad, 1e-5)
+    close(weight.grad, exact[1].grad, 1e-5)
+    log_probs, _ = linear_log_prob(
+        hidden, weight, tokens, chunk_tokens=4, temperature=0.8, logit_scale=0.125, triton=TRITON
+    )
+    close(log_probs.detach(), outputs["log_probs"], 1e-5)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 def test_log_probs_from_hidden_states(dtype, tolerance):
     generator = torch.Generator().manual_seed(3)

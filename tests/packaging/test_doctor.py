@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -55,6 +57,46 @@ def test_no_lock_file(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "PROJECT", tmp_path)
     found = {c.name: c for c in doctor._packages("cpu")}
     assert found["lock file"].status == "problem" and "git checkout requirements" in found["lock file"].remedy
+
+
+def _distribution(site: Path, name: str, package: str) -> None:
+    """What an installer leaves of a distribution with one top-level package."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text(package)
+    (info / "RECORD").write_text(f"{package}/__init__.py,,\n")
+    (site / package).mkdir()
+    (site / package / "__init__.py").write_text("")
+
+
+def test_another_distributions_sandbox_is_named(monkeypatch, tmp_path):
+    assert doctor._sandbox_package().status == "ok"
+    _distribution(tmp_path, "castle-builder", "sandbox")
+    monkeypatch.syspath_prepend(tmp_path)
+    beside = doctor._sandbox_package()  # ours is imported already, theirs lies beside it
+    assert beside.status == "warning" and "castle-builder brings a package of this name too" in beside.found
+    for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
+        monkeypatch.delitem(sys.modules, name)
+    instead = doctor._sandbox_package()
+    assert instead.status == "problem" and f"{tmp_path}/sandbox/__init__.py is imported in place of" in instead.found
+    assert "pip uninstall -y castle-builder" in instead.remedy
+
+
+def test_an_installed_wheel_is_checked_against_what_it_asks_for(monkeypatch, tmp_path):
+    kind = "gpu" if "vllm" in doctor.installed_versions() else "cpu"
+    monkeypatch.setattr(doctor, "is_checkout", lambda: False)
+    assert {c.name: c for c in doctor._packages(kind)}["requirements"].status == "ok"
+    _distribution(tmp_path, "ray", "ray")  # version 1.0, found before the real one
+    monkeypatch.syspath_prepend(tmp_path)
+    lacking = next(doctor._against_requirements(kind))
+    assert lacking.status == "problem" and "ray" in lacking.found and "(1.0)" in lacking.found
+    assert f"pip install 'sdpo[{kind}]'" in lacking.remedy
+
+
+def test_wandb_is_optional(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert doctor._wandb().status == "ok" and "not installed" in doctor._wandb().found
 
 
 def test_tools_that_are_missing(monkeypatch):

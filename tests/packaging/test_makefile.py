@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sdpo.config.schema import Recipe
+from sdpo.config.files import option_paths
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -45,6 +48,68 @@ def test_defaults_stay_with_the_command():
 )  # fmt: skip
 def test_override_values_arrive_unharmed(value):
     assert command("train", "RECIPE=x", f"run.note={value}", "seed=1")[3:] == [f"run.note={value}", "seed=1"]
+
+
+KEYS = sorted(set(option_paths(Recipe)))
+# Names that the Makefile, make itself or the environment know, or once knew, and that are no recipe's.
+NAMES = (
+    "word words name names given key keys flag flags quote squote goal own used value call origin override define "
+    "export SDPO OVERRIDES CHOICE RECIPES OWN BENCHES PYTHON_IN_VENV AR ARFLAGS AS CFLAGS CPPFLAGS CPP FC LD LDFLAGS "
+    "LEX MAKE MAKECMDGOALS MAKEFILE_LIST MAKELEVEL CURDIR SUFFIXES VPATH RM HOME USER LANG TERM SHELL"
+).split()
+
+
+@pytest.mark.parametrize("goal", ["train RECIPE=x", "profile RECIPE=x", "eval MODEL=x"])
+def test_every_option_of_a_recipe_arrives(goal):
+    """Beside each other and with values that shells and make have plans for."""
+    given = [f"{key}=a {key} 'b' \"c\" $HOME $(x) #d \\ seed=9 {{e}}" for key in KEYS]
+    assert {"name", "seed", "learner.lr", "evaluation.thinking", "tracking.wandb"} <= set(KEYS)
+    assert sorted(command(*goal.split(), *given)[3:]) == sorted(given)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_option_arrives_by_itself(key):
+    assert command("train", "RECIPE=x", f"{key}=v w")[2:] == ["x", f"{key}=v w"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_make_knows_too_swallows_nothing(name):
+    """The recipe refuses it: it is no option."""
+    words = command("train", "RECIPE=x", f"{name}=/bin/sh", "run.steps=1", "seed=1")
+    assert words[:3] == [".venv/bin/sdpo", "train", "x"]
+    assert sorted(words[3:]) == sorted([f"{name}=/bin/sh", "run.steps=1", "seed=1"])
+
+
+def test_an_assignment_with_a_colon_arrives():
+    assert command("train", "RECIPE=x", "name:=mine", "seed::=1")[3:] == ["name=mine", "seed=1"]
+
+
+def test_the_environment_is_no_option(monkeypatch):
+    for name in ("name", "seed", "words"):
+        monkeypatch.setenv(name, "other")
+    assert command("train", "RECIPE=x")[3:] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("train RECIPE=x MODEL=y", "make train makes no use of MODEL; it uses"),
+        ("train RECIPE=x OUT=y", "makes no use of OUT"),
+        ("compare RECIPE=x ALGORITHM=grpo", "makes no use of ALGORITHM"),
+        ("test RECIPE=x", "makes no use of RECIPE"),
+        ("setup PROFIL=gpu", "make setup does not know PROFIL"),
+        ("clean name=x", "make clean does not know name"),
+        ("train RECIPE=x MAKEOVERRIDES=y", "MAKEOVERRIDES"),
+    ],
+)
+def test_what_a_goal_makes_no_use_of_is_refused(arguments, says):
+    done = make(*arguments.split())
+    assert done.returncode != 0 and says in done.stderr and not done.stdout.strip()
+
+
+def test_a_value_with_a_line_break_is_refused():
+    done = make("--dry-run", "train", "RECIPE=x", "name=a\nb")
+    assert done.returncode != 0 and "the value of name has a line break" in done.stderr
 
 
 def test_eval_passes_the_policy_and_overrides():

@@ -210,6 +210,18 @@ def test_find_runs_takes_the_newest_of_each_algorithm_and_seed(make_run, runs_di
     assert find_runs(runs_dir, "livecodebench") == [grpo, new, other_seed]
 
 
+def test_an_unknown_recipe_is_named_and_no_training_of_it_advised(make_run, runs_dir: Path):
+    make_run(recipe="mine")
+    for name, says in (
+        ("livecodebnch", "Did you mean livecodebench?"),
+        ("min", "Did you mean mine?"),
+        ("x", "Recipes:"),
+    ):
+        with pytest.raises(UserError) as error:
+            find_runs(runs_dir, name)
+        assert says in str(error.value) and "make train" not in str(error.value)
+
+
 def test_nothing_to_compare_names_the_command_that_makes_a_run(make_run, runs_dir: Path):
     with pytest.raises(UserError, match="make train RECIPE=livecodebench"):
         find_runs(runs_dir, "livecodebench")

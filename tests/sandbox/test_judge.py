@@ -8,7 +8,20 @@ import sys
 
 import pytest
 
-from sandbox import BadTests, IsolationUnavailable, Job, Limits, Sandbox, TestCase, Verdict, extract_code
+from sandbox import (
+    BadTests,
+    IsolationUnavailable,
+    Job,
+    Limits,
+    Sandbox,
+    TestCase,
+    Verdict,
+    extract_code,
+    isolation,
+    landlock,
+)
+from sandbox.task import Task, result_of_report
+from sandbox.wire import Report
 
 ONE = [TestCase("1", "2")]
 
@@ -204,6 +217,80 @@ def test_equal_as_python_has_it(sandbox, code, expected):
 
 
 @pytest.mark.parametrize(
+    "value, expected, equal",
+    [
+        ("__import__('fractions').Fraction(84, 2)", "42", True),
+        ("__import__('fractions').Fraction(1, 2)", "0.5", True),
+        ("__import__('fractions').Fraction(1, 3)", "0.3333333333333333", False),
+        ("__import__('fractions').Fraction(1, 2)", "Infinity", False),
+        ("__import__('decimal').Decimal('42.000')", "42", True),
+        ("__import__('decimal').Decimal('0.1')", "0.1", False),
+        ("complex(42, 0)", "42", True),
+        ("complex(42, 1)", "42", False),
+        ("1 << 20000", str(10**6), False),
+        ("10 ** 5000", "1" + "0" * 5000, True),
+        ("42.0", "42", True),
+        ("10 ** 400", "1e308", False),
+        ("{'b': [1.0], 'a': {'c': ()}}", '{"a": {"c": []}, "b": [1]}', False),
+        ("{'b': [1.0], 'a': {'c': []}}", '{"a": {"c": []}, "b": [1]}', True),
+        ("{'tuple': [1]}", '{"tuple": [1]}', True),
+        ("(1,)", '{"tuple": [1]}', False),
+        ("[{'int': '0x1'}]", "[1]", False),
+        ("[None, 'x', [True]]", '[null, "x", [1]]', True),
+        ("'42'", "42", False),
+        ("[1, 2]", "[1, 2, 3]", False),
+    ],
+)
+def test_equality_is_pythons_without_building_what_was_returned(sandbox, value, expected, equal):
+    judgement = sandbox.judge(f"def f(a): return {value}", [TestCase("1", expected, "functional", "f")])
+    assert judgement.verdict is (Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER), judgement
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[1] * 200_000", "'x' * 200_000", "1 << 2_000_000", "x", "y", "{n: n for n in range(100_000)}"],
+)
+def test_plain_data_that_is_too_large_gets_its_own_verdict(sandbox, value):
+    code = f"x = 1\nfor _ in range(500): x = [x]\ny = [1]\nfor _ in range(40): y = [y, y]\ndef f(a): return {value}"
+    limits = Limits(cpu_time_s=20, output_kb=100)
+    judgement = sandbox.judge(code, [TestCase("1", "42", "functional", "f")], limits)
+    assert judgement.verdict is Verdict.OUTPUT_LIMIT and "returned value" in judgement.tests[0].message, judgement
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b'{"dict": [["a", 1], ["a", 1]]}',
+        b'{"dict": 7}',
+        b'{"dict": [[["a"], 1], ["b", 2]]}',
+        b'{"Fraction": ["0x" , 7]}',
+        b'{"Decimal": 1}',
+        b'{"Decimal": "1e99999999999999999999999"}',
+        b'{"complex": ["1", []]}',
+        b'{"int": []}',
+        b'{"a": 1, "b": 2}',
+        b"{}",
+        b'["' + b"]" * 5000 + b'", ' + b"[" * 5000,
+        b"[" * 200_000,
+        b'{"tuple":' * 100_000,
+        b"9" * 100_000,
+        b"\xff",
+    ],
+    ids=lambda encoded: encoded[:30].decode("latin-1"),
+)
+@pytest.mark.parametrize("expected", ["42", '{"a": 1, "b": 2}', "[1]"])
+def test_forged_values_are_wrong_answers_whatever_the_recursion_limit(encoded, expected):
+    task = Task(Job("x", [TestCase("1", expected, "functional", "f")]))
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        result = result_of_report(task, Report({}, b"", value=encoded), 0.0, 0.0)
+    finally:
+        sys.setrecursionlimit(usual)
+    assert result.verdict is Verdict.WRONG_ANSWER
+
+
+@pytest.mark.parametrize(
     "code",
     [
         "import atexit\natexit.register(print, 2)",
@@ -240,3 +327,17 @@ def test_isolation_is_never_silently_absent():
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert answer.stdout.startswith("none not even seccomp is available")
     assert issubclass(IsolationUnavailable, Exception)
+
+
+def test_auto_refuses_a_level_that_leaks(monkeypatch):
+    """At the level seccomp a program reads what the user can read; that has to be asked for."""
+
+    def missing(*_):
+        raise OSError("not here")
+
+    monkeypatch.setattr(landlock, "abi", missing)
+    monkeypatch.setattr(isolation, "_probe_namespaces", missing)
+    found = isolation.find("auto", [])
+    assert found.level == "seccomp"
+    assert "isolation='seccomp' accepts that" in isolation.why_not(found, "auto")
+    assert isolation.why_not(found, "seccomp") is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Job, Limits, Sandbox, SandboxError, TestCase, Verdict
+from sandbox import BadTests, Job, Judgement, Limits, Sandbox, SandboxError, TestCase, Verdict
 
 ROOT = Path(__file__).parents[2]
 ADD = "print(int(input()) + 1)"
@@ -62,14 +64,147 @@ def test_a_worker_that_dies_once_is_replaced_and_its_program_judged_again(sandbo
     assert sandbox.judge(ADD, TESTS).passed
 
 
-def test_a_second_death_is_a_sandbox_error(sandbox):
+def _kill_again_and_again(sandbox: Sandbox, times: int, others: bool = False) -> Judgement:
     future = sandbox._engine.submit(SLEEP)
-    _kill_runners(sandbox)
-    time.sleep(0.3)
-    _kill_runners(sandbox)
-    judgement = future.result(60)
-    assert judgement.verdict is Verdict.SANDBOX_ERROR and "killed from outside" in judgement.message
+    deaths = -1
+
+    def running_again() -> bool:
+        return future.done() or any(run.task.deaths > deaths for run in list(sandbox._engine._runs.values()))
+
+    while deaths + 1 < times and not future.done():
+        _wait_until(running_again)
+        if others and deaths < 0:
+            _wait_until(lambda: sandbox.idle > 1)
+            os.kill(sandbox._engine._idle[-1].process_id, signal.SIGKILL)
+        for run in list(sandbox._engine._runs.values()):
+            deaths = run.task.deaths
+            os.kill(run.child.process_id, signal.SIGKILL)
+    return future.result(60)
+
+
+def test_several_deaths_are_forgiven(sandbox):
+    assert _kill_again_and_again(sandbox, 3).passed
+
+
+def test_a_program_that_always_dies_while_nothing_else_does_is_to_blame(sandbox):
+    """However it does that, the verdict is not one that trainers leave out."""
+    judgement = _kill_again_and_again(sandbox, 4)
+    assert judgement.verdict is Verdict.RUNTIME_ERROR and "killed from outside" in judgement.tests[-1].message
+    assert sandbox.counts == {"judged": 1, "sandbox_errors": 0}
     assert sandbox.judge(ADD, TESTS).passed
+
+
+def test_where_others_die_too_it_is_a_sandbox_error_counted_and_warned_of(sandbox, caplog):
+    judgement = _kill_again_and_again(sandbox, 4, others=True)
+    assert judgement.verdict is Verdict.SANDBOX_ERROR and "killed from outside" in judgement.message
+    assert sandbox.counts == {"judged": 1, "sandbox_errors": 1}
+    assert "failed on 1 of 1 programs" in caplog.text
+    assert sandbox.judge(ADD, TESTS).passed
+
+
+def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypatch):
+    start, attempts = sandbox._engine._start_server, []
+
+    def killed_once():
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise SandboxError("the fork server did not start: no answer")
+        return start()
+
+    monkeypatch.setattr(sandbox._engine, "_start_server", killed_once)
+    os.kill(_server_pid(sandbox), signal.SIGKILL)
+    _wait_until(lambda: len(attempts) == 2)
+    assert sandbox.judge(ADD, TESTS).passed
+
+
+HALF = "\ud83d"  # of an emoji
+
+
+@pytest.mark.parametrize(
+    "code, test, accepted",
+    [
+        ("print(1)", TestCase(HALF, "1"), True),
+        ("print(input())", TestCase(f"a{HALF}b", f"a{HALF}b"), True),
+        ("print(input())", TestCase(f"\udcc3\udca9{HALF}\udcff", f"\udcc3\udca9{HALF}\udcff"), True),
+        (f"print('{HALF}')", TestCase("", "1"), False),
+        (f"# {HALF}\nprint(1)", TestCase("", "1"), False),
+        ("print(chr(0xd83d))", TestCase("", "1"), False),
+        ("raise ValueError(chr(0xd83d))", TestCase("", "1"), False),
+        ("def f(x): return x", TestCase(f'"{HALF}"', f'"{HALF}"', "functional", "f"), True),
+        ("def f(x): return x", TestCase('"\\ud83d"', '"\\ud83d"', "functional", "f"), True),
+        ("def f(x): return x", TestCase("1", "1", "functional", HALF), False),
+        ("import m\nprint(m.x)", TestCase("1", "1"), False),
+    ],
+)
+def test_lone_surrogates_anywhere_get_a_verdict_and_no_text_with_surrogates(sandbox, code, test, accepted):
+    judgement = sandbox.judge(code, [test], files={"m": f"x = '{HALF}'", HALF: "x = 1"})
+    assert judgement.passed == accepted, judgement
+    (result,) = judgement.tests
+    shown = (judgement.feedback, result.stdout, result.message, result.value, result.exception_type, result.input)
+    "".join(text or "" for text in (*shown, *(frame.source for frame in result.frames))).encode("utf-8")
+    assert sandbox.judge(ADD, TESTS).passed
+
+
+@pytest.mark.parametrize("files", [{"m": object()}, {"m": {1: "x"}}, {1: "x"}])
+def test_what_cannot_be_handed_to_a_child_is_an_error_of_its_own_job(sandbox, files):
+    with pytest.raises((BadTests, AttributeError, TypeError)):
+        if not sandbox.judge(ADD, TESTS, files=files).passed:  # a child may also stumble over it, as over any program
+            raise BadTests("refused with a verdict")
+    assert sandbox.judge(ADD, TESTS).passed
+
+
+def test_an_outer_wall_is_put_before_the_fork_server():
+    with Sandbox(workers=1, pool=1, outer=["env"]) as sandbox:
+        assert sandbox.judge(ADD, TESTS).passed
+
+
+def test_an_outer_wall_that_cannot_start_says_why():
+    with pytest.raises(SandboxError, match="did not start: no wall today"):
+        Sandbox(workers=1, outer=[sys.executable, "-c", "import sys; sys.exit('no wall today')"])
+    with pytest.raises(SandboxError, match="did not start.*nowhere"):
+        Sandbox(workers=1, outer=["/nowhere/bwrap"])
+
+
+BUBBLEWRAP = "bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /run --unshare-all --die-with-parent --new-session"
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_bubblewrap_as_an_outer_wall():
+    """The line of docs/sandbox.md; where bubblewrap cannot start (in many containers), its own reason is told."""
+    assert BUBBLEWRAP in (ROOT / "docs" / "sandbox.md").read_text()
+    try:
+        sandbox = Sandbox(workers=2, pool=2, outer=BUBBLEWRAP.split())
+    except SandboxError as error:
+        assert "bwrap: " in str(error)
+        return
+    with sandbox:
+        assert sandbox.judge(ADD, TESTS).passed
+        loop = sandbox.judge("while True: pass", TESTS, Limits(cpu_time_s=0.3))
+        assert loop.verdict is Verdict.TIME_LIMIT and loop.tests[0].cpu_time_s > 0.25
+        server = _server_pid(sandbox)
+        left = [server, *_descendants(server)]
+    _wait_until(lambda: not [pid for pid in left if _alive(pid)])
+
+
+NEEDS_CPU = "import time\nwhile time.process_time() < 0.4: pass\nprint(int(input()) + 1)"
+
+
+def test_waiting_for_a_core_is_not_the_programs_time():
+    """Eight busy processes for every two cores; the wall limit is less than what a fifth of a core needs."""
+    many = 4 * len(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(many)]
+    try:
+        with Sandbox() as sandbox:
+            jobs = [Job(NEEDS_CPU, TESTS[:1], Limits(cpu_time_s=1, wall_time_s=0.7))] * 6
+            judgements = sandbox.judge_many(jobs)
+            sleeper = sandbox.judge("import time\ntime.sleep(1000)", TESTS, Limits(cpu_time_s=1, wall_time_s=0.7))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert [judgement.verdict.value for judgement in judgements] == ["accepted"] * 6
+    assert max(judgement.tests[0].wall_time_s for judgement in judgements) > 0.7, "the machine was not busy"
+    assert sleeper.verdict is Verdict.TIME_LIMIT
 
 
 def test_the_fork_server_is_replaced_when_it_dies(sandbox):
@@ -161,6 +296,16 @@ def test_a_short_soak_leaks_nothing(sandbox):
     _wait_until(lambda: len(_descendants(_server_pid(sandbox))) <= 5)  # 4 that wait, the server behind its keeper
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert _resident_kib() - memory < 8 * 1024
+
+
+def test_a_short_soak_with_hostile_programs_and_random_kills():
+    """The one of benchmarks/sandbox.py, a thousandth as long and with kills ten times as often."""
+    path = ROOT / "benchmarks" / "sandbox.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_the_sandbox", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    told = benchmark.soak(300, kill_every_s=0.1)
+    assert told["programs"] == 300 and told["wrong"] == {} and sum(told["killed"].values()) > 3, told
 
 
 def _resident_kib() -> int:

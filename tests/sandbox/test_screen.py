@@ -136,9 +136,141 @@ CARRY_BY_DETOUR = {
     "copy_alias": "copy = functools\ndef h(): pass\nprint(hasattr(deepcopy,'__wrapped__'))\ncopy.wraps(h)(deepcopy)",
 }
 
+# One a line.  The first two lines are break-outs that were used against an earlier screen; most others show the program
+# something that differs from run to run (an address, what memory or stack is left) or hand it something that lasts.
+BREAKOUTS = {
+    "a memo of the program's own": [
+        "class M(dict):\n  def get(s, k, d=None): return s\n  def __setitem__(s, k, v): pass\ndeepcopy([1], M())",
+        "d = {}\nlist(map(deepcopy, [[1]], [d]))\nprint(d)",
+        "print(deepcopy(*[[1], {}]))",
+    ],
+    "the globals of a library function": [
+        "def f(): pass\nwraps(f, assigned=(), updated=('__globals__',))(deepcopy)",
+        "import functools as m\nm.update_wrapper(deepcopy, deepcopy, (), ('__globals__',))",
+    ],
+    "texts with attributes": [
+        "print('{0[:].append}'.format({':': []}))",
+        "print('{0.append}'.format([]))",
+        "print('{:{1.real}}'.format(1, 2))",
+        "print(''.join(['{0.append}']).format([]))",
+        "print('{a.append}'.format_map({'a': []}))",
+        "print(list(map('{0.append}'.format, [[]])))",
+        "print(str.format('{0.append}', []))",
+    ],
+    "addresses in texts": [
+        "print(id([]))",
+        "print(object())",
+        "print([lambda: 0])",
+        "print(map)",
+        "print(iter([]))",
+        "print([].append)",
+        "f = [].append\nprint(f'{f}')",
+        "print('%s' % max)",
+        "print(defaultdict(lambda: 0))",
+        "print(cmp_to_key(lambda a, b: 0)(1))",
+        "print(list(map(cmp_to_key(lambda a, b: 0), [1])))",
+        "print(max(iter([1]), iter([2]), key=lambda x: 1))",
+        "print(max([], default=iter([])))",
+        "print(next(iter([]), iter([])))",
+        "print(sum([], iter([])))",
+        "print(reduce(lambda a, b: a, [], iter([])))",
+        "for k, g in groupby('aa'): print(g)",
+        "print([pair for pair in groupby('aa')])",
+        "x = [y for y in map(iter, [[1]])]\nprint(x)",
+        "def f(): yield 1\nprint(f())",
+        "def f(): yield 1\nprint(list(map(f, [])))",
+        "class A:\n  def f(self): print(self)\nA().f()",
+        "class A:\n  def f(self): self.a = 1; print(self.append)\n  def g(self): self.append = 1\nA.f([])",
+        "class A:\n  def g(self): print(self.append)\n  def h(self): self.append = 1\nlist(map(A.g, [[]]))",
+        "def f():\n  global q\n  q = iter([])\nf()\nprint(q)",
+        "def f():\n  x = 0\n  def g():\n    nonlocal x\n    x = iter([])\n  g()\n  print(x)\nf()",
+        "x = x\nx = iter([])\nprint(x)",
+        "for sum in []: pass\nprint([sum])",
+        "if input(): copy = 5\nprint(copy)",
+        "def f(): return [copy]\nprint(f())\ncopy = 5",
+        "try: pass\nexcept ValueError as copy: pass\nprint(copy)",
+    ],
+    "addresses in hashes and orders": [
+        "print(hash(print))",
+        "print({float('nan'), 1, 2})",
+        "x = 1e308 * 10\nprint({x - x, 1})",
+        "x = 10 ** -1\nprint({x, 1})",
+        "n = int(input())\nprint(sorted({2 ** n, 1}))",
+        "print(list(map(set, [[float('nan')]])))",
+        "d = defaultdict(set)\nd[1].add(math.nan)\nprint(d)",
+        "s = set()\ns.add(math.inf - math.inf)\nfor x in s: print(x)",
+        "print({max, min})",
+        "class A: pass\nprint({A(), 1})",
+        "d = {}\nprint({d.values(), 1})",
+    ],
+    "what memory is left": [
+        "try: x = [0] * 10**9\nexcept MemoryError: print(1)",
+        "try: x = [0] * 10**9\nexcept Exception: print(1)",
+        "try: x = [0] * 10**9\nexcept: print(1)",
+        "def f():\n  try: return [0] * 10**9\n  finally: return 1\nprint(f())",
+        "try: pass\nexcept (ValueError, MemoryError) as e: e.zz = 1",
+    ],
+    "what stack is left": [
+        "def f(): f()\ntry: f()\nexcept RecursionError: print(1)",
+        "def f(): f()\ntry: f()\nexcept RuntimeError: print(1)",
+    ],
+    "what is loaded": ["print('a'.encode('cp437'))", "s = input()\nprint(b'a'.decode(s))", "import colorsys"],
+    "what the clock says": ["import time", "print(datetime.datetime.now())", "print(date.today())"],
+    "what a cache holds": ["print(re.findall('a', 'A', 2.0))", "print(sys.intern(input()) is input())", "re.purge()"],
+    "when garbage is collected": [
+        "def f():\n  try: yield 1\n  except GeneratorExit: print(2)\nx = f()\nnext(x)",
+        "class A:\n  def __del__(self): print(1)\nA()",
+    ],
+    "code that the library calls": [
+        "class A:\n  def __lt__(self, other): return 1",
+        "class A:\n  def __set_name__(self, owner, name): pass",
+        "class A:\n  def __init_subclass__(cls): pass",
+        "class A:\n  def __class_getitem__(cls, x): pass",
+        "class A:\n  def __getattr__(self, name): pass",
+        "class A(list): pass",
+        "class A(Counter): pass",
+        "class A(metaclass=type): pass",
+        "x = type('A', (), {})",
+        "print(property(max))",
+        "re.sub('a', lambda m: m, 'a')",
+        "json.loads('1', object_hook=print)",
+    ],
+    "places where code hides": [
+        "x = [1]\nx[open(0)]: int",
+        "open(0).x: int",
+        "def f(x: open(0)): pass",
+        "def f(x: List[open(0)]): pass",
+        "def f(x=open(0)): pass",
+        "@open\ndef f(): pass",
+        "@lru_cache(maxsize=open(0))\ndef f(): pass",
+        "del open(0)[1]",
+        "[0 for open(0).x in [1]]",
+        "print(f'{1:{open(0)}}')",
+        "assert 1, open(0)",
+        "raise ValueError(open(0))",
+        "raise ValueError from open(0)",
+        "try: pass\nexcept open(0): pass",
+        "match 1:\n  case int(real=x): pass",
+        "with open(0) as f: pass",
+        "async def f(): pass",
+        "lambda x=open(0): 1",
+        "print(*open(0))",
+        "print(1, file=open(0))",
+        "(x := open(0))",
+    ],
+    "streams": [
+        "sys.stdin = 5",
+        "sys.stdout.zz = 5",
+        "print(sys.stdin.buffer.raw)",
+        "sys.stdout.detach()",
+        "x = [sys.stdout]",
+        "sys.stdin.seek(0)",
+    ],
+    "a star import after the name": ["pi = 3\nfrom math import *\npi = iter([])", "inf = iter([])\nfrom math import *\nprint(inf)"],
+}
+BREAKOUTS = [code for codes in BREAKOUTS.values() for code in codes]
+
 CLEAN = {
-    "linked_list": "import sys\nclass N:\n  def __init__(self, v):\n    self.v = v\n    self.next = None\n"
-    "n = N(int(input()))\nn.next = N(2)\nsys.setrecursionlimit(10**6)\nd = defaultdict(list)\nheapq.heappush([], 1)",
     "fast_input": "import sys\ninput = sys.stdin.readline\np = list(range(5))\n"
     "print(math.gcd(4, 2), functools.reduce(operator.mul, [1, 2]))\nsys.stdout.write('x')",
     "leetcode": "class Solution:\n  def f(self, a: List[int]) -> int:\n    self.m = 1\n"
@@ -146,9 +278,26 @@ CLEAN = {
     "    return sorted(a, key=cmp_to_key(lambda x, y: x - y))[0] + bisect.bisect_left(a, 1) + comb(4, 2)",
     "imports": "from itertools import accumulate, product\nfrom collections import deque, Counter\nprint(Counter('a'))",
     "names_of_modules": "string = input()\ncopy = list(string)\ncopy.append(string.lower())\nprint('{:.2f}'.format(1.5))",
-    "imports_that_shadow": "from time import time\nfrom bisect import bisect\nfrom datetime import datetime\n"
-    "print(time() > 1, bisect([1], 1), datetime(2020, 1, 1), type(1) == int)",
-    "regular_expression": "print(re.findall('a', input(), re.I))\nre.compile('x').sub('y', 'x')",
+    "graph": "import sys\nfrom collections import defaultdict, deque\ndef main():\n  n, m = map(int, input().split())\n"
+    "  g = defaultdict(list)\n  for _ in range(m):\n    u, v = map(int, sys.stdin.readline().split())\n"
+    "    g[u].append(v)\n  dist = [float('inf')] * (n + 1)\n  seen = {1}\n  queue = deque([(1, 0)])\n"
+    "  while queue:\n    u, d = queue.popleft()\n    dist[u] = d\n    for v in g[u]:\n      if v not in seen:\n"
+    "        seen.add(v)\n        queue.append((v, d + 1))\n  print(*dist[1:])\nif __name__ == '__main__':\n  main()",
+    "heap": "import heapq\nn = int(input())\nh = []\nfor i, x in enumerate(input().split()):\n"
+    "  heapq.heappush(h, (int(x), i))\nwhile h:\n  x, i = heapq.heappop(h)\n  print(f'{x:>3} {i}')",
+    "union_find": "class UnionFind:\n  def __init__(self, n):\n    self.parent = list(range(n))\n    self.size = [1] * n\n"
+    "  def find(self, x):\n    while self.parent[x] != x:\n      self.parent[x] = self.parent[self.parent[x]]\n"
+    "      x = self.parent[x]\n    return x\n  def union(self, a, b):\n    a, b = self.find(a), self.find(b)\n"
+    "    if a != b:\n      self.parent[a] = b\nuf = UnionFind(5)\nuf.union(1, 2)\nprint(uf.find(1), len(set(uf.parent)))",
+    "dynamic": "import sys\nfrom functools import lru_cache\nsys.setrecursionlimit(10**6)\nMOD = 10**9 + 7\n"
+    "@lru_cache(maxsize=None)\ndef f(n: int) -> int:\n  return 1 if n < 2 else (f(n - 1) + f(n - 2)) % MOD\n"
+    "for T in range(int(input())):\n  print(f(T))",
+    "shadowing": "n = int(input())\nsum = 0\nmax = -1\nA = list(map(int, input().split()))\nfor e in A:\n  sum += e\n"
+    "  if e > max:\n    max = e\nprint(sum, max)",
+    "exceptions": "import sys\ndef read():\n  try:\n    return int(input())\n  except (EOFError, ValueError) as e:\n"
+    "    print(e)\n    sys.exit()\nwhile True:\n  print(read())",
+    "texts": "s, t = input(), input()\nprint('%d %s' % (len(s), t[::-1]), ''.join(sorted(set(s + t))), s.split(','))\n"
+    "for c, g in groupby(s):\n  print(c, len(list(g)))\nprint(*map(ord, string.ascii_lowercase), sep='\\n')",
 }
 
 
@@ -160,6 +309,11 @@ def test_refuses_what_could_carry_something_over(code):
 @pytest.mark.parametrize("name", CARRY_BY_DETOUR)
 def test_refuses_what_carries_something_over_by_a_detour(name):
     assert not isolated(ast.parse(CARRY_BY_DETOUR[name]), NAMES)
+
+
+@pytest.mark.parametrize("code", BREAKOUTS)
+def test_refuses_what_has_broken_out(code):
+    assert not isolated(ast.parse(code), NAMES)
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -175,7 +329,11 @@ def test_accepts_ordinary_programs(name):
             "import kit\nx = list(map(int, input().split()))\nprint(kit.f(x))",
             True,
         ),
-        ("n = 0", "import kit as k\nk.n += 1\nprint(k.n)", True),
+        ("n = 0", "import kit as k\nk.n += 1\nprint(k.n)", False),
+        ("n = 1\ndef f(x): return [n, x]", "import kit as k\nfrom kit import f\nprint(k.n, k.f(2), f(3))", True),
+        ("def f(x): return x", "import kit\nprint(kit.f)", False),
+        ("def f(x): return x", "import kit\nkit.f.zz = 1", False),
+        ("def f(x): return x", "import kit\nkit.f(print)", False),
         ("import sys", "import kit\nkit.sys.path.append('x')", False),
         ("s = sys", "import kit\nkit.s.path.append('x')", False),
         ("def f():\n  return random", "import kit\nkit.f().seed(1)", False),
@@ -201,6 +359,9 @@ COUNTERS = {
     "in_a_list_of_sys": "import sys\nsys.path.append('x')\nprint(sys.path.count('x'))",
     "in_what_deepcopy_hands_out": "class M(dict):\n  def get(s, k, d=None):\n    n = len(d) + 1 if type(d) is list else 1\n"
     "    if type(d) is list: d.append(1)\n    print(n)\n    raise SystemExit\ndeepcopy([1], M())",
+    "in_the_globals_of_a_library_function": "print(1 + len(functools.__dict__.get('zz', '')))\n"
+    "class F: __globals__ = {'zz': functools.__dict__.get('zz', '') + 'x'}\n"
+    "functools.wraps(F, assigned=(), updated=('__globals__',))(functools.wraps)",
     "in_an_own_module": "import kit\nkit.n += 1\nprint(kit.n)",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
+from sdpo.errors import UserError
 from sdpo.tracking import WandbLogger
 from sdpo.tracking.wandb_logger import choose_mode, has_account
 
@@ -136,3 +138,31 @@ def test_the_mode_follows_the_recipe_then_the_environment_then_the_account(monke
     assert choose_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert choose_mode() == "offline" and choose_mode("disabled") == "disabled"
+
+
+@pytest.fixture
+def not_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as Python notes a module that it must not import
+
+
+@pytest.mark.parametrize("environment", ["", "online"])
+def test_without_the_package_auto_says_so_in_one_line_and_goes_on(
+    not_installed, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_MODE", environment)
+    warnings: list[str] = []
+    logger = _logger(tmp_path, warn=warnings.append)
+    assert "wandb is not installed (pip install wandb)" in logger.description and "\n" not in logger.description
+    logger.log(_row(1))
+    logger.finish()
+    assert not warnings and not logger.run_id and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_without_the_package_a_mode_asked_for_by_name_is_refused_with_its_remedy(not_installed, mode, tmp_path: Path):
+    with pytest.raises(UserError, match=f"tracking.wandb={mode} needs the package wandb.*pip install wandb"):
+        _logger(tmp_path, mode=mode)
+
+
+def test_without_the_package_disabled_is_no_mistake(not_installed, tmp_path: Path):
+    assert _logger(tmp_path, mode="disabled").mode == "disabled"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from sdpo.errors import UserError
+from sdpo.config.hub import why_offline
 
 HUB_REPOSITORY = "livecodebench/code_generation_lite"
 # The revision that added release_v6 (June 2025); pinned, so that the same recipe reads the same problems.
@@ -86,11 +87,17 @@ def _natural(file: Path) -> list[tuple[int, str]]:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download  # costs half a second, and a local folder does not need it
 
+    offline = why_offline()
     try:
-        return Path(hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset", revision=HUB_REVISION))
+        return Path(
+            hf_hub_download(
+                HUB_REPOSITORY, name, repo_type="dataset", revision=HUB_REVISION, local_files_only=bool(offline)
+            )
+        )
     except Exception as error:  # the hub, its HTTP library and the disk each have error families of their own
         raise UserError(
-            f"{name} of {HUB_REPOSITORY} cannot be fetched from the Hugging Face hub: {_first_line(error)}  "
+            f"{name} of {HUB_REPOSITORY} cannot be fetched from the Hugging Face hub: "
+            f"{f'it is not in the cache, and {offline}.' if offline else _first_line(error)}  "
             "Check the network and the free disk space, or fetch the files on another machine and set data.path to "
             "their folder."
         ) from error

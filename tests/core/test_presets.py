@@ -1,0 +1,100 @@
+"""The gpu recipes against the values that their sources state, and a source beside every value."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import pytest
+
+from sdpo.config.files import RECIPES, find_recipe, load_recipe
+
+_SHARED = {  # arXiv 2601.20802, table of hyper-parameters, column LiveCodeBench
+    "model.path": "Qwen/Qwen3-8B",
+    "model.thinking": False,
+    "context.max_prompt_tokens": 2048,
+    "rollout.temperature": 1.0,
+    "run.questions": 32,
+    "learner.weight_decay": 0.01,
+    "learner.clip_grad_norm": 1.0,
+    "learner.schedule": "constant",
+    "evaluation.temperature": 0.6,
+    "evaluation.top_p": 0.95,
+    "evaluation.samples": 4,
+    "sandbox.cpu_time_s": 6.0,  # the released harness
+}
+_LONG = {"rollout.responses": 8, "rollout.max_response_tokens": 8192, "run.steps": 80}
+_GRADIENT = {  # the same paper's GRPO
+    "policy_gradient.variant": "grpo",
+    "policy_gradient.normalize_by_std": False,
+    "policy_gradient.sampler_threshold": 2.0,
+    "policy_gradient.entropy_bonus": 0.0,
+    "reference": None,
+}
+PUBLISHED = {
+    "sdpo": _SHARED | _LONG | {
+        "distillation.alpha": 1.0, "distillation.top_k": 20, "distillation.tail": True, "distillation.is_clip": 2.0,
+        "distillation.sampler_threshold": 2.0, "distillation.advantage_clip": None, "distillation.support": "student",
+        "teacher.kind": "ema", "teacher.rate": 0.01, "teacher.clock": "batch", "learner.lr": 1e-6,
+        "learner.warmup_steps": 0, "learner.updates_per_batch": 32, "context.max_reprompt_tokens": 10240,
+        "context.feedback": "fallback", "context.demonstration": "random", "context.template": "published",
+        "context.remove_thinking": True, "data.window": None, "distillation.aggregation": "token-mean",
+    },
+    "grpo": _SHARED | _LONG | _GRADIENT | {
+        "policy_gradient.clip_low": 0.2, "policy_gradient.clip_high": 0.28, "policy_gradient.dual_clip": 3.0,
+        "learner.lr": 1e-6, "learner.warmup_steps": 0, "learner.updates_per_batch": 4,
+        "policy_gradient.aggregation": "token-mean",
+    },
+    "srpo": _SHARED | _LONG | _GRADIENT | {  # arXiv 2604.02288, table 3
+        "distillation.alpha": 0.5, "distillation.top_k": 100, "distillation.tail": True, "teacher.kind": "ema",
+        "teacher.rate": 0.05, "learner.lr": 5e-6, "learner.warmup_steps": 10, "learner.updates_per_batch": 1,
+        "algorithm.entropy_beta": 1.0, "distillation.aggregation": "token-mean",
+        "policy_gradient.aggregation": "token-mean",
+    },
+    "opsd": _SHARED | {  # arXiv 2601.18734, version 3
+        "distillation.alpha": 0.0, "distillation.top_k": None, "distillation.entry_clip": 0.05,
+        "distillation.aggregation": "seq-mean-token-mean", "teacher.kind": "frozen", "context.teacher_thinking": True,
+        "context.demonstration": "solution", "context.feedback": "never", "rollout.responses": 1,
+        "rollout.max_response_tokens": 1024, "run.steps": 100, "learner.lr": 5e-6, "learner.updates_per_batch": 1,
+    },
+    "sdft": _SHARED | {  # arXiv 2601.19897
+        "distillation.alpha": 0.0, "distillation.top_k": None, "distillation.skip_tokens": 3, "teacher.kind": "ema",
+        "teacher.rate": 0.01, "learner.updates_per_batch": 1, "rollout.responses": 1, "context.template": "sdft",
+        "context.demonstration": "solution", "context.feedback": "never",
+    },
+    "sft": _SHARED | {"policy_gradient.variant": "reinforce", "rollout.responses": 1},
+}  # fmt: skip
+
+
+def gpu(algorithm: str, *overrides: str):
+    return load_recipe(find_recipe("livecodebench", algorithm), "gpu", overrides)
+
+
+@pytest.mark.parametrize("algorithm", PUBLISHED)
+def test_the_gpu_recipes_have_the_published_values(algorithm):
+    recipe, wanted = gpu(algorithm), dict(PUBLISHED[algorithm])
+    if algorithm == "sdpo":
+        assert [d.isoformat() for d in recipe.data.window] == ["2025-02-01", "2025-05-01"]
+        del wanted["data.window"]
+    assert {path: reduce(getattr, path.split("."), recipe) for path in wanted} == wanted
+
+
+def test_the_rates_of_sdft_and_its_baseline_are_inside_the_sweep():
+    rates = {gpu("sdft").learner.lr, gpu("sft").learner.lr}
+    assert len(rates) == 1 and 5e-6 <= rates.pop() <= 5e-5
+
+
+@pytest.mark.parametrize("algorithm, stream", [("sdpo", "distillation"), ("grpo", "policy_gradient")])
+def test_the_mean_per_response_is_offered(algorithm, stream):
+    recipe = gpu(algorithm, f"{stream}.aggregation=seq-mean-token-mean")
+    assert getattr(recipe, stream).aggregation == "seq-mean-token-mean"
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "livecodebench").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_value_of_a_gpu_profile_names_its_source(path):
+    lines = path.read_text().splitlines()
+    begin = lines.index("  gpu:")
+    end = next((i for i, line in enumerate(lines) if line.startswith("  cpu:")), None)
+    section = lines[begin + 1 : end]
+    values = [line for line in section if line.strip() and not line.split("#")[0].rstrip().endswith(":")]
+    assert len(values) > 2
+    assert not [line for line in values if " # " not in line]
