@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sdpo.config.hub import why_offline
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
-from sdpo.config.hub import why_offline
 
 _REMEDY = "Give a Hugging Face folder as model.path=…; for a hub name check its spelling, the network and HF_TOKEN."
 

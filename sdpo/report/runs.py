@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdpo.errors import UserError
 from sdpo.config.files import recipe_names
+from sdpo.errors import UserError
 from sdpo.tracking import metric_names as names
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, RunInfo

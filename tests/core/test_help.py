@@ -14,9 +14,9 @@ import threading
 import pytest
 
 from sdpo.cli import _parser, main
+from sdpo.config.files import compare_command, find_recipe, load_recipe
 from sdpo.config.paths import PROJECT
 from studies.pretrain.command import parse
-from sdpo.config.files import compare_command, find_recipe, load_recipe
 
 COMMANDS = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
 

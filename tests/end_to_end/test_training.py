@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from sdpo.errors import UserError
-from sdpo.learner.rows import deal, split, weigh
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
 from tests.helpers.training import SAME_TOKENS, CheckedTrainer, make_recipe, run

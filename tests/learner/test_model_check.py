@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
 
+from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import model_check
 from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
-from sdpo.config.schema import ModelSettings
 from tests.learner.families import family
 from tests.learner.tiny import recipe
 

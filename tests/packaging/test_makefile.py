@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.config.schema import Recipe
 from sdpo.config.files import option_paths
+from sdpo.config.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

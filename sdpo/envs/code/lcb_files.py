@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sdpo.errors import UserError
 from sdpo.config.hub import why_offline
+from sdpo.errors import UserError
 
 HUB_REPOSITORY = "livecodebench/code_generation_lite"
 # The revision that added release_v6 (June 2025); pinned, so that the same recipe reads the same problems.
