@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdpo.errors import UserError
+from sdpo.tracking import RunFolder
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
 from tests.helpers.training import SAME_TOKENS, CheckedTrainer, make_recipe, run
@@ -120,10 +121,10 @@ async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(work
         assert {k: pytest.approx(a[k], abs=1e-5) for k in same if k in a} == {k: b[k] for k in same if k in b}
 
 
-async def test_steps_that_are_too_large_stop_the_run_with_the_batch_saved(parts, sandbox, learner_for, tmp_path):
+async def test_steps_that_are_too_large_stop_the_run_with_the_batch_saved(workers, learner_for, tmp_path):
     recipe = make_recipe("sdpo", "run.steps=8", "learner.lr=1e6", "learner.max_skipped=2")
     with pytest.raises(UserError, match="The last 2 updates .* were skipped") as stop:
-        await run(recipe, tmp_path / "run", parts, sandbox, learner_for, Trainer)
+        await run(recipe, tmp_path / "run", workers, learner_for, Trainer)
     [path] = (tmp_path / "run" / "skipped").iterdir()
     assert f"python -m json.tool --json-lines {path}" in str(stop.value)
     lines = [json.loads(line) for line in path.read_text().splitlines()]

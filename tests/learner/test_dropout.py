@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.learner.test_learner import loss_and_gradient
-from tests.learner.tiny import VOCABULARY, dealt, recipe, samples
+from tests.learner.tiny import VOCABULARY, dealt, loss_and_gradient, recipe, samples
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,

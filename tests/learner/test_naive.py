@@ -11,10 +11,9 @@ import torch
 
 from sdpo.algorithms import build_algorithm
 from sdpo.prompts.context import ContextBuilder
-from tests.core.test_context import problem, tokenizer  # noqa: F401 — a fixture
+from sdpo.types import Rollout
 from tests.learner.naive import Naive, Response, chosen
-from tests.learner.test_relatives import ROUNDED, groups
-from tests.learner.tiny import InProcess, recipe
+from tests.learner.tiny import ROUNDED, InProcess, groups, recipe
 
 PASSED = [[True, False, False], [False, False, True], [True, True, False], [False, False, False]]
 BATCHES = 2
@@ -39,7 +38,7 @@ def relative(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) ->
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_weights_and_teacher_of_whole_batches(model, start, tokenizer, case, capsys):  # noqa: F811
+def test_gradients_weights_and_teacher_of_whole_batches(model, start, tokenizer, case, capsys):
     algorithm, *options = CASES[case]
     settings = recipe(model, algorithm, *ROUNDED, *options, "learner.lr=1e-4", "rollout.temperature=0.8")
     worker, naive = start(settings), Naive(model, settings)
@@ -83,11 +82,12 @@ def with_samplers(naive: Naive, group, seed: int):
     """The group with log-probs of a sampler near the policy, on both sides of it."""
     rng, rollouts = np.random.default_rng(seed), []
     for r in group.rollouts:
-        x = Response(list(r.prompt_ids), list(r.response_ids), None, False, 0, None)
+        x = Response(list(r.last.prompt_ids), list(r.last.response_ids), None, False, 0, None)
         with torch.no_grad():
             [own] = naive.log_probs(naive.student, [x])
         noise = rng.normal(0, 0.5, len(x.ids))
-        rollouts.append(replace(r, sampler_log_probs=(chosen(own, x).numpy() + noise).astype(np.float32)))
+        sampler = (chosen(own, x).numpy() + noise).astype(np.float32)
+        rollouts.append(Rollout((replace(r.last, sampler_log_probs=sampler),)))
     return replace(group, rollouts=tuple(rollouts))
 
 

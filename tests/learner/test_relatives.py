@@ -13,33 +13,12 @@ from transformers import AutoModelForCausalLM
 from sdpo.algorithms import build_algorithm
 from sdpo.learner.rows import deal, reweighed, split, weigh
 from sdpo.prompts.context import ContextBuilder
-from sdpo.types import Group, Outcome, Rollout
-from tests.helpers.tasks import RIGHT, problem, turn
-from tests.learner.tiny import VOCABULARY, loss_and_gradient, recipe, reference_log_probs
-
-ROUNDED = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=2048")
+from tests.learner.tiny import ROUNDED, groups, loss_and_gradient, recipe, reference_log_probs
 
 
 @pytest.fixture(scope="module")
 def double(model):
     return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
-
-
-def groups(passed: list[list[bool]]) -> list[Group]:
-    """Random responses of 1 to 9 tokens to problems with a reference solution."""
-    rng, made = np.random.default_rng(7), []
-    for p, row in enumerate(passed):
-        asked = problem(f"Add {p} numbers.", solution=f"print({p})")
-        rollouts = []
-        for i, success in enumerate(row):
-            ids = tuple(rng.integers(0, VOCABULARY, 1 + (5 * p + 4 * i) % 9).tolist())
-            prompt = tuple(rng.integers(0, VOCABULARY, 6 + i).tolist())
-            outcome = RIGHT if success else Outcome(0.0, feedback="no", label="wrong answer")
-            unknown = np.full(len(ids), np.nan, np.float32)
-            answer = turn(f"answer {i}", outcome, prompt_ids=prompt, response_ids=ids)
-            rollouts.append(Rollout((replace(answer, sampler_log_probs=unknown),)))
-        made.append(Group(asked, tuple(rollouts)))
-    return made
 
 
 def learned(settings, worker, tokenizer, passed, began=None):

@@ -13,9 +13,11 @@ from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
 from sdpo.learner.group import Learner
 from sdpo.learner.rows import deal, split, weigh
-from sdpo.types import Sample, TeacherContext
+from sdpo.types import Group, Outcome, Rollout, Sample, TeacherContext
+from tests.helpers.tasks import RIGHT, problem, turn
 
 VOCABULARY = 4099  # × 32: more than DeepSpeed keeps gathered under ZeRO-3 whatever happens
+ROUNDED = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=2048")
 
 
 def make_model(path: Path, tied: bool = True) -> Path:
@@ -103,3 +105,20 @@ class InProcess(Learner):
 
     async def _all(self, method, *arguments, per_rank=None):
         return [getattr(self.worker, method)(*(arguments if per_rank is None else per_rank))]
+
+
+def groups(passed: list[list[bool]]) -> list[Group]:
+    """Random responses of 1 to 9 tokens to problems with a reference solution."""
+    rng, made = np.random.default_rng(7), []
+    for p, row in enumerate(passed):
+        asked = problem(f"Add {p} numbers.", solution=f"print({p})")
+        rollouts = []
+        for i, success in enumerate(row):
+            ids = tuple(rng.integers(0, VOCABULARY, 1 + (5 * p + 4 * i) % 9).tolist())
+            prompt = tuple(rng.integers(0, VOCABULARY, 6 + i).tolist())
+            outcome = RIGHT if success else Outcome(0.0, feedback="no", label="wrong answer")
+            unknown = np.full(len(ids), np.nan, np.float32)
+            answer = turn(f"answer {i}", outcome, prompt_ids=prompt, response_ids=ids)
+            rollouts.append(Rollout((replace(answer, sampler_log_probs=unknown),)))
+        made.append(Group(asked, tuple(rollouts)))
+    return made

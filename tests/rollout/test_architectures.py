@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sdpo import engine_check
 from sdpo.errors import UserError
 from sdpo.learner import export, model_check
 from sdpo.rollout.pool import EnginePool
+from sdpo.training import engine_check
 from sdpo.weights.publisher import Publisher
+from tests.helpers.engine import config_for
+from tests.helpers.tiny_model import make_tiny_model
 from tests.learner.families import family
-from tests.rollout.conftest import config_for
-from tests.tiny_model import make_tiny_model
 
 LAYERS = {"hidden_size": 64, "num_hidden_layers": 2, "head_dim": 32, "max_position_embeddings": 1024}
 MIXTURE = LAYERS | {"moe_intermediate_size": 64, "intermediate_size": 128}
