@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from sdpo.learner.rows import Row
-from sdpo.tracking.disk import atomic_write
 
 _ARRAYS = (
     "sampler_log_probs", "old_log_probs", "advantages", "policy_gradient_weight", "distillation_weight",
@@ -25,10 +23,9 @@ class TooManySkipped(Exception):
         super().__init__(source)
         self.rows, self.update, self.source, self.in_a_row = rows, update, source, in_a_row
 
-    def save(self, path: Path, decode: Callable[[list[int]], str]) -> None:
+    def lines(self, decode: Callable[[list[int]], str]) -> str:
         """The batch as JSON, one response per line, as Python reads it (NaN and Infinity included)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, "".join(json.dumps(_readable(row, decode)) + "\n" for row in self.rows).encode())
+        return "".join(json.dumps(_readable(row, decode)) + "\n" for row in self.rows)
 
 
 def not_finite_input(rows: Iterable[Row], sampled: bool) -> str | None:

@@ -20,6 +20,7 @@ from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
+from sdpo.tracking.disk import atomic_write
 from sdpo.training.batch_metrics import batch_metrics, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
@@ -115,7 +116,8 @@ class Trainer:
             learned = await self.learner.train(samples, on_update, step)
         except TooManySkipped as stop:
             path = self.folder.path / "skipped" / f"step-{step:06d}-update-{stop.update}.jsonl"
-            stop.save(path, self.tokenizer.decode)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, stop.lines(self.tokenizer.decode).encode())
             saved = f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
             raise UserError(
                 f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a gradient was not "

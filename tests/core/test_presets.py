@@ -24,7 +24,7 @@ _SHARED = {  # arXiv 2601.20802, table of hyper-parameters, column LiveCodeBench
 }
 _LONG = {"rollout.responses": 8, "rollout.max_response_tokens": 8192, "run.steps": 80}
 _GRADIENT = {  # the same paper's GRPO
-    "policy_gradient.variant": "grpo",
+    "policy_gradient.variant": "ppo",
     "policy_gradient.normalize_by_std": False,
     "policy_gradient.sampler_threshold": 2.0,
     "policy_gradient.entropy_bonus": 0.0,
@@ -58,7 +58,7 @@ PUBLISHED = {
     },
     "sdft": _SHARED | {  # arXiv 2601.19897
         "distillation.alpha": 0.0, "distillation.top_k": None, "distillation.skip_tokens": 3, "teacher.kind": "ema",
-        "teacher.rate": 0.01, "learner.updates_per_batch": 1, "rollout.responses": 1, "context.template": "sdft",
+        "teacher.rate": 0.01, "learner.updates_per_batch": 1, "rollout.responses": 1, "context.template": "demonstration",
         "context.demonstration": "solution", "context.feedback": "never",
     },
     "sft": _SHARED | {"policy_gradient.variant": "reinforce", "rollout.responses": 1},

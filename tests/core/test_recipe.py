@@ -24,7 +24,7 @@ def test_both_algorithms_have_the_same_budget():
     for profile in ("cpu", "gpu"):
         sdpo, grpo = (load(algorithm=a, profile=profile) for a in ("sdpo", "grpo"))
         assert sdpo.samples_per_step * sdpo.run.steps == grpo.samples_per_step * grpo.run.steps
-        assert sdpo.evaluation == grpo.evaluation and sdpo.envs.code == grpo.data and sdpo.model == grpo.model
+        assert sdpo.evaluation == grpo.evaluation and sdpo.data == grpo.data and sdpo.model == grpo.model
 
 
 def test_the_published_livecodebench_settings():
@@ -38,8 +38,8 @@ def test_the_published_livecodebench_settings():
     assert (sdpo.distillation.alpha, sdpo.distillation.top_k, sdpo.distillation.tail) == (1.0, 20, True)
     assert (sdpo.teacher.kind, sdpo.teacher.rate, sdpo.teacher.clock) == ("ema", 0.01, "batch")
     assert (sdpo.learner.lr, sdpo.learner.weight_decay, sdpo.learner.clip_grad_norm) == (1e-6, 0.01, 1.0)
-    assert (sdpo.prompts.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
-    assert (sdpo.prompts.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
+    assert (sdpo.context.max_prompt_tokens, sdpo.rollout.max_response_tokens) == (2048, 8192)
+    assert (sdpo.context.max_reprompt_tokens, sdpo.model.thinking) == (10240, False)
     assert (sdpo.evaluation.temperature, sdpo.evaluation.top_p, sdpo.evaluation.samples) == (0.6, 0.95, 4)
     assert (grpo.policy_gradient.clip_low, grpo.policy_gradient.clip_high) == (0.2, 0.28)
     assert grpo.run.questions // grpo.learner.updates_per_batch == 8
@@ -137,7 +137,7 @@ def test_an_option_of_text_or_nothing_takes_it_too_and_null_is_nothing(text):
 def test_text_within_lists_and_sections_is_taken_as_it_is_given():
     assert load("tracking={project: 0123, wandb: disabled}").tracking.project == "0123"
     with pytest.raises(UserError, match="given: '1e3'"):
-        load("data.families=[1e3]")
+        load("environment.kind=studies.sequence:MinicodeSequence", "environment.families=[1e3]")
     with pytest.raises(UserError, match="given: '1e3'"):
         load("rollout.source=1e3")
     assert load("teacher={kind: ema, rate: 1e-2}").teacher.rate == 0.01
