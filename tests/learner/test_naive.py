@@ -21,7 +21,7 @@ BATCHES = 2
 
 # The published forms, at sizes of this model.
 CASES = {
-    "GRPO": ("grpo", "learner.updates_per_batch=4", "learner.lr=5e-3"),
+    "GRPO": ("grpo", "learner.updates_per_batch=2", "learner.lr=1e-2"),
     "SDPO": ("sdpo", "distillation.alpha=1", "distillation.top_k=20", "teacher.rate=0.05",
              "learner.updates_per_batch=4"),
     "SRPO": ("srpo", "distillation.top_k=100", "teacher.rate=0.05", "learner.warmup_steps=10",
