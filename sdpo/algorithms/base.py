@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +36,8 @@ class LossPlan:
     weight_hook: WeightHook | None = None
 
     def __post_init__(self) -> None:
-        if self.shared_normalizer and self.policy_gradient.aggregation != self.distillation.aggregation:
+        streams = (self.policy_gradient, self.distillation)
+        if self.shared_normalizer and len({stream.aggregation for stream in streams if stream is not None}) > 1:
             raise UserError(
                 "This algorithm has both streams under one normaliser: set policy_gradient.aggregation and "
                 "distillation.aggregation to the same value."
@@ -67,7 +68,7 @@ def teacher_of(
     if context is None:
         return None
     weight = np.ones(len(group.rollouts[index].response_ids), np.float32)
-    weight[: plan.distillation.skip_tokens] = 0
+    weight[: 0 if plan.distillation is None else plan.distillation.skip_tokens] = 0
     return TeacherContext(contexts.reprompt(group.problem, context), weight)
 
 
@@ -89,7 +90,7 @@ class Distillation:
         ]
 
 
-def sample_of(group: Group, index: int, plan: LossPlan) -> dict[str, object]:
+def sample_of(group: Group, index: int, plan: LossPlan) -> dict[str, Any]:
     """The fields of a `Sample` that do not depend on the algorithm."""
     rollout = group.rollouts[index]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from sdpo.algorithms.base import LossPlan, sample_of, teacher_of
 from sdpo.algorithms.feedback_noise import with_feedback_noise
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.context import ContextBuilder
-from sdpo.recipe import Recipe
+from sdpo.recipe import DistillationSettings, PolicyGradientSettings, Recipe
 from sdpo.types import Group, Sample
+
+_Stream = TypeVar("_Stream", PolicyGradientSettings, DistillationSettings)
 
 
 class SDPO:
@@ -32,6 +35,7 @@ class SDPO:
         if mix is None:
             self.plan = LossPlan(distillation=recipe.distillation, reference=recipe.reference)
         else:
+            assert recipe.policy_gradient is not None
             self.plan = LossPlan(
                 policy_gradient=_scaled(recipe.policy_gradient, mix),
                 distillation=_scaled(recipe.distillation, 1 - mix),
@@ -45,7 +49,7 @@ class SDPO:
         return [self._group(group, contexts, rng) for group in groups]
 
     def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        advantages = [None] * len(group.rollouts)
+        advantages: list[np.ndarray | None] = [None] * len(group.rollouts)
         if self.gradient is not None:
             advantages = response_advantages(group, self.gradient)
         return [
@@ -58,5 +62,5 @@ class SDPO:
         ]
 
 
-def _scaled(settings, factor: float):
+def _scaled(settings: _Stream, factor: float) -> _Stream:
     return settings.model_copy(update={"coefficient": settings.coefficient * factor})

@@ -26,6 +26,8 @@ class SRPO:
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.distillation is not None and recipe.policy_gradient is not None
+        assert recipe.algorithm.entropy_beta is not None
+        self.policy_gradient = recipe.policy_gradient
         self.plan = LossPlan(
             recipe.policy_gradient,
             recipe.distillation,
@@ -39,7 +41,7 @@ class SRPO:
 
     def _group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         samples = []
-        for i, advantages in enumerate(response_advantages(group, self.plan.policy_gradient)):
+        for i, advantages in enumerate(response_advantages(group, self.policy_gradient)):
             teacher = None
             if not group.judgements[i].passed and group.judgements[i].verdict != Verdict.SANDBOX_ERROR:
                 teacher = teacher_of(group, i, contexts, rng, self.plan)
