@@ -143,7 +143,7 @@ took uv
 
 # ---- the packages --------------------------------------------------------------------------------------------------
 # Packages that come as source are built with the locked setuptools; the path is relative, since uv splits it at spaces.
-grep '^setuptools==' "$lock" > .venv/build-constraints.txt
+sed -n '/^setuptools==/p' "$lock" > .venv/build-constraints.txt
 tty=0; [ ! -t 1 ] || tty=1
 uv_pip() { # uv_pip COMMAND ARGUMENTS…: quiet but for one changing line on a terminal; everything else goes to the log
     echo "\$ uv pip $*" >> "$log"

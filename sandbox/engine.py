@@ -14,12 +14,11 @@ from concurrent.futures import Future, InvalidStateError
 from . import wire
 from .errors import BadTests, IsolationUnavailable, SandboxError
 from .run import Run
-from .task import Task, inputs_of, result_of_exit, result_of_report, time_limit
+from .task import Task, result_of_exit, result_of_report, time_limit
 from .types import Job, Judgement, Verdict, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
-_SEND_TIMEOUT_S = 10.0
 _DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
@@ -191,7 +190,8 @@ class Engine:
         if not task.began:
             task.began, task.deaths_before = True, self._deaths
         try:
-            self._start(child, task)
+            run = self._runs[child.slot] = Run(child, task, task.next_tests())
+            run.hand_over()
         except Exception as error:
             self._runs.pop(child.slot, None)
             self._unregister(child)
@@ -200,25 +200,6 @@ class Engine:
             failure = kind(f"the program could not be handed over: {type(error).__name__}: {error}")
             failure.__cause__ = error
             _fail(task, failure)
-
-    def _start(self, child: Child, task: Task) -> None:
-        job, limits, tests = task.job, task.job.limits, task.next_tests()
-        inputs = inputs_of(tests)
-        fn_name = tests[0].fn_name if tests[0].testtype == "functional" else None
-        if fn_name is None and len(inputs) == 1:
-            _write_all(child.stdin, inputs[0])
-            inputs = (None,)
-        self._runs[child.slot] = Run(child, task, tests)
-        child.connection.settimeout(_SEND_TIMEOUT_S)
-        files = dict(job.files or {})
-        output_limit = limits.output_kb * 1024
-        memory = limits.memory_mb << 20
-        message = (job.code, files, fn_name, inputs, output_limit, limits.cpu_time_s, memory, limits.processes)
-        try:
-            wire.send_job(child.connection, message)
-        except OSError:
-            pass  # the child has died; the server will report how
-        child.connection.setblocking(False)
 
     def _on_server(self) -> None:
         try:
@@ -408,12 +389,6 @@ class Engine:
             self._selector.unregister(child.connection)
         except (KeyError, ValueError):
             pass
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], written)
 
 
 def _fail(task: Task, failure: BaseException) -> None:

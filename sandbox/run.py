@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 
 from . import wire
-from .task import Task
+from .task import Task, inputs_of
 from .types import TestCase
 from .zygote import Child
+
+_SEND_TIMEOUT_S = 10.0
 
 
 class Run:
@@ -24,6 +26,24 @@ class Run:
         self.reader = wire.ReportReader(task.job.limits.output_kb * 1024)
         self.begin_test()
         self.look()
+
+    def hand_over(self) -> None:
+        """Give the child its program and its inputs."""
+        child, job, limits = self.child, self.task.job, self.task.job.limits
+        inputs = inputs_of(self.tests)
+        fn_name = self.tests[0].fn_name if self.tests[0].testtype == "functional" else None
+        if fn_name is None and len(inputs) == 1:
+            _write_all(child.stdin, inputs[0])
+            inputs = (None,)
+        output_limit, memory = limits.output_kb * 1024, limits.memory_mb << 20
+        files = dict(job.files or {})
+        message = (job.code, files, fn_name, inputs, output_limit, limits.cpu_time_s, memory, limits.processes)
+        child.connection.settimeout(_SEND_TIMEOUT_S)
+        try:
+            wire.send_job(child.connection, message)
+        except OSError:
+            pass  # the child has died; the server will report how
+        child.connection.setblocking(False)
 
     def begin_test(self, clocks: tuple[float, float] | None = None) -> None:
         """clocks: of CPU and wall at the end of the test of a series before this one; the child is ahead of us."""
@@ -68,3 +88,9 @@ class Run:
 def _within(said: float, least: float, most: float) -> float:
     """What was said, if it is possible (NaN is not); else the most that is."""
     return said if least <= said <= most else max(least, most)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], written)

@@ -62,6 +62,8 @@ class Kinds:
             return self._library(name, scope)
         kind = self._bound(home, name)
         if home.kind == "class":
+            if kind != DATA:
+                raise Refused(f"{name}, which could be given anything as `self`")
             if name in home.top.bound or self._is_library(name, home.top):
                 raise Refused(f"{name} may be the class's or a global")
         elif home.is_module and self._is_library(name, home) and not home.certainly_bound(name, node):

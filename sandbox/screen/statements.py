@@ -132,8 +132,9 @@ class Statements(Expressions):
     def _do_FunctionDef(self, node: ast.FunctionDef, scope: Scope) -> None:
         if getattr(node, "type_params", None):
             raise Refused("type parameters")
-        for decorator in node.decorator_list:
-            self._decorator(decorator, scope)
+        for number, decorator in enumerate(node.decorator_list):
+            # A cache around a static method would hand it the object again.
+            self._decorator(decorator, scope, static=scope.kind == "class" and number == 0)
         self._parameters(node.args, scope)
         if node.returns is not None:
             self._annotation(node.returns, scope)
@@ -146,14 +147,14 @@ class Statements(Expressions):
             if argument is not None and argument.annotation is not None:
                 self._annotation(argument.annotation, scope)
 
-    def _decorator(self, node: ast.expr, scope: Scope) -> None:
+    def _decorator(self, node: ast.expr, scope: Scope, static: bool) -> None:
         if isinstance(node, ast.Call):
             if any(keyword.arg is None for keyword in node.keywords):
                 raise Refused("a decorator")
             self._arguments(node, OWN, scope)
             accepted = self._is_one_of(node.func, scope, {id(functools.lru_cache)})
         elif getattr(node, "id", "") == "staticmethod":
-            accepted = scope.kind == "class" and self._is_one_of(node, scope, {id(staticmethod)})
+            accepted = static and self._is_one_of(node, scope, {id(staticmethod)})
         else:
             accepted = self._is_one_of(node, scope, {id(functools.cache), id(functools.lru_cache)})
         if not accepted:

@@ -164,7 +164,8 @@ class LearnerWorker:
         # As DeepSpeed's own optimisers say it: the step was skipped, and the schedule is to stay where it is.
         optimizer.overflow = not torch.isfinite(self._norm)
         if optimizer.overflow:
-            bad = (n for n, p in self.student.model.named_parameters() if not torch.isfinite(p.grad).all())
+            gradients = ((n, p.grad) for n, p in self.student.model.named_parameters() if p.grad is not None)
+            bad = (name for name, gradient in gradients if not torch.isfinite(gradient).all())
             self._bad_gradient = f"the gradient of {next(bad, 'all weights together, whose norm overflows')}"
             self.student.zero_grad(set_to_none=True)  # without gradients the step does nothing
 

@@ -59,7 +59,7 @@ def token_weights(mask: Any, mode: Aggregation, totals: Counts, *, fixed_length:
         return here / totals.tokens
     if mode == "seq-mean-token-sum":
         return here / totals.responses
-    if mode == "fixed-length":
+    if fixed_length is not None:
         return here / (fixed_length * totals.responses)
     if mode == "seq-mean-token-mean":
         return here / ((here.sum(-1)[..., None] + _EPSILON) * totals.responses)

@@ -9,6 +9,7 @@ and the backward pass only scales them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ def _run(
             if loss.requires_grad:
                 (grad_logits,) = torch.autograd.grad(loss, logits, allow_unused=True)
                 del logits, loss, tokens  # frees the chunk before the products below
-                if grad_logits is not None:
+                if grad_logits is not None and gradients is not None:
                     gradients.add(rows, grad_logits)
     return total
 
@@ -179,7 +180,15 @@ def _collect(outputs: dict[str, Tensor], tokens: dict[str, Tensor], rows: slice,
 
 class _ProjectedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, fn, chunk_tokens, temperature, outputs):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        fn: ChunkLoss,
+        chunk_tokens: int,
+        temperature: float,
+        outputs: dict[str, Tensor],
+    ) -> Tensor:
         gradients = GradientSums(hidden, weight, temperature, *ctx.needs_input_grad[:2])
         loss = _run(hidden, weight, fn, chunk_tokens, temperature, outputs, gradients)
         ctx.grad_hidden, ctx.grad_weight = gradients.hidden, gradients.weight
@@ -189,7 +198,7 @@ class _ProjectedLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.spent:
             raise RuntimeError(
                 "projected_loss was differentiated twice: its gradients are handed over by the first backward pass. "

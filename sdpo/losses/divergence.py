@@ -103,7 +103,14 @@ def _weights_on_support(weights: Tensor, ids: Tensor | None, entries: int) -> Te
     return chosen
 
 
-def check_options(alpha, top_k, support, entry_clip, entry_weights, advantage_clip) -> None:
+def check_options(
+    alpha: float,
+    top_k: int | None,
+    support: str,
+    entry_clip: float | None,
+    entry_weights: Tensor | None,
+    advantage_clip: float | None,
+) -> None:
     """ValueError: an option of `divergence` out of its range, or without effect."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 (forward KL) and 1 (reverse KL)")

@@ -6,7 +6,7 @@ two (four for Jensen-Shannon), and give a gradient of exactly zero where teacher
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def full_divergence(student: Tensor, teacher: Tensor, alpha: float) -> FullDiver
 
 class _FullDivergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher, alpha):
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, alpha: float) -> tuple[Tensor, ...]:
         loss, gradient, *statistics = _FORMS.get(alpha, _jensen_shannon)(student, teacher, alpha)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(*statistics)
@@ -48,7 +48,7 @@ class _FullDivergence(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_statistics):
+    def backward(ctx: Any, grad_loss: Tensor, *_statistics: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_loss.unsqueeze(-1), None, None
 

@@ -9,6 +9,8 @@ Importing this module needs triton; under TRITON_INTERPRET=1 it runs on the CPU.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -175,7 +177,13 @@ def _log_probs(logits: Tensor, ids: Tensor, statistics: Tensor) -> Tensor:
     return logits.gather(-1, ids) - statistics[:, :1] - statistics[:, 1:2]
 
 
-def _settings(logits: Tensor, alpha, entry_clip, entry_weights, advantage_clip) -> dict:
+def _settings(
+    logits: Tensor,
+    alpha: float | None,
+    entry_clip: float | None,
+    entry_weights: Tensor | None,
+    advantage_clip: float | None,
+) -> dict[str, Any]:
     if alpha is None:
         form = _NONE
     elif advantage_clip is not None:
@@ -197,7 +205,7 @@ def _settings(logits: Tensor, alpha, entry_clip, entry_weights, advantage_clip) 
     return {"weights": weights, "clip": bound, "constants": constants}
 
 
-def _statistics(student: Tensor, teacher: Tensor | None, settings: dict) -> Tensor:
+def _statistics(student: Tensor, teacher: Tensor | None, settings: dict[str, Any]) -> Tensor:
     statistics = student.new_zeros(student.shape[0], _STATISTICS.value)
     constants = settings["constants"]
     if teacher is None:
@@ -206,7 +214,14 @@ def _statistics(student: Tensor, teacher: Tensor | None, settings: dict) -> Tens
     return statistics
 
 
-def _launch(kernel, student: Tensor, teacher: Tensor | None, settings: dict, rest: tuple, constants: dict):
+def _launch(
+    kernel: Any,
+    student: Tensor,
+    teacher: Tensor | None,
+    settings: dict[str, Any],
+    rest: tuple[Tensor, ...],
+    constants: dict[str, Any],
+) -> None:
     # pointers that are not read where there is nothing to read
     teacher, weights, clip = (student if x is None else x for x in (teacher, settings["weights"], settings["clip"]))
     assert student.stride(-1) == teacher.stride(-1) == 1
@@ -221,7 +236,9 @@ def _launch(kernel, student: Tensor, teacher: Tensor | None, settings: dict, res
 
 class _Pass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, ids, teacher, settings):
+    def forward(
+        ctx: Any, logits: Tensor, ids: Tensor, teacher: Tensor | None, settings: dict[str, Any]
+    ) -> tuple[Tensor, ...]:
         statistics = _statistics(logits, teacher, settings)
         ctx.save_for_backward(logits, ids, teacher, statistics)
         ctx.settings = settings
@@ -231,7 +248,9 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g_log_probs, g_entropy, g_loss, _statistics):
+    def backward(
+        ctx: Any, g_log_probs: Tensor | None, g_entropy: Tensor | None, g_loss: Tensor | None, _statistics: Any
+    ) -> tuple[Tensor | None, ...]:
         logits, ids, teacher, statistics = ctx.saved_tensors
         gradients = logits.new_zeros(logits.shape[0], _GRADIENTS.value)
         sums = None if g_log_probs is None else g_log_probs.sum(-1)

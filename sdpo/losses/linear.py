@@ -94,7 +94,15 @@ def linear_log_prob(
 
 class _LinearLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, tokens, chunk_tokens, temperature, triton):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        chunk_tokens: int,
+        temperature: float,
+        triton: bool | None,
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, tokens)
         ctx.settings = chunk_tokens, temperature, triton
         pairs = []
@@ -108,7 +116,7 @@ class _LinearLogProb(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_log_probs, _grad_entropies):
+    def backward(ctx: Any, grad_log_probs: Tensor, _grad_entropies: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, tokens = ctx.saved_tensors
         chunk_tokens, temperature, triton = ctx.settings
         gradients = GradientSums(hidden, weight, temperature, *ctx.needs_input_grad[:2])

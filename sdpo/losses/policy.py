@@ -89,6 +89,7 @@ def clip_masks(
 
 def _ratio(log_probs: Tensor, old: Tensor | None, variant: Variant, sequence_log_ratio: Tensor | None) -> Tensor:
     if variant == "gspo":
+        assert sequence_log_ratio is not None
         # Value of the sequence's ratio, gradient of the token's log-prob.
         log_ratio = sequence_log_ratio.detach() + (log_probs - log_probs.detach())
     else:

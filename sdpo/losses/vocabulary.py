@@ -4,7 +4,7 @@ plain form and the Triton form are chosen between."""
 from __future__ import annotations
 
 import importlib.util
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,12 +53,13 @@ def vocabulary_pass(
         found = run(logits, ids, teacher, alpha, entry_clip, entry_weights, advantage_clip)
         log_probs, entropy, losses, teacher_log_probs, teacher_entropy = found
     else:
+        assert teacher is not None
         top = (logits if support == "student" else teacher).detach().topk(top_k, dim=-1).indices
         both = torch.cat([top, ids], -1)
         log_probs, entropy, _, teacher_log_probs, teacher_entropy = run(logits, both, teacher, None)
         scored = (log_probs, logits), (teacher_log_probs, teacher)
-        pair = (complete(x[:, :top_k], z, top, tail=tail) for x, z in scored)
-        losses = support_divergence(*pair, alpha, top, entry_clip, entry_weights, advantage_clip)
+        own, target = (complete(x[:, :top_k], z, top, tail=tail) for x, z in scored)
+        losses = support_divergence(own, target, alpha, top, entry_clip, entry_weights, advantage_clip)
         log_probs, teacher_log_probs = log_probs[:, top_k:], teacher_log_probs[:, top_k:]
     if tokens is None:
         return VocabularyPass(None, entropy, losses, None, teacher_entropy)
@@ -70,7 +71,7 @@ def uses_triton(tensor: Tensor, triton: bool | None) -> bool:
     return tensor.is_cuda and importlib.util.find_spec("triton") is not None if triton is None else triton
 
 
-def _kernels():
+def _kernels() -> Any:
     try:
         from sdpo.losses import kernels
     except ImportError as error:
@@ -86,7 +87,7 @@ def plain_pass(
     entry_clip: float | None = None,
     entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Any, ...]:
     """(log-probs at `ids` [n, K], entropy [n], divergence over the full vocabulary [n], and the teacher's first two).
 
     What was not asked for is None: the teacher's without a teacher, the divergence without `alpha`.
@@ -113,7 +114,7 @@ class _LogProbsAt(torch.autograd.Function):
     """Log-probs [n, K] of the entries `ids`, and entropies [n]; entropy and logsumexp may be known already."""
 
     @staticmethod
-    def forward(ctx, logits, ids, entropy, logsumexp):
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, entropy: Any, logsumexp: Any) -> tuple[Tensor, Tensor]:
         if entropy is None:
             _, entropy, logsumexp = softmax_statistics(logits)
         ctx.save_for_backward(logits, ids, entropy, logsumexp)
@@ -122,11 +123,11 @@ class _LogProbsAt(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g_log_probs, g_entropy):
+    def backward(ctx: Any, g_log_probs: Any, g_entropy: Any) -> tuple[Tensor | None, ...]:
         logits, ids, entropy, logsumexp = ctx.saved_tensors
         p = logits.softmax(-1)
         # d log p(k) / d z = onehot(k) − p;   d entropy / d z = −p·(log p + entropy)
-        sums = None if g_log_probs is None else g_log_probs.sum(-1, keepdim=True)
+        sums: Any = None if g_log_probs is None else g_log_probs.sum(-1, keepdim=True)
         if g_entropy is None:
             gradient = p.mul_(-sums)
         else:

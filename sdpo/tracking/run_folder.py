@@ -5,6 +5,7 @@ runs/<name>/
   recipe.yaml       the resolved recipe
   metrics.jsonl     a row per step and per evaluation                      (metrics_file.py)
   rollouts/         step-000001.parquet …                                  (rollouts.py)
+  skipped/          the batch that stopped the run                          (sdpo.learner.skipped)
   evaluations/      step-000010-held_out.json …: counts per problem       (sdpo.evaluation)
   checkpoints/      written by the trainer
   wandb/            written by W&B

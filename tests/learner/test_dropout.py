@@ -68,3 +68,15 @@ def test_layers_are_computed_anew_although_nothing_is_in_training_mode(model, st
     assert modes == [(False, False)] * 2
     worker.log_probs(rows)
     assert modes == [(False, False)] * 3
+
+
+def test_layers_are_computed_anew_where_zero_3_shards_them(model, start):
+    weights = []
+    for checkpointing in ("false", "true"):
+        settings = recipe(model, "grpo", "learner.zero_stage=3", f"learner.gradient_checkpointing={checkpointing}")
+        worker = start(settings)
+        for _ in range(2):
+            worker.update(dealt(settings, samples(6))[0])
+        weights.append({name: weight.clone() for name, weight in worker._named_weights()})
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)

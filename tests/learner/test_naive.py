@@ -20,7 +20,7 @@ BATCHES = 2
 
 # The published forms, at sizes of this model.
 CASES = {
-    "GRPO": ("grpo", "learner.updates_per_batch=2"),
+    "GRPO": ("grpo", "learner.updates_per_batch=2", "learner.lr=1e-2"),
     "SDPO": ("sdpo", "distillation.alpha=1", "distillation.top_k=20", "teacher.rate=0.05",
              "learner.updates_per_batch=4"),
     "SRPO": ("srpo", "distillation.top_k=100", "teacher.rate=0.05", "learner.warmup_steps=10",
@@ -40,7 +40,8 @@ def relative(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) ->
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_weights_and_teacher_of_whole_batches(model, start, tokenizer, case, capsys):
     algorithm, *options = CASES[case]
-    settings = recipe(model, algorithm, *ROUNDED, *options, "learner.lr=1e-4", "rollout.temperature=0.8")
+    room = ROUNDED if algorithm != "grpo" else ROUNDED[:2]  # no teacher
+    settings = recipe(model, algorithm, *room, "learner.lr=1e-3", "rollout.temperature=0.8", *options)
     worker, naive = start(settings), Naive(model, settings)
     learner, router = InProcess(settings, worker), build_algorithm(settings)
     contexts, rng = ContextBuilder(tokenizer, settings.context), np.random.default_rng(0)
@@ -50,11 +51,11 @@ def test_gradients_weights_and_teacher_of_whole_batches(model, start, tokenizer,
     worker.engine.optimizer.register_step_pre_hook(
         lambda *_: gradients.append({n: p.grad.clone() for n, p in worker.student.model.named_parameters()})
     )
-    worst = 0.0
+    worst, clipped = 0.0, []
     for batch in range(BATCHES):
         made = [with_samplers(naive, group, batch) for group in groups(PASSED)]
         samples = router.assign(made, contexts, rng)
-        asyncio.run(learner.train(samples))
+        clipped.append(asyncio.run(learner.train(samples)).get("policy/clipped_fraction", 0))
         wanted = naive.train([
             [response(s, g.rewards[i] == 1, k) for i, s in enumerate(row)]
             for k, (row, g) in enumerate(zip(samples, made, strict=True))
@@ -74,8 +75,9 @@ def test_gradients_weights_and_teacher_of_whole_batches(model, start, tokenizer,
     with capsys.disabled():
         print(f"\n{case}: worst relative difference of a gradient {worst:.1e}, of weights' movement {movement:.1e}, "
               f"of the teacher's {average:.1e}")  # fmt: skip
-    assert worst < 2e-4
-    assert movement < 2e-2 and average < 2e-2
+    assert worst < 1e-4
+    assert movement < 1e-3 and average < 1e-2  # of an average in float32 that moves by little
+    assert algorithm != "grpo" or max(clipped) > 0
 
 
 def with_samplers(naive: Naive, group, seed: int):

@@ -35,7 +35,7 @@ def test_every_line_is_one_exact_version_and_nothing_else(profile):
 def test_locks_satisfy_pyproject(profile):
     locked = locked_versions(profile)
     extras = PROJECT["optional-dependencies"]
-    for line in PROJECT["dependencies"] + extras[profile] + extras["dev"]:
+    for line in PROJECT["dependencies"] + extras[profile] + extras["wandb"] + extras["dev"]:
         wanted = Requirement(line)
         version = locked[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(version, prereleases=True), f"{line}: locked {version}"

@@ -119,10 +119,15 @@ def test_eval_passes_the_policy_and_overrides():
 
 def test_every_public_target_can_be_expanded():
     listed = [line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("  make ")]
-    assert {"train", "compare", "eval", "export", "test", "setup", "doctor", "policy", "lock"} <= set(listed)
+    assert {"train", "compare", "eval", "export", "test", "test-all", "lint", "setup", "doctor", "lock"} <= set(listed)
     for target in listed:
         done = make("--dry-run", target, "RECIPE=r", "MODEL=m", "RUN=r", "OUT=o")
         assert done.returncode == 0, done.stderr
+
+
+def test_the_slow_tests_are_in_one_tier_only():
+    assert command("test", "TESTS=tests/core")[1:] == ["-m", "pytest", "-q", "-m", "not slow", "tests/core"]
+    assert command("test-all", "TESTS=tests/core")[1:] == ["-m", "pytest", "-q", "tests/core"]
 
 
 def test_without_a_recipe_it_says_what_to_write():

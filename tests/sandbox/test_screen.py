@@ -136,8 +136,8 @@ CARRY_BY_DETOUR = {
     "copy_alias": "copy = functools\ndef h(): pass\nprint(hasattr(deepcopy,'__wrapped__'))\ncopy.wraps(h)(deepcopy)",
 }
 
-# One a line.  The first two lines are break-outs that were used against an earlier screen; most others show the program
-# something that differs from run to run (an address, what memory or stack is left) or hand it something that lasts.
+# Most of these show the program something that differs from run to run (an address, what memory or stack is left) or
+# hand it something that lasts.
 BREAKOUTS = {
     "a memo of the program's own": [
         "class M(dict):\n  def get(s, k, d=None): return s\n  def __setitem__(s, k, v): pass\ndeepcopy([1], M())",
@@ -182,6 +182,8 @@ BREAKOUTS = {
         "class A:\n  def f(self): print(self)\nA().f()",
         "class A:\n  def f(self): self.a = 1; print(self.append)\n  def g(self): self.append = 1\nA.f([])",
         "class A:\n  def g(self): print(self.append)\n  def h(self): self.append = 1\nlist(map(A.g, [[]]))",
+        "class A:\n  def g(self): return [self.append]\n  def h(self): self.append = 1\n  x = g([])\nprint(A.x)",
+        "class A:\n  @cache\n  @staticmethod\n  def f(x=0): return [x]\nprint(A().f())",
         "def f():\n  global q\n  q = iter([])\nf()\nprint(q)",
         "def f():\n  x = 0\n  def g():\n    nonlocal x\n    x = iter([])\n  g()\n  print(x)\nf()",
         "x = x\nx = iter([])\nprint(x)",
