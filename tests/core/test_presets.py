@@ -58,8 +58,8 @@ PUBLISHED = {
     },
     "sdft": _SHARED | {  # arXiv 2601.19897
         "distillation.alpha": 0.0, "distillation.top_k": None, "distillation.skip_tokens": 3, "teacher.kind": "ema",
-        "teacher.rate": 0.01, "learner.updates_per_batch": 1, "rollout.responses": 1, "context.template": "demonstration",
-        "context.demonstration": "solution", "context.feedback": "never",
+        "teacher.rate": 0.01, "learner.updates_per_batch": 1, "rollout.responses": 1,
+        "context.template": "demonstration", "context.demonstration": "solution", "context.feedback": "never",
     },
     "sft": _SHARED | {"policy_gradient.variant": "reinforce", "rollout.responses": 1},
 }  # fmt: skip

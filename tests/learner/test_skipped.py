@@ -106,7 +106,7 @@ def test_a_weight_too_large_for_finite_log_probs(model, start, stage, dtype):
         assert torch.equal(value, state(worker)[name]), name
 
 
-def test_a_few_bad_updates_are_counted_and_many_in_a_row_stop(model, start, tmp_path):
+def test_a_few_bad_updates_are_counted_and_many_in_a_row_stop(model, start):
     import asyncio
 
     settings = settings_of(model, 0, "float32", "learner.updates_per_batch=2", "learner.max_skipped=3")
@@ -132,9 +132,8 @@ def test_a_few_bad_updates_are_counted_and_many_in_a_row_stop(model, start, tmp_
     assert (stop.value.in_a_row, stop.value.update) == (3, 2)
     culprit = samples(4, seed=3)[1]
     assert "advantages is nan at token 0" in stop.value.source and str(culprit.response_ids[0]) in stop.value.source
-    path = tmp_path / "skipped" / "batch.jsonl"
-    stop.value.save(path, lambda ids: " ".join(map(str, ids)))
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    text = stop.value.lines(lambda ids: " ".join(map(str, ids)))
+    lines = [json.loads(line) for line in text.splitlines()]
     assert len(lines) == 8 and lines[5]["response_ids"] == list(culprit.response_ids)
     assert np.isnan(lines[5]["advantages"][0]) and lines[5]["prompt"] == " ".join(map(str, culprit.prompt_ids))
 
