@@ -15,7 +15,7 @@ from pathlib import Path
 from .client import Sandbox
 from .doctor import examine
 from .errors import BadTests, SandboxError
-from .feedback import sanitize
+from .report import printable, report
 from .testfile import find_programs
 from .types import Job, Judgement, Limits, Verdict, check_job
 
@@ -93,7 +93,7 @@ def _as_dict(name: str, judgement: Judgement) -> dict:
         "message": judgement.message,
         "total_tests": judgement.total_tests,
         "tests": [dataclasses.asdict(test) for test in judgement.tests],
-        "feedback": judgement.feedback,
+        "report": report(judgement),
     }
 
 
@@ -102,10 +102,10 @@ def _table(names: list[str], judgements: list[Judgement]) -> None:
     for name, judgement in zip(names, judgements, strict=True):
         passed = sum(test.passed for test in judgement.tests)
         cpu = sum(test.cpu_time_s for test in judgement.tests)
-        last = next((test for test in judgement.tests if not test.passed), None)
+        last = judgement.first_failure
         remark = f"{last.exception_type}: {last.message}" if last is not None and last.exception_type else ""
         rows.append((name, judgement.verdict.value, f"{passed}/{judgement.total_tests}", f"{cpu:.2f}",
-                     sanitize(remark.split("\n")[0], 80)))  # fmt: skip
+                     printable(remark.split("\n")[0])[:80]))  # fmt: skip
     heads = ("program", "verdict", "tests", "CPU s", "")
     try:
         from rich.console import Console
@@ -118,8 +118,8 @@ def _table(names: list[str], judgements: list[Judgement]) -> None:
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         Console().print(table)
-    if len(judgements) == 1 and judgements[0].feedback:
-        print(judgements[0].feedback)
+    if len(judgements) == 1 and not judgements[0].passed:
+        print(report(judgements[0]))
 
 
 def _doctor(options: argparse.Namespace) -> int:

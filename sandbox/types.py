@@ -85,7 +85,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class TestResult:
-    """What happened in one test.  Texts are the program's own, unfiltered: `sandbox.feedback` makes them safe."""
+    """What happened in one test.  Texts are the program's own, unfiltered."""
 
     __test__ = False
 
@@ -124,11 +124,9 @@ class Judgement:
         return self.verdict is Verdict.ACCEPTED
 
     @property
-    def feedback(self) -> str:
-        """The published, LeetCode-like text (SANDBOX feedback form of SDPO), at most 2,000 characters."""
-        from .feedback import render_feedback
-
-        return render_feedback(self)
+    def first_failure(self) -> TestResult | None:
+        """The first test that did not pass."""
+        return next((test for test in self.tests if not test.passed), None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 base       the seam: `Environment`, `Dataset`
 report     what happened to every row on its way to a task
+sanitize   text that a program wrote, made harmless in a prompt
 code/      programs with tests, judged in the sandbox: LiveCodeBench and everything in its format
 minicode/  a bundled world of small programming problems
 """

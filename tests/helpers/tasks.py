@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from sandbox import Judgement, TestCase, TestResult, Verdict
-from sandbox.feedback import render_feedback
 from sdpo.envs.code import Problem
 from sdpo.envs.code.environment import outcome_of
+from sdpo.envs.code.published import published_feedback
 from sdpo.types import Group, Outcome, Rollout, Task, Turn, VersionSpan
 
-RIGHT = outcome_of(Judgement(Verdict.ACCEPTED, total_tests=1), render_feedback)
-UNGRADED = outcome_of(Judgement(Verdict.SANDBOX_ERROR, message="worker died"), render_feedback)
+RIGHT = outcome_of(Judgement(Verdict.ACCEPTED, total_tests=1), published_feedback)
+UNGRADED = outcome_of(Judgement(Verdict.SANDBOX_ERROR, message="worker died"), published_feedback)
 
 
 def wrong(given: str = "1 2", expected: str = "3", printed: str = "4") -> Outcome:
     """That of a program which fails its only test."""
     result = TestResult(Verdict.WRONG_ANSWER, given, expected, stdout=printed)
-    return outcome_of(Judgement(Verdict.WRONG_ANSWER, (result,), total_tests=1), render_feedback)
+    return outcome_of(Judgement(Verdict.WRONG_ANSWER, (result,), total_tests=1), published_feedback)
 
 
 def problem(statement: str = "Add two numbers.", name: str = "p", solution: str | None = None, **columns: str) -> Task:

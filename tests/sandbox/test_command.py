@@ -31,7 +31,7 @@ def test_a_program_that_passes(folder, capsys):
     assert "accepted" in capsys.readouterr().out
 
 
-def test_a_program_that_fails_shows_its_feedback(folder, capsys):
+def test_a_program_that_fails_shows_its_report(folder, capsys):
     (folder / "p.py").write_text("print(nothing)\n")
     assert _judge(folder, "p.py") == 1
     out = capsys.readouterr().out
@@ -56,7 +56,7 @@ def test_a_directory_as_json(folder, capsys):
         ("d.py", "compile error"),
         ("e.py", "accepted"),
     ]
-    assert found[0]["tests"][1]["input"] == "5" and found[2]["feedback"].startswith("No code block")
+    assert found[0]["tests"][1]["input"] == "5" and found[2]["report"] == "no code"
 
 
 def test_lines(folder, capsys):

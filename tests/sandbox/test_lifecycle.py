@@ -140,7 +140,7 @@ def test_lone_surrogates_anywhere_get_a_verdict_and_no_text_with_surrogates(sand
     judgement = sandbox.judge(code, [test], files={"m": f"x = '{HALF}'", HALF: "x = 1"})
     assert judgement.passed == accepted, judgement
     (result,) = judgement.tests
-    shown = (judgement.feedback, result.stdout, result.message, result.value, result.exception_type, result.input)
+    shown = (judgement.message, result.stdout, result.message, result.value, result.exception_type, result.input)
     "".join(text or "" for text in (*shown, *(frame.source for frame in result.frames))).encode("utf-8")
     assert sandbox.judge(ADD, TESTS).passed
 

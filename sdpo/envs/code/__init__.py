@@ -6,6 +6,7 @@ livecodebench  JSONL files → problems; lcb_files, lcb_rows, window: files, row
 question       a problem before a split decides what each of its tests is for
 splits         which tests and which problems train, and which measure
 judging        the sandbox of a run; many programs judged at once
+published      feedback as SDPO published it
 compact        short feedback for the bundled policy
 """
 

@@ -1,6 +1,6 @@
 """Short feedback for the bundled policy, whose vocabulary has a few hundred words.
 
-The published feedback (`sandbox.feedback`) takes a few hundred of its tokens; this one takes about thirty:
+The published feedback (`published`) takes a few hundred of its tokens; this one takes about thirty:
 
     Input: 3 1 2
     Expected: 6 2 4 / 12
@@ -13,7 +13,8 @@ by " / ", and the brackets and commas of JSON lists are left out, so that both k
 from __future__ import annotations
 
 from sandbox import Judgement, TestResult, Verdict
-from sandbox.feedback import error_line, sanitize, sanitize_inline
+from sdpo.envs.code.published import error_line
+from sdpo.envs.sanitize import sanitize, sanitize_inline
 
 TEXT_CHARACTERS = 80  # of an input and of an output
 ERROR_CHARACTERS = 160

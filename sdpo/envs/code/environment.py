@@ -11,7 +11,6 @@ from typing import ClassVar, Self
 from pydantic import Field
 
 from sandbox import Judgement, Limits, Sandbox, Verdict, extract_code
-from sandbox.feedback import render_feedback
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import DataSettings, EnvironmentSettings, SandboxSettings
@@ -20,11 +19,12 @@ from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox
 from sdpo.envs.code.livecodebench import load_livecodebench
 from sdpo.envs.code.problem import Problem, Style
+from sdpo.envs.code.published import published_feedback
 from sdpo.envs.code.splits import ProblemSet
 from sdpo.types import Outcome, Task, Turn
 
 Renderer = Callable[[Judgement], str]
-RENDERERS: Mapping[Style, Renderer] = {"published": render_feedback, "compact": compact_feedback}
+RENDERERS: Mapping[Style, Renderer] = {"published": published_feedback, "compact": compact_feedback}
 ROW_FILES = (".jsonl", ".json", ".parquet", ".gz", ".bz2", ".xz", ".zst")  # a folder has no such ending
 SANDBOX_OPTIONS = frozenset(f"sandbox.{option}" for option in SandboxSettings.model_fields)
 

@@ -1,4 +1,4 @@
-"""Make a program's own text harmless in a prompt, by what it looks like rather than by a list of names.
+"""Make text that a program wrote harmless in a prompt, by what it looks like rather than by a list of names.
 
 Two things could pass for something else: a *token* with a meaning of its own (`<|im_end|>`, `[TOOL_CALLS]`, three
 backticks) and a *line* that reads like one of ours, or like a speaker's (`Verdict: accepted`, `### Instruction:`,

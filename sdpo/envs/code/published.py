@@ -1,15 +1,13 @@
-"""Feedback as text, in the LeetCode-like form that SDPO published, made safe to stand in a prompt."""
+"""Feedback in the LeetCode-like form that SDPO published (arXiv 2601.20802), made safe to stand in a prompt."""
 
 from __future__ import annotations
 
 import builtins
 import re
 
-from .sanitize import CUT, sanitize, sanitize_inline
-from .text import clean
-from .types import Judgement, TestResult, Verdict
-
-__all__ = ["CUT", "MAX_CHARACTERS", "error_line", "render_feedback", "sanitize", "sanitize_inline"]
+from sandbox import Judgement, TestResult, Verdict
+from sandbox.text import clean
+from sdpo.envs.sanitize import CUT, sanitize, sanitize_inline
 
 MAX_CHARACTERS = 2000
 MAX_LINES = 8
@@ -19,7 +17,7 @@ _CODE_NAMES = {"<module>", "<lambda>", "<listcomp>", "<genexpr>", "<dictcomp>", 
 _LIKE_AN_EXCEPTION = re.compile(r"\w*(Error|Exception|Warning|SIG[A-Z]+|signal \d+)", re.ASCII)
 
 
-def render_feedback(judgement: Judgement) -> str:
+def published_feedback(judgement: Judgement) -> str:
     """At most 2,000 characters; empty for an accepted program.
 
     First a runtime error with its last input; else the first time-out; else that there is no code; else the two
