@@ -13,12 +13,19 @@ import threading
 
 import pytest
 
-from sdpo.cli import _parser, main
+from sdpo.cli import _parser
 from sdpo.config.files import compare_command, find_recipe, load_recipe
 from sdpo.config.paths import PROJECT
+from studies.__main__ import _parser as studies_parser
+from studies.__main__ import main as studies_main
 from studies.pretrain.command import parse
 
-COMMANDS = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+
+COMMANDS = commands(_parser()) | {"pretrain": commands(studies_parser())["pretrain"]}
 
 
 @pytest.mark.parametrize("name", [n for n, p in COMMANDS.items() if any(a.dest == "overrides" for a in p._actions)])
@@ -33,7 +40,7 @@ def test_the_options_that_help_gives_as_examples_are_accepted(name):
 
 
 def test_pretrain_takes_whole_numbers_as_they_are(capsys):
-    assert main(["pretrain", "seed=1.5"]) == 2
+    assert studies_main(["pretrain", "seed=1.5"]) == 2
     assert "seed='1.5': give a value like 0" in capsys.readouterr().err
 
 
