@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     results.set_defaults(run=_results)
 
     pretrain = commands.add_parser("pretrain", help="make the bundled policy from nothing")
-    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; a wrong one names all")
+    pretrain.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; a wrong one names all",
+    )
     pretrain.set_defaults(run=_pretrain)
     return parser
 
