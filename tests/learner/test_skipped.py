@@ -151,13 +151,13 @@ def test_steps_that_are_too_large_end_in_a_stop_with_finite_weights(model, start
     assert all(torch.isfinite(value).all() for value in state(worker).values())
 
 
-def process(rank: int, port: int, model: Path) -> None:
+def process(rank: int, port: int, model: Path, modes) -> None:
     import os
 
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     from sdpo.learner.worker import LearnerWorker
 
-    for stage, dtype in MODES:
+    for stage, dtype in modes:
         settings = settings_of(model, stage, dtype, "learner.ranks=2")
         worker = LearnerWorker(settings, build_algorithm(settings).plan, rank)
         worker.start(("127.0.0.1", port))
@@ -170,8 +170,9 @@ def process(rank: int, port: int, model: Path) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_what_is_not_finite_on_one_rank_is_skipped_on_both(model):
+@pytest.mark.parametrize("modes", [MODES[:1], pytest.param(MODES[1:], marks=pytest.mark.slow)], ids=["zero0", "others"])
+def test_what_is_not_finite_on_one_rank_is_skipped_on_both(model, modes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(process, (port, model), nprocs=2)
+    mp.spawn(process, (port, model, modes), nprocs=2)

@@ -1,7 +1,8 @@
 """Runs programs that pass the screen both ways: their tests in a series in one process, and each in a fresh one.
 
 A process of its own, as small as the fork server: `python -I -S fuzz_driver.py ROOT`.  One JSON object a line in and
-out: {"code", "inputs"} → null for a program that is refused, else {"series", "fresh", "leaks"}.
+out: {"code", "inputs"} → null for a program that is refused, else {"series", "fresh", "leaks", "noticed"}: `noticed` is
+what the runner itself has seen of leaks.
 """
 
 from __future__ import annotations
@@ -51,18 +52,19 @@ def compare(request: dict, prelude: dict, before: LastingState) -> dict | None:
         return None
     series = _in_a_fork(lambda: _series(code, inputs, prelude, before))
     fresh = [_in_a_fork(lambda text=text: _run(Program(code, prelude), text)) for text in inputs]
-    results, leaks = series if series is not None else ([None] * len(inputs), [])
-    return {"series": results, "fresh": fresh, "leaks": leaks}
+    results, leaks, noticed = series if series is not None else ([None] * len(inputs), [], False)
+    return {"series": results, "fresh": fresh, "leaks": leaks, "noticed": noticed}
 
 
-def _series(code: str, inputs: list[str], prelude: dict, before: LastingState) -> tuple[list, list]:
+def _series(code: str, inputs: list[str], prelude: dict, before: LastingState) -> tuple[list, list, bool]:
     program, results, junk = Program(code, prelude), [], []
     interpreter = _interpreter()
     for text in inputs:
         results.append(_run(program, text, in_memory=True))
         junk += [object() for _ in range(137)], [float(n) for n in range(77)], bytearray(300_000)  # other addresses
         del junk[:1]
-    return results, before.changed() + [key for key, value in _interpreter().items() if value != interpreter[key]]
+    leaks = before.changed() + [key for key, value in _interpreter().items() if value != interpreter[key]]
+    return results, leaks, program.left_a_trace()
 
 
 def _run(program: Program, text: str, in_memory: bool = False) -> list:

@@ -56,7 +56,7 @@ def fuzz(driver: Driver, seed: int, count: int) -> None:
             continue
         accepted += 1
         where = f"seed {seed}, program {number}:\n{code}"
-        assert not found["leaks"], f"{found['leaks']} after {where}"
+        assert not found["leaks"] and not found["noticed"], f"{found['leaks']} after {where}"
         assert found["series"] == found["fresh"], f"{found} in {where}"
     print(f"seed {seed}: {accepted} of {count} programs passed the screen")
     assert accepted > count / 2
@@ -91,6 +91,16 @@ LEAVING = {
 def test_the_detector_sees_what_is_left(driver, name):
     """Otherwise the tests above would show nothing."""
     assert driver.compare(LEAVING[name], unscreened=True)["leaks"]
+
+
+TRACES = ["math.zz = 1", "import builtins\nbuiltins.zz = 1", "import threading", "sys.settrace(lambda *a: None)"]
+
+
+@pytest.mark.parametrize("code", TRACES)
+def test_the_runner_notices_a_trace_in_the_prelude(driver, code):
+    """Defence in depth: it would end the child."""
+    assert driver.compare(code, unscreened=True)["noticed"]
+    assert not driver.compare("x = [1]\nx.append(Counter(x))\nprint(x)", unscreened=True)["noticed"]
 
 
 SEEING = {
