@@ -226,9 +226,7 @@ class AlgorithmSettings(Settings):
 class EnvironmentSettings(Settings):
     """What every environment has; its class adds options of its own (`Environment.Settings`)."""
 
-    kind: str = Field(
-        "code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own"
-    )
+    kind: str = Field("code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own")
 
 
 class UnknownAlgorithm(AlgorithmSettings):

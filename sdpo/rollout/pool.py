@@ -158,9 +158,7 @@ class EnginePool:
 
     # ---- sampling ----
 
-    def generate(
-        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
-    ) -> list[asyncio.Future[Turn]]:
+    def generate(self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int) -> list[asyncio.Future[Turn]]:
         """n responses to one prompt, each there as soon as it is finished.
 
         All come from the engine with the fewest responses under way: they share its prefix cache.  Response i draws
@@ -184,9 +182,7 @@ class EnginePool:
         finally:
             self._load[index] -= 1
 
-    async def generate_group(
-        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int
-    ) -> list[Turn]:
+    async def generate_group(self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int) -> list[Turn]:
         """`generate`, all of them at once."""
         return await asyncio.gather(*self.generate(prompt_ids, n, sampling, seed))
 

@@ -42,9 +42,10 @@ async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunF
         _resume(folder, console)
     wandb = _wandb(recipe, folder, console, settings)
     with Tracker(folder, console, wandb) as tracker:
-        async with cluster(console) as resources, workers(
-            recipe, algorithm.plan, resources, console
-        ) as (pool, learner):
+        async with (
+            cluster(console) as resources,
+            workers(recipe, algorithm.plan, resources, console) as (pool, learner),
+        ):
             with Interrupt(console.message) as interrupt:
                 trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
                 finished = await trainer.run()

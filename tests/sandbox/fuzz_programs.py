@@ -155,9 +155,7 @@ class Programs:
 
     def _arguments(self) -> str:
         count = self._pick([0, 1, 1, 1, 2, 2, 3])
-        return ", ".join(
-            f"*{self._data()}" if self._random.random() < 0.05 else self._argument() for _ in range(count)
-        )
+        return ", ".join(f"*{self._data()}" if self._random.random() < 0.05 else self._argument() for _ in range(count))
 
     def _argument(self) -> str:
         kind = self._random.random()

@@ -268,7 +268,10 @@ BREAKOUTS = {
         "x = [sys.stdout]",
         "sys.stdin.seek(0)",
     ],
-    "a star import after the name": ["pi = 3\nfrom math import *\npi = iter([])", "inf = iter([])\nfrom math import *\nprint(inf)"],
+    "a star import after the name": [
+        "pi = 3\nfrom math import *\npi = iter([])",
+        "inf = iter([])\nfrom math import *\nprint(inf)",
+    ],
 }
 BREAKOUTS = [code for codes in BREAKOUTS.values() for code in codes]
 
