@@ -35,7 +35,7 @@ _BOMS = (
 )
 
 # What the standard library unpacks: kind → a readable file on top of another.
-UNPACK: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+UNPACK: dict[str, Callable[[BinaryIO], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     "gzip": lambda file: gzip.GzipFile(fileobj=file),
     "bzip2": bz2.BZ2File,
     "xz": lzma.LZMAFile,

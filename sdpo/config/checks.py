@@ -141,7 +141,7 @@ def _distillation(recipe: Recipe) -> None:
     given = [f"distillation.{clip}" for clip in clips if distillation and getattr(distillation, clip) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; set one")
-    if given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
+    if distillation and given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
         raise ValueError(f"{given[0]} is a form of the reverse KL; set distillation.alpha=1")
     if distillation is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
         raise ValueError(
@@ -160,7 +160,8 @@ def _source(recipe: Recipe) -> None:
         raise ValueError("rollout.source=column needs the column's name: set context.column")
     if recipe.rollout.responses != 1:
         raise ValueError(f"a problem has one demonstration: with rollout.source={source} set rollout.responses=1")
-    if recipe.policy_gradient.variant != "reinforce" or recipe.policy_gradient.sampler_threshold is not None:
+    gradient = recipe.policy_gradient
+    if gradient is not None and (gradient.variant != "reinforce" or gradient.sampler_threshold is not None):
         raise ValueError(
             f"responses of rollout.source={source} were not sampled, so there is no ratio: set "
             "policy_gradient.variant=reinforce and policy_gradient.sampler_threshold=null"
@@ -184,7 +185,7 @@ def _one_update(recipe: Recipe) -> bool:
     return recipe.learner.updates_per_batch == 1
 
 
-def _without_ratio(recipe: Recipe) -> bool:
+def _without_ratio(recipe: Any) -> bool:
     return recipe.policy_gradient.variant == "reinforce"
 
 
@@ -194,8 +195,8 @@ def _demonstrated(recipe: Recipe) -> bool:
 
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
-# (option, when it does nothing, how that is said)
-INERT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
+# (option, when it does nothing, how that is said); asked of a recipe (Any) only where the option's section is not null
+INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("distillation.tail", lambda r: r.distillation.top_k is None, "on the full vocabulary (distillation.top_k null)"),
     *(
         (f"distillation.{option}", lambda r: r.distillation.level != "logit", "unless distillation.level=logit")

@@ -1,4 +1,4 @@
-"""Options that have moved or were renamed: old → new, in one table.
+"""Options that have moved or were renamed: old → new, in one table (moved.yaml).
 
 A recipe or a command line with an old key is refused with its new name.  Whatever was written before (run folders,
 records of studies) spells out every option, old ones included, and is read through the same table.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sdpo.errors import UserError
 
@@ -30,22 +33,7 @@ class Moved:
     beside: Mapping[str, Any] = field(default_factory=dict)
 
 
-TABLE = (
-    Moved("policy_gradient.variant", "policy_gradient.variant", values={"grpo": "ppo"}),
-    Moved("context.template", "context.template", values={"sdft": "demonstration", "opsd": "reference"}),
-    Moved(
-        "context.feedback_noise",
-        "algorithm.noise",
-        default=0.0,
-        beside={"algorithm.name": "studies.feedback_noise:SDPO"},
-    ),
-    Moved(
-        "data.families",
-        "environment.families",
-        default=["minicode"],
-        beside={"environment.kind": "studies.sequence:MinicodeSequence"},
-    ),
-)
+TABLE = tuple(Moved(**entry) for entry in yaml.safe_load(Path(__file__).with_name("moved.yaml").read_text()))
 
 # Options of one algorithm each, which every recipe used to spell out: null where they did not apply.
 _ONCE_COMMON = ("algorithm.mix", "algorithm.entropy_beta")

@@ -6,6 +6,7 @@ null is a value too do `null`, `~` and nothing at all mean it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -66,7 +67,7 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, annotation: Any) -> Any
     return made
 
 
-def _items(annotation: Any):
+def _items(annotation: Any) -> Callable[[int], Any]:
     """Position → type of a sequence's item."""
     for kind in (annotation, *get_args(annotation)):
         if get_origin(kind) in (tuple, list):

@@ -19,6 +19,7 @@ from sdpo.envs.report import DataReport
 from sdpo.types import Outcome, Task, Turn
 
 Purpose = Literal["training", "evaluation"]
+Inert = tuple[tuple[str, Callable[[Recipe], bool], str], ...]  # (option, when it does nothing, how that is said)
 Progress = Callable[[str, int, int], None]  # what is read, how far, of how much
 
 
@@ -58,7 +59,7 @@ class Environment(ABC):
 
     Settings: ClassVar[type[EnvironmentSettings]] = EnvironmentSettings
     reads: ClassVar[frozenset[str]] = frozenset()
-    inert: ClassVar[tuple[tuple[str, Callable[[Recipe], bool], str], ...]] = ()
+    inert: ClassVar[Inert] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -8,10 +8,12 @@ from sdpo.errors import UserError
 from studies.evidence import settings
 from studies.evidence.attempt import command
 from studies.evidence.evidence import Evidence
+from studies.evidence.identity import identity, identity_of
 from studies.evidence.index import Index
 from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
-from studies.evidence.runner import Runner, Stopped
+from studies.evidence.record import load_records
+from studies.evidence.runner import Runner, Stopped, resolve
 from studies.evidence.studies import CHOSEN, RunSpec, Studies, specs
 
 ACTIONS = ("settings", "list", "page")
@@ -56,15 +58,19 @@ class Session:
             self.progress.close()
 
     def show_commands(self, words: Sequence[str]) -> None:
-        """The command of every run, in order; nothing is started."""
+        """The command of every run, in order, and whether there is a record of it; nothing is started."""
         chosen = settings.load_chosen(self.layout.settings)
+        known = [same for record in load_records(self.layout.records) if (same := identity_of(record)) is not None]
+        shown: dict[str, bool] = {}  # run → recorded
         for word in words:
             part = self.studies.parts.get(word.split("/")[0])
             if part is not None and part.base == CHOSEN and chosen is None:
                 print(f"# {word} takes the chosen settings, and none are chosen before the tuning is complete")
             elif part is not None:
                 for spec in self._specs(word):
-                    print(command(spec, self.layout.folder(spec.id)))
+                    recorded = shown[spec.id] = identity(resolve(spec, self.layout)) in known
+                    print(command(spec, self.layout.folder(spec.id)) + ("" if recorded else "  # not recorded yet"))
+        print(f"# {sum(shown.values())} of {len(shown)} runs are recorded")
 
     def _can_run(self, word: str, asked: bool) -> bool:
         part = self.studies.parts[word.split("/")[0]]

@@ -13,10 +13,10 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sdpo.envs.code.row_files import read_rows
 
 from sdpo.envs.code import load_livecodebench
 from sdpo.envs.code.lcb_files import find_files
+from sdpo.envs.code.row_files import read_rows
 from sdpo.errors import UserError
 
 ODD = "\u2028\u2029\x85\x0b\x0c\x1c"  # each of them ends a line for str.splitlines

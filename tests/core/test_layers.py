@@ -168,16 +168,9 @@ def named(files: list[Path]) -> list[str]:
     return found
 
 
-REGISTRY, MOVED = (PROJECT / "sdpo" / "config" / name for name in ("registry.py", "moved.py"))
-
-
 def test_algorithms_are_named_in_their_own_file_and_in_one_list():
-    assert named([file for file in FILES if file not in (REGISTRY, MOVED)]) == []
-
-
-@pytest.mark.xfail(strict=True, reason="old values of two options, which the table of moved keys translates")
-def test_the_table_of_moved_keys_names_no_algorithm():
-    assert named([MOVED]) == []
+    registry = PROJECT / "sdpo" / "config" / "registry.py"
+    assert named([file for file in FILES if file != registry]) == []
 
 
 def test_nothing_is_decided_by_comparing_with_an_algorithms_name():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox import extract_code
-from sandbox.thinking import without_thoughts
+from sdpo.prompts.thinking import without_thoughts
 
 DRAFT = "A draft:\n```python\nprint('draft')\n```\n"
 FINAL = "```python\nprint('final')\n```\n"

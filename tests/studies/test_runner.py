@@ -19,6 +19,7 @@ from studies.evidence.index import Index
 from studies.evidence.layout import Layout
 from studies.evidence.record import Record, load_records
 from studies.evidence.runner import resolve
+from studies.evidence.session import Session
 from studies.evidence.studies import load_studies, specs
 from tests.helpers.processes import heeds_interrupts
 from tests.helpers.small_studies import STUDIES, TINY
@@ -37,6 +38,19 @@ def test_every_run_leaves_one_record_that_says_how_it_was_made(studies, tuned, m
     assert counts.steps == [0, 2, 4] and len(counts.passed) == 3 and counts.n == 4
     make_runner().run(specs(studies, "tuning", None))  # nothing is left to do
     assert not any(tuned.runs.glob("*/run.json"))
+
+
+def test_the_commands_say_which_runs_have_no_record(studies, tuned, capsys):
+    session = Session(studies, tuned)
+    session.show_commands(["tuning"])
+    *commands, closing = capsys.readouterr().out.splitlines()
+    assert len(commands) == 3 and not any("#" in line for line in commands)
+    assert closing == "# 3 of 3 runs are recorded"
+    tuned.record("tuning/grpo-world0").unlink()
+    session.show_commands(["tuning"])
+    *commands, closing = capsys.readouterr().out.splitlines()
+    (missing,) = [line for line in commands if line.endswith("  # not recorded yet")]
+    assert "--algorithm grpo" in missing and closing == "# 2 of 3 runs are recorded"
 
 
 def test_a_run_of_two_parts_is_made_once(studies, tuned, layout, make_runner):

@@ -14,7 +14,7 @@ from sandbox import Judgement, Limits, Sandbox, Verdict, extract_code
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import DataSettings, EnvironmentSettings, SandboxSettings
-from sdpo.envs.base import Dataset, Environment, Progress, Purpose
+from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox
 from sdpo.envs.code.livecodebench import load_livecodebench
@@ -42,7 +42,7 @@ class CodeEnvironment(Environment):
 
     Settings = CodeSettings
     reads = SANDBOX_OPTIONS | {f"data.{option}" for option in DataSettings.model_fields} - {"data.world_seed"}
-    inert = (
+    inert: ClassVar[Inert] = (
         ("data.release", lambda r: Path(r.data.path or "").suffix in ROW_FILES, "when data.path is a single file"),
         ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
         ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
@@ -118,7 +118,8 @@ class CodeEnvironment(Environment):
             problem.training_tests if training else problem.evaluation_tests,
             problem.limits,
             files=problem.files,
-            **({"stop": self.recipe.sandbox.feedback_from, "truncated": turn.truncated} if training else {}),
+            stop=self.recipe.sandbox.feedback_from if training else "first_failure",
+            truncated=training and turn.truncated,
         )
         return outcome_of(judgement, RENDERERS[self.style], code)
 

@@ -113,7 +113,7 @@ def pickled_str(raw: bytes) -> str:
     try:
         for opcode, argument, _ in pickletools.genops(raw):
             if opcode.name in _STRING_OPCODES:
-                strings.append(argument)
+                strings.append(str(argument))
             elif opcode.name not in _SILENT_OPCODES:
                 raise BadRow(f"the private tests are a pickle of more than one string (opcode {opcode.name}); refused")
     except BadRow:

@@ -7,9 +7,9 @@ files are gigabytes, of which a date window needs a few percent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sandbox import Limits, TestCase
 from sdpo.envs.code.lcb_files import find_files
@@ -139,7 +139,7 @@ def _question(row: dict[str, str], max_test_bytes: int) -> Question:
         raise BadRow("there are no tests")
     if function:
         check_functional([*public, *private])
-    kind = "functional" if function else "stdin"
+    kind: Literal["stdin", "functional"] = "functional" if function else "stdin"
     public_tests, private_tests = (
         tuple(TestCase(given, wanted, kind, function) for given, wanted in pairs) for pairs in (public, private)
     )
@@ -166,7 +166,7 @@ def _columns(row: dict[str, Any], metadata: dict[str, Any]) -> dict[str, str]:
     return {key: value for key, value in further.items() if key not in FIELDS and isinstance(value, str)}
 
 
-def _moment(row: dict[str, str]):
+def _moment(row: dict[str, str]) -> datetime:
     try:
         return contest_moment(row["contest_date"])
     except KeyError:

@@ -75,7 +75,7 @@ def _rows(path: Path, file: io.BufferedReader, progress: Progress | None) -> Ite
         raise UserError(f"{path} is damaged ({kind}: {error}); its download was probably cut off.") from None
 
 
-def _unpacked(file: BinaryIO, kind: str) -> tuple[io.BufferedReader, str]:
+def _unpacked(file: io.BufferedReader, kind: str) -> tuple[io.BufferedReader, str]:
     """A stream that can be peeked into, and how it was packed ("": not at all)."""
     if kind in UNPACK:
         return io.BufferedReader(UNPACK[kind](file)), kind
@@ -111,13 +111,13 @@ def _text_rows(path: Path, stream: io.BufferedReader, encoding: str, report: Cal
         if first.strip():
             break
     if first.lstrip().startswith(b"["):
-        items, first = _list(path, first, lines)
+        items, read = _list(path, first, lines)
         if items is not None:
             for k, item in enumerate(items, start=1):
                 yield "row", k, _checked(item)
             report()
             return
-        lines = iter(first)
+        lines = iter(read)
     elif first.strip():
         lines = _before(first, lines)
     for k, line in enumerate(lines, start=max(number, 1)):

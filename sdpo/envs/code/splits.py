@@ -162,7 +162,8 @@ def make_problem_set(
     if problem_split == "none":
         train = evaluated = [problem for _, problem in usable]
     else:
-        is_held_out = _marked if problem_split == "marked" else lambda q: held_out(q.id, seed, held_out_fraction)
+        fraction = held_out_fraction or 0.0  # a number where the hash decides
+        is_held_out = _marked if problem_split == "marked" else lambda q: held_out(q.id, seed, fraction)
         train, evaluated = _divide(usable, is_held_out, report)
     for side, what in ((train, "to train on"), (evaluated, "to evaluate on")):
         if not side:

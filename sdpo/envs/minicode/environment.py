@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sdpo.config.schema import Recipe
-from sdpo.envs.base import Progress
+from sdpo.envs.base import Inert, Progress
 from sdpo.envs.code.environment import SANDBOX_OPTIONS, CodeEnvironment
 from sdpo.envs.code.splits import ProblemSet
 from sdpo.envs.minicode.load import load_minicode
@@ -16,7 +18,7 @@ class MinicodeEnvironment(CodeEnvironment):
 
     source = "minicode"
 
-    inert = (
+    inert: ClassVar[Inert] = (
         *CodeEnvironment.inert,
         ("context.trust_statements", lambda recipe: True, "with minicode, whose statements hold no special tokens"),
     )

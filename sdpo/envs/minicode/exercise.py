@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sdpo.envs.minicode.family import LISTS, Family
 from sdpo.envs.minicode.operations import KitFunction, Operation
@@ -51,7 +51,7 @@ class Exercise:
         return meaning if isinstance(meaning, KitFunction) else None
 
     @property
-    def difficulty(self) -> str:
+    def difficulty(self) -> Literal["easy", "medium", "hard"]:
         """easy: one word; medium: a word and a known word; hard: two unknown words, with or without a condition."""
         if len(self.slots) == 1:
             return "easy"

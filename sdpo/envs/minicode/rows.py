@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
+from sdpo.envs.code import TestCase
 from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.exercise import Exercise
 from sdpo.envs.minicode.family import LISTS, Family
 from sdpo.envs.minicode.world import World, make_world
+
+Split = Literal["train", "heldout"]
 
 PUBLIC_TESTS = 2
 PRIVATE_TESTS = 8
@@ -18,9 +22,9 @@ TRIES = 60  # random inputs from which each test takes the one that tells the al
 _DATES = {"train": "2025-01-01T00:00:00", "heldout": "2025-03-01T00:00:00"}
 
 
-def task_row(task: Exercise, question_id: str, split: str, rng: random.Random) -> LCBRow:
+def task_row(task: Exercise, question_id: str, split: Split, rng: random.Random) -> LCBRow:
     """The row of one task; its tests differ from each other."""
-    tests = []
+    tests: list[TestCase] = []
     while len(tests) < PUBLIC_TESTS + PRIVATE_TESTS:
         if (test := make_test(task, rng, TRIES)) not in tests:
             tests.append(test)
@@ -46,7 +50,8 @@ def task_row(task: Exercise, question_id: str, split: str, rng: random.Random) -
 
 def task_rows(name: str, train: Iterable[Exercise], held_out: Iterable[Exercise]) -> Iterator[LCBRow]:
     """Rows with ids `<name>-train-000` and `<name>-heldout-000`; the tests of a row depend on its id alone."""
-    for split, tasks in (("train", train), ("heldout", held_out)):
+    sides: tuple[tuple[Split, Iterable[Exercise]], ...] = (("train", train), ("heldout", held_out))
+    for split, tasks in sides:
         for index, task in enumerate(tasks):
             question_id = f"{name}-{split}-{index:03d}"
             yield task_row(task, question_id, split, random.Random(question_id))

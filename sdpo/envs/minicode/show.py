@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
@@ -31,7 +31,7 @@ def _panel(row: LCBRow) -> Panel:
             tests.add_row(kind, case.input, case.output)
         if len(cases) > 2:
             tests.add_row("", f"… {len(cases) - 2} more", "", style="dim")
-    parts: list = [Text(row.content, style="bold")]
+    parts: list[RenderableType] = [Text(row.content, style="bold")]
     if row.starter_code:
         parts.append(Syntax(row.starter_code, "python", background_color="default"))
     parts += [Text(), tests]

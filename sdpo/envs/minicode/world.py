@@ -71,13 +71,13 @@ def make_world(seed: int, family: Family = LISTS) -> World:
     vocabulary = _vocabulary(family, plan, rng)
     compositions = _compositions(family, vocabulary, rng)
     train = [
-        Exercise(**{slot.meaning.slot: slot}, sentence=rng.randrange(3), family=family)
+        Exercise(*_place(slot, slot.meaning.slot), sentence=rng.randrange(3), family=family)
         for kind in (AGGREGATE, MAP, LIBRARY)
         for slot in vocabulary[kind]
     ]
     for kind in (AGGREGATE, MAP):
         chosen = rng.sample(vocabulary[kind], plan.functional)
-        train += [Exercise(**{kind: slot}, functional=True, family=family) for slot in chosen]
+        train += [Exercise(*_place(slot, kind), functional=True, family=family) for slot in chosen]
     train += _draw(family, compositions, plan.train, rng)
     held_out = _draw(family, compositions, plan.held_out, rng)
     return World(f"{family.name}-{seed}", vocabulary, tuple(train), tuple(held_out))
@@ -89,9 +89,14 @@ def make_known_tasks(seed: int, count: int, family: Family = LISTS) -> list[Exer
     tasks = []
     for index in range(count):
         the_map, aggregate = _known(family, MAP, rng), _known(family, AGGREGATE, rng)
-        slots = ((the_map, None), (None, aggregate), (the_map, aggregate))[index % 3]
+        slots: tuple[Slot | None, Slot | None] = ((the_map, None), (None, aggregate), (the_map, aggregate))[index % 3]
         tasks.append(Exercise(*slots, sentence=rng.randrange(3), family=family))
     return tasks
+
+
+def _place(slot: Slot, kind: str) -> tuple[Slot | None, Slot | None]:
+    """A single word as an exercise's map or aggregate."""
+    return (slot, None) if kind == MAP else (None, slot)
 
 
 def library_slot(word: str, rng: random.Random) -> Slot:
