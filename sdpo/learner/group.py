@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import ray
+from ray.actor import ActorHandle, ActorProxy
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -22,7 +24,28 @@ from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, deal, reweighed, split, weigh
 from sdpo.learner.skipped import TooManySkipped
 from sdpo.learner.sums import Sums
-from sdpo.types import Sample
+from sdpo.types import Sample, ScoredTokens
+
+MicroBatches = list[list[Row]]
+P = ParamSpec("P")
+Result = TypeVar("Result")
+Scored = TypeVar("Scored")
+
+
+def _timed(
+    method: Callable[Concatenate[LearnerRank, P], Result],
+) -> Callable[Concatenate[LearnerRank, P], Result]:
+    """The method counts as time at work."""
+
+    @wraps(method)
+    def timed(self: LearnerRank, *args: P.args, **kwargs: P.kwargs) -> Result:
+        started = time.monotonic()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.busy_seconds += time.monotonic() - started
+
+    return timed
 
 
 class LearnerRank:
@@ -34,13 +57,67 @@ class LearnerRank:
         self.worker = LearnerWorker(recipe, plan, rank)
         self.busy_seconds = 0.0
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        started = time.monotonic()
-        try:
-            return getattr(self.worker, method)(*arguments)
-        finally:
-            self.busy_seconds += time.monotonic() - started
+    @ray.method
+    @_timed
+    def address(self) -> tuple[str, int]:
+        return self.worker.address()
 
+    @ray.method
+    @_timed
+    def start(self, address: tuple[str, int]) -> None:
+        self.worker.start(address)
+
+    @ray.method
+    @_timed
+    def update(self, micro_batches: MicroBatches) -> tuple[Sums, dict[str, float]]:
+        return self.worker.update(micro_batches)
+
+    @ray.method
+    @_timed
+    def finish_batch(self) -> None:
+        self.worker.finish_batch()
+
+    @ray.method
+    @_timed
+    def first_not_finite(self, micro_batches: MicroBatches) -> str | None:
+        return self.worker.first_not_finite(micro_batches)
+
+    @ray.method
+    @_timed
+    def log_probs(self, micro_batches: MicroBatches) -> list[list[np.ndarray]]:
+        return self.worker.passes.log_probs(micro_batches)
+
+    @ray.method
+    @_timed
+    def scores(self, micro_batches: MicroBatches) -> list[list[ScoredTokens]]:
+        return self.worker.passes.scores(micro_batches)
+
+    @ray.method
+    @_timed
+    def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
+        return self.worker.passes.probe(tokens)
+
+    @ray.method
+    @_timed
+    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
+        return self.worker.publish(engines, version)
+
+    @ray.method
+    @_timed
+    def save(self, folder: str) -> None:
+        self.worker.checkpointing.save(folder)
+
+    @ray.method
+    @_timed
+    def load(self, folder: str) -> None:
+        self.worker.checkpointing.load(folder)
+
+    @ray.method
+    @_timed
+    def export(self, folder: str) -> None:
+        self.worker.checkpointing.export(folder)
+
+    @ray.method
     def usage(self) -> dict[str, float]:
         import torch
 
@@ -50,12 +127,14 @@ class LearnerRank:
             "gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         }
 
+    @ray.method
     def start_profile(self) -> None:
         import torch
 
         self.profiler = torch.profiler.profile()
         self.profiler.start()
 
+    @ray.method
     def end_profile(self, operators: int) -> tuple[list[Operator], float]:
         self.profiler.stop()
         return costliest(self.profiler.key_averages(), operators)
@@ -78,7 +157,7 @@ class Learner:
     ) -> None:
         """`actor_options`: resources of one rank ; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
-        self.ranks = []
+        self.ranks: list[ActorProxy[LearnerRank]] = []
         self.skipped = 0  # updates in a row
         given = for_a_rank(recipe, plan)
         for rank in range(recipe.learner.ranks):
@@ -89,8 +168,8 @@ class Learner:
             self.ranks.append(actor.remote(*given, rank))
 
     async def start(self) -> None:
-        address = await self.ranks[0].call.remote("address")
-        await self._all("start", address)
+        address = await self.ranks[0].address.remote()
+        await asyncio.gather(*(rank.start.remote(address) for rank in self.ranks))
 
     async def train(
         self, groups: Sequence[Sequence[Sample]], on_update: Callable[[], None] = lambda: None, step: int = 1
@@ -113,7 +192,8 @@ class Learner:
             if plan.weight_hook is not None:
                 batch = await self._hooked(batch, plan.weight_hook)
             share = deal(batch, self._split(batch))
-            results = await self._all("update", per_rank=share)
+            given = zip(self.ranks, share, strict=True)
+            results = await asyncio.gather(*(rank.update.remote(own) for rank, own in given))
             if results[0][1].pop("learner/skipped_updates"):
                 skipped.append(results)
                 await self._count_skipped(batch, share, number)
@@ -121,7 +201,7 @@ class Learner:
                 done.append(results)
                 self.skipped = 0
             on_update()
-        await self._all("finish_batch")
+        await asyncio.gather(*(rank.finish_batch.remote() for rank in self.ranks))
         metrics = _means(done or skipped)
         metrics["learner/skipped_updates"] = float(len(skipped))
         return metrics
@@ -129,24 +209,30 @@ class Learner:
     async def _count_skipped(self, rows: list[Row], share: list[list[list[Row]]], number: int) -> None:
         self.skipped += 1
         if self.skipped >= self.recipe.learner.max_skipped:
-            found = await self._all("first_not_finite", per_rank=share)
+            given = zip(self.ranks, share, strict=True)
+            found = await asyncio.gather(*(rank.first_not_finite.remote(own) for rank, own in given))
             source = next(filter(None, found), "a gradient (rows, weights and log-probs are finite)")
             raise TooManySkipped(rows, number, source, self.skipped)
 
     async def _with_old_log_probs(self, batches: list[list[Row]]) -> list[list[Row]]:
         """Score the whole batch once with the policy that it begins with, before the first update changes it."""
         rows = [row for batch in batches for row in batch]
-        old = await self._scored("log_probs", rows)
+        old = await self._scored(rows, lambda rank, own: rank.log_probs.remote(own))
         scored = iter(replace(row, old_log_probs=values) for row, values in zip(rows, old, strict=True))
         return [[next(scored) for _ in batch] for batch in batches]
 
     async def _hooked(self, rows: list[Row], hook: WeightHook) -> list[Row]:
-        return reweighed(rows, hook(await self._scored("scores", rows)))
+        return reweighed(rows, hook(await self._scored(rows, lambda rank, own: rank.scores.remote(own))))
 
-    async def _scored(self, method: str, rows: Sequence[Row]) -> list[Any]:
-        """What a method of the ranks says of each row, in the order of the rows."""
+    async def _scored(
+        self,
+        rows: Sequence[Row],
+        score: Callable[[ActorProxy[LearnerRank], MicroBatches], Awaitable[list[list[Scored]]]],
+    ) -> list[Scored]:
+        """What `score` says of each row, asked of every rank for its share; in the order of the rows."""
         shares = self._split(rows)
-        results = await self._all(method, per_rank=deal(rows, shares))
+        given = zip(self.ranks, deal(rows, shares), strict=True)
+        results = await asyncio.gather(*(score(rank, own) for rank, own in given))
         scored: list[Any] = [None] * len(rows)
         for share, result in zip(shares, results, strict=True):
             for indices, values in zip(share, result, strict=True):
@@ -172,31 +258,24 @@ class Learner:
 
     async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines as `version`."""
-        return (await self._all("publish", engines, version))[0]
+        return (await asyncio.gather(*(rank.publish.remote(engines, version) for rank in self.ranks)))[0]
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
-        """The student's log-probs of random tokens, see `LearnerWorker.probe`."""
-        return (await self._all("probe", tokens))[0]
+        """The student's log-probs of random tokens, see `Passes.probe`."""
+        return (await asyncio.gather(*(rank.probe.remote(tokens) for rank in self.ranks)))[0]
 
     async def save(self, folder: Path) -> None:
-        await self._all("save", str(folder))
+        await asyncio.gather(*(rank.save.remote(str(folder)) for rank in self.ranks))
 
     async def load(self, folder: Path) -> None:
-        await self._all("load", str(folder))
+        await asyncio.gather(*(rank.load.remote(str(folder)) for rank in self.ranks))
 
     async def export(self, folder: Path) -> None:
-        await self._all("export", str(folder))
-
-    async def _all(self, method: str, *arguments: Any, per_rank: Sequence[Any] | None = None) -> list[Any]:
-        calls = []
-        for i, rank in enumerate(self.ranks):
-            own = arguments if per_rank is None else (per_rank[i],)
-            calls.append(rank.call.remote(method, *own))
-        return await asyncio.gather(*calls)
+        await asyncio.gather(*(rank.export.remote(str(folder)) for rank in self.ranks))
 
     def shutdown(self) -> None:
         for rank in self.ranks:
-            ray.kill(rank)
+            ray.kill(cast(ActorHandle, rank))
 
 
 def _means(updates: Sequence[Sequence[tuple[Sums, dict[str, float]]]]) -> dict[str, float]:

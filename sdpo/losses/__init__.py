@@ -1,7 +1,7 @@
 """Differentiable functions on tensors, and the plain arithmetic around them.
 
 chunked      projected_loss: hidden states × output matrix → loss and gradients, one chunk of logits at a time
-linear       linear_divergence, linear_log_prob: the two whole passes built on it
+linear       linear_divergence: the whole pass built on it
 vocabulary   vocabulary_pass: log-probs, entropies and divergence of rows of logits; chooses plain PyTorch or Triton
 kernels      the Triton form of that pass
 divergence   distribution-level distillation: forward, reverse, generalised Jensen-Shannon; full vocabulary or top-K

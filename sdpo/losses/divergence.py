@@ -20,7 +20,6 @@ def divergence(
     *,
     support: Support = "student",
     entry_clip: float | None = None,
-    entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
 ) -> Tensor:
     """Per-token divergence [n] between two rows of logits [n, V] (finite values), differentiable in the student's.
@@ -33,44 +32,35 @@ def divergence(
     support         whose K likeliest: "student" (SDPO) or "teacher" (OPSD, arXiv 2601.18734)
     entry_clip      c: every entry's contribution is at most c, forward KL: Σ_v min(q·log(q/π), c) (OPSD, version 3,
                     c = .05)
-    entry_weights   [V]: multiply the contributions, after the clip; the tail's weight is 1
     advantage_clip  c, alpha = 1 only: −Σ_v stopgrad(π·clip(log q − log π, −c, c))·log π over the same support.  Where
                     the clip does not act this has the gradient, not the value, of the reverse KL.
 
     Half-precision inputs are raised to float32.  ValueError: an option out of its range, or without effect here.
     """
-    check_options(alpha, top_k, support, entry_clip, entry_weights, advantage_clip)
+    check_options(alpha, top_k, support, entry_clip, advantage_clip)
     student, teacher = _raise(student_logits), _raise(teacher_logits).detach()
     if top_k is None or top_k >= student.shape[-1]:
-        ids = None
-        if entry_clip is None and entry_weights is None and advantage_clip is None:
+        if entry_clip is None and advantage_clip is None:
             return full_divergence(student, teacher, alpha).losses
         student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     else:
-        student, teacher, ids = top_k_log_probs(student, teacher, top_k, tail=tail, support=support)
-    return support_divergence(student, teacher, alpha, ids, entry_clip, entry_weights, advantage_clip)
+        student, teacher = top_k_log_probs(student, teacher, top_k, tail=tail, support=support)
+    return support_divergence(student, teacher, alpha, entry_clip, advantage_clip)
 
 
 def support_divergence(
     student: Tensor,
     teacher: Tensor,
     alpha: float,
-    ids: Tensor | None,
     entry_clip: float | None = None,
-    entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
 ) -> Tensor:
-    """`divergence` [n] between log-probs [n, K'] over the same entries.
-
-    ids  [n, K], the entries of the vocabulary that they belong to, K' = K, or K + 1 with a tail; None: all of them
-    """
+    """`divergence` [n] between log-probs [n, K'] over the same entries."""
     if advantage_clip is not None:
         return _advantage_form(student, teacher, advantage_clip)
     entries = _entries(student, teacher, alpha)
     if entry_clip is not None:
         entries = entries.clamp(max=entry_clip)
-    if entry_weights is not None:
-        entries = entries * _weights_on_support(entry_weights.to(entries.dtype), ids, entries.shape[-1])
     return entries.sum(-1)
 
 
@@ -94,21 +84,11 @@ def _advantage_form(student: Tensor, teacher: Tensor, clip: float) -> Tensor:
     return -(constant.exp() * advantages * student).sum(-1)
 
 
-def _weights_on_support(weights: Tensor, ids: Tensor | None, entries: int) -> Tensor:
-    if ids is None:
-        return weights
-    chosen = weights[ids]
-    if entries > ids.shape[-1]:
-        chosen = torch.cat([chosen, chosen.new_ones(chosen.shape[0], 1)], dim=-1)
-    return chosen
-
-
 def check_options(
     alpha: float,
     top_k: int | None,
     support: str,
     entry_clip: float | None,
-    entry_weights: Tensor | None,
     advantage_clip: float | None,
 ) -> None:
     """ValueError: an option of `divergence` out of its range, or without effect."""
@@ -125,5 +105,5 @@ def check_options(
             raise ValueError(f"advantage_clip is {advantage_clip}; it must be positive")
         if alpha != 1:
             raise ValueError(f"advantage_clip needs alpha = 1 (reverse KL), not {alpha}")
-        if entry_clip is not None or entry_weights is not None:
-            raise ValueError("advantage_clip cannot be combined with entry_clip or entry_weights")
+        if entry_clip is not None:
+            raise ValueError("advantage_clip cannot be combined with entry_clip")

@@ -57,23 +57,23 @@ def _log_ratio(x, m, TINY: tl.constexpr):
 
 @triton.jit
 def _entries(
-    log_p, log_q, weights, clip, columns, inside,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    log_p, log_q, clip, inside,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, TINY: tl.constexpr,
 ):  # fmt: skip
     """Contribution of each entry to the loss, and its slope: the derivative by log p, with q and p's mass constant.
 
-    Where neither clip nor weights act, the KLs' slopes are shifted by p: over all entries that makes no gradient, and
+    Where no clip acts, the KLs' slopes are shifted by p: over all entries that makes no gradient, and
     now the slope vanishes where the two agree, instead of cancelling against its sum with an error of rounding.
     """
     p, q = tl.exp(log_p), tl.exp(log_q)
     if FORM == _FORWARD:
         value, slope = q * (log_q - log_p), -q
-        if not (CLIPPED or WEIGHTED):
+        if not CLIPPED:
             slope += p
     elif FORM == _REVERSE:
         value = p * (log_p - log_q)
         slope = value
-        if CLIPPED or WEIGHTED:
+        if CLIPPED:
             slope += p
     elif FORM == _JENSEN_SHANNON:
         m = tl.maximum(p + ALPHA * (q - p), TINY)  # exactly p where they agree
@@ -85,16 +85,13 @@ def _entries(
     if FORM != _ADVANTAGE and CLIPPED:
         slope = tl.where(value <= clip, slope, 0.0)
         value = tl.minimum(value, clip)
-    if WEIGHTED:
-        weight = tl.load(weights + columns, mask=inside, other=0.0)
-        value, slope = value * weight, slope * weight
     return tl.where(inside, value, 0.0), tl.where(inside, slope, 0.0)
 
 
 @triton.jit
 def _statistics_kernel(
-    student, teacher, weights, clip, statistics, vocabulary, student_stride, teacher_stride,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    student, teacher, clip, statistics, vocabulary, student_stride, teacher_stride,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)  # n·V may pass 2³¹
@@ -115,7 +112,7 @@ def _statistics_kernel(
             inside = columns < vocabulary
             log_p = tl.load(student + columns, mask=inside, other=0.0) - student_peak - student_mass
             log_q = tl.load(teacher + columns, mask=inside, other=0.0) - teacher_peak - teacher_mass
-            value, slope = _entries(log_p, log_q, weights, bound, columns, inside, FORM, ALPHA, CLIPPED, WEIGHTED, TINY)
+            value, slope = _entries(log_p, log_q, bound, inside, FORM, ALPHA, CLIPPED, TINY)
             loss += value
             slopes += slope
         tl.store(statistics + 3, teacher_peak)
@@ -127,8 +124,8 @@ def _statistics_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    student, teacher, weights, clip, statistics, gradients, vocabulary, student_stride, teacher_stride,
-    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, WEIGHTED: tl.constexpr, TINY: tl.constexpr,
+    student, teacher, clip, statistics, gradients, vocabulary, student_stride, teacher_stride,
+    FORM: tl.constexpr, ALPHA: tl.constexpr, CLIPPED: tl.constexpr, TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """student ← g_loss·(slope − p·Σ slopes) − g_entropy·p·(log p + entropy) − g_log_probs·p."""
@@ -149,23 +146,22 @@ def _gradient_kernel(
         result = -p * (g_entropy * (log_p + student_entropy) + g_log_probs)
         if FORM != _NONE:
             log_q = tl.load(teacher + columns, mask=inside, other=0.0) - teacher_peak - teacher_mass
-            _, slope = _entries(log_p, log_q, weights, bound, columns, inside, FORM, ALPHA, CLIPPED, WEIGHTED, TINY)
+            _, slope = _entries(log_p, log_q, bound, inside, FORM, ALPHA, CLIPPED, TINY)
             result += g_loss * (slope - p * slopes)
         tl.store(student + columns, result, mask=inside)
 
 
-def vocabulary_pass(
+def triton_pass(
     logits: Tensor,
     ids: Tensor,
     teacher: Tensor | None,
     alpha: float | None,
     entry_clip: float | None = None,
-    entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
 ) -> tuple[Tensor | None, ...]:
     """As `sdpo.losses.vocabulary.plain_pass`; the backward pass overwrites `logits` with their gradient."""
     wanted = alpha is not None
-    settings = _settings(logits, alpha, entry_clip, entry_weights, advantage_clip)
+    settings = _settings(logits, alpha, entry_clip, advantage_clip)
     log_probs, entropy, losses, statistics = _Pass.apply(logits, ids, teacher if wanted else None, settings)
     if teacher is None:
         return log_probs, entropy, None, None, None
@@ -181,7 +177,6 @@ def _settings(
     logits: Tensor,
     alpha: float | None,
     entry_clip: float | None,
-    entry_weights: Tensor | None,
     advantage_clip: float | None,
 ) -> dict[str, Any]:
     if alpha is None:
@@ -191,18 +186,16 @@ def _settings(
     else:
         form = {0.0: _FORWARD, 1.0: _REVERSE}.get(float(alpha), _JENSEN_SHANNON)
     clip = entry_clip if advantage_clip is None else advantage_clip
-    weights = None if entry_weights is None else entry_weights.to(logits.dtype).contiguous()
     constants = {
         "FORM": form.value,
         "ALPHA": float(alpha or 0.0),
         "CLIPPED": clip is not None,
-        "WEIGHTED": weights is not None,
         "TINY": torch.finfo(logits.dtype).tiny,
         "BLOCK": min(_MAX_BLOCK, triton.next_power_of_2(logits.shape[-1])),
     }
     # Read at run time: a clip that changes from update to update must not compile the kernels anew.
     bound = None if clip is None else logits.new_full((1,), clip)
-    return {"weights": weights, "clip": bound, "constants": constants}
+    return {"clip": bound, "constants": constants}
 
 
 def _statistics(student: Tensor, teacher: Tensor | None, settings: dict[str, Any]) -> Tensor:
@@ -223,13 +216,13 @@ def _launch(
     constants: dict[str, Any],
 ) -> None:
     # pointers that are not read where there is nothing to read
-    teacher, weights, clip = (student if x is None else x for x in (teacher, settings["weights"], settings["clip"]))
+    teacher, clip = (student if x is None else x for x in (teacher, settings["clip"]))
     assert student.stride(-1) == teacher.stride(-1) == 1
     rows, vocabulary = student.shape
     if rows:
         with torch.cuda.device_of(student):
             kernel[(rows,)](
-                student, teacher, weights, clip, *rest,
+                student, teacher, clip, *rest,
                 vocabulary, student.stride(0), teacher.stride(0), **constants, num_warps=_WARPS,
             )  # fmt: skip
 

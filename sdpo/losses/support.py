@@ -13,8 +13,8 @@ Support = Literal["student", "teacher"]
 
 def top_k_log_probs(
     student: Tensor, teacher: Tensor, top_k: int, *, tail: bool, support: Support = "student"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs of student and teacher at the top-K ids of one of them: (student [n, K'], teacher [n, K'], ids [n, K]).
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of student and teacher at the top-K ids of one of them: (student [n, K'], teacher [n, K']).
 
     student, teacher  logits [n, V]
     tail              one more entry holds the rest of the mass, log max(1 − Σ top K, 1e−7), so K' = K + 1 and both
@@ -22,7 +22,7 @@ def top_k_log_probs(
     support           whose top K: the student's (SDPO, arXiv 2601.20802) or the teacher's (OPSD, arXiv 2601.18734)
     """
     ids = (student if support == "student" else teacher).detach().topk(top_k, dim=-1).indices
-    return _restrict(student, ids, tail=tail), _restrict(teacher, ids, tail=tail), ids
+    return _restrict(student, ids, tail=tail), _restrict(teacher, ids, tail=tail)
 
 
 def _restrict(logits: Tensor, ids: Tensor, *, tail: bool) -> Tensor:

@@ -34,7 +34,6 @@ def vocabulary_pass(
     tail: bool = True,
     support: Support = "student",
     entry_clip: float | None = None,
-    entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
     triton: bool | None = None,
 ) -> VocabularyPass:
@@ -46,11 +45,11 @@ def vocabulary_pass(
              backward pass writes the gradient over `logits`, so these must not be used afterwards
     """
     if alpha is not None:
-        check_options(alpha, top_k, support, entry_clip, entry_weights, advantage_clip)
+        check_options(alpha, top_k, support, entry_clip, advantage_clip)
     run = _kernels() if uses_triton(logits, triton) else plain_pass
     ids = logits.new_empty(logits.shape[0], 0, dtype=torch.int64) if tokens is None else tokens.unsqueeze(-1)
     if alpha is None or top_k is None or top_k >= logits.shape[-1]:
-        found = run(logits, ids, teacher, alpha, entry_clip, entry_weights, advantage_clip)
+        found = run(logits, ids, teacher, alpha, entry_clip, advantage_clip)
         log_probs, entropy, losses, teacher_log_probs, teacher_entropy = found
     else:
         assert teacher is not None
@@ -59,7 +58,7 @@ def vocabulary_pass(
         log_probs, entropy, _, teacher_log_probs, teacher_entropy = run(logits, both, teacher, None)
         scored = (log_probs, logits), (teacher_log_probs, teacher)
         own, target = (complete(x[:, :top_k], z, top, tail=tail) for x, z in scored)
-        losses = support_divergence(own, target, alpha, top, entry_clip, entry_weights, advantage_clip)
+        losses = support_divergence(own, target, alpha, entry_clip, advantage_clip)
         log_probs, teacher_log_probs = log_probs[:, top_k:], teacher_log_probs[:, top_k:]
     if tokens is None:
         return VocabularyPass(None, entropy, losses, None, teacher_entropy)
@@ -76,7 +75,7 @@ def _kernels() -> Any:
         from sdpo.losses import kernels
     except ImportError as error:
         raise ImportError("the Triton form of the losses needs triton; install it, or pass triton=False") from error
-    return kernels.vocabulary_pass
+    return kernels.triton_pass
 
 
 def plain_pass(
@@ -85,7 +84,6 @@ def plain_pass(
     teacher: Tensor | None,
     alpha: float | None,
     entry_clip: float | None = None,
-    entry_weights: Tensor | None = None,
     advantage_clip: float | None = None,
 ) -> tuple[Any, ...]:
     """(log-probs at `ids` [n, K], entropy [n], divergence over the full vocabulary [n], and the teacher's first two).
@@ -94,12 +92,12 @@ def plain_pass(
     """
     if teacher is None:
         return *_LogProbsAt.apply(logits, ids, None, None), None, None, None
-    if alpha is None or entry_clip is not None or entry_weights is not None or advantage_clip is not None:
+    if alpha is None or entry_clip is not None or advantage_clip is not None:
         losses = None
         if alpha is not None:
             losses = divergence(
                 logits, teacher, alpha,
-                entry_clip=entry_clip, entry_weights=entry_weights, advantage_clip=advantage_clip,
+                entry_clip=entry_clip, advantage_clip=advantage_clip,
             )  # fmt: skip
         with torch.no_grad():
             theirs = _LogProbsAt.apply(teacher, ids, None, None)

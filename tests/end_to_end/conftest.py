@@ -45,7 +45,7 @@ def learner_for(workers):
             self.worker.recipe, self.worker.plan = given
             self.worker.start(address)
 
-        address = await learner.ranks[0].call.remote("address")
+        address = await learner.ranks[0].address.remote()
         await asyncio.gather(*(rank.__ray_call__.remote(restart, address) for rank in learner.ranks))
         return learner
 

@@ -61,7 +61,7 @@ async def assert_engine_agrees(pool, learner, groups):
     rows = weigh(samples, learner.plan, 1)
     shares = split(rows, 2, 8192)
     results = await asyncio.gather(
-        *(rank.call.remote("log_probs", dealt) for rank, dealt in zip(learner.ranks, deal(rows, shares), strict=True))
+        *(rank.log_probs.remote(dealt) for rank, dealt in zip(learner.ranks, deal(rows, shares), strict=True))
     )
     for share, result in zip(shares, results, strict=True):
         for indices, values in zip(share, result, strict=True):

@@ -56,9 +56,9 @@ def test_the_clip_follows_the_running_mean_and_survives_a_checkpoint(model, star
     mean = first + 0.1 * (second - first)
     assert worker.advantage_clip.mean == pytest.approx(mean, rel=1e-5)
 
-    worker.save(str(tmp_path))
+    worker.checkpointing.save(str(tmp_path))
     resumed = start(settings)
-    resumed.load(str(tmp_path))
+    resumed.checkpointing.load(str(tmp_path))
     policy = policy_of(worker, model)
     clip = FACTOR * mean
     terms = []
@@ -70,7 +70,7 @@ def test_the_clip_follows_the_running_mean_and_survives_a_checkpoint(model, star
     wanted.backward()
     loss = 0.0
     for rows in micro_batches:
-        value, _ = resumed._loss(rows)
+        value, _ = resumed.passes.loss(rows)
         resumed.engine.backward(value)
         loss += value.item()
     assert loss == pytest.approx(wanted.item(), rel=1e-5)
@@ -90,6 +90,6 @@ def test_the_first_update_is_the_reverse_kl(model, start):
             )
         ),
     )
-    assert sum(clipped._loss(r)[0].item() for r in micro_batches) == sum(
-        plain._loss(r)[0].item() for r in micro_batches
+    assert sum(clipped.passes.loss(r)[0].item() for r in micro_batches) == sum(
+        plain.passes.loss(r)[0].item() for r in micro_batches
     )

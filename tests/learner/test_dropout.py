@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.learner.tiny import VOCABULARY, dealt, loss_and_gradient, recipe, samples
+from tests.learner.tiny import VOCABULARY, dealt, loss_and_gradient, named_weights, recipe, samples
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
@@ -49,7 +49,7 @@ def test_two_passes_are_equal_and_a_teacher_behind_the_same_prompt_agrees(folder
     loss, gradient = loss_and_gradient(worker, rows)
     assert abs(loss) < 1e-6
     assert max(float(g.abs().max()) for g in gradient.values()) < 1e-5
-    assert (worker.log_probs(rows)[0][0] == worker.log_probs(rows)[0][0]).all()
+    assert (worker.passes.log_probs(rows)[0][0] == worker.passes.log_probs(rows)[0][0]).all()
 
     other = dealt(settings, samples(6, reference=True))[0]
     loss, gradient = loss_and_gradient(worker, other)
@@ -70,7 +70,7 @@ def test_layers_are_computed_anew_although_nothing_is_in_training_mode(model, st
     layer.mlp.register_forward_pre_hook(lambda module, _: modes.append((module.training, layer.training)))
     loss_and_gradient(worker, rows)
     assert modes == [(False, False)] * 2
-    worker.log_probs(rows)
+    worker.passes.log_probs(rows)
     assert modes == [(False, False)] * 3
 
 
@@ -81,6 +81,6 @@ def test_layers_are_computed_anew_where_zero_3_shards_them(model, start):
         worker = start(settings)
         for _ in range(2):
             worker.update(dealt(settings, samples(6))[0])
-        weights.append({name: weight.clone() for name, weight in worker._named_weights()})
+        weights.append(named_weights(worker))
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)

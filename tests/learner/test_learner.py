@@ -27,7 +27,7 @@ def test_log_probs_are_those_of_plain_transformers(model, start, double):
     settings = recipe(model, "grpo", "rollout.temperature=0.7")
     worker, batch = start(settings), samples(9)
     [micro_batches] = dealt(settings, batch, tokens=90)
-    found = [values for rows in worker.log_probs(micro_batches) for values in rows]
+    found = [values for rows in worker.passes.log_probs(micro_batches) for values in rows]
     by_response = {tuple(row.response_ids.tolist()): v for row, v in zip(sum(micro_batches, []), found, strict=True)}
     for sample in batch:
         tokens = torch.tensor(sample.response_ids)
@@ -265,7 +265,7 @@ def test_trust_region_mixes_initial_and_live_logits(model, start, double):
     live.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
     prompt = np.array(sample.teacher.prompt_ids)
     packs = [pack([prompt], [np.array(sample.response_ids)], torch.device("cpu"))]
-    run, everything = worker._run_student, slice(0, len(sample.response_ids))
+    run, everything = worker.passes.run_student, slice(0, len(sample.response_ids))
     with worker.teacher.logits(worker.student, run, packs, 1.0, lambda hidden: hidden) as logits:
         found = logits(everything).log_softmax(-1).double()
     initial = reference_log_probs(double, sample, prompt=sample.teacher.prompt_ids)
@@ -282,9 +282,9 @@ def test_checkpoint_restores_student_optimiser_schedule_and_teacher(model, start
     for _ in range(2):
         worker.update(micro_batches)
         worker.finish_batch()
-    worker.save(str(tmp_path))
+    worker.checkpointing.save(str(tmp_path))
     resumed = start(settings)
-    resumed.load(str(tmp_path))
+    resumed.checkpointing.load(str(tmp_path))
     for w in (worker, resumed):
         _, values = w.update(micro_batches)
         w.finish_batch()

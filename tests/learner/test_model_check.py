@@ -245,7 +245,7 @@ def test_a_learner_whose_losses_see_other_logits_does_not_start(stage, model, st
 
 def test_the_probe_is_at_temperature_one(model, start):
     worker = start(recipe(model, "grpo", "rollout.temperature=0.7"))
-    kind, prompt, response, found = worker.probe(32)
+    kind, prompt, response, found = worker.passes.probe(32)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     with torch.no_grad():
         wanted = model_check.plain_log_probs(plain, ([np.array(prompt)], [np.array(response)]))

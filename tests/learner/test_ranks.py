@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.learner.tiny import dealt, recipe, samples
+from tests.learner.tiny import dealt, named_weights, recipe, samples
 
 STEPS = 3
 OVERRIDES = (
@@ -37,10 +37,10 @@ def train(settings, rank: int, address, out: Path, resume: bool) -> None:
         losses.append(sums.plain["learner/loss"])
         norms.append(values["learner/grad_norm"])
         if resume and step == 1:
-            current.save(str(out / "checkpoint"))
+            current.checkpointing.save(str(out / "checkpoint"))
             current = worker()
-            current.load(str(out / "checkpoint"))
-    weights = {name: weight.cpu().numpy().copy() for name, weight in current._named_weights()}
+            current.checkpointing.load(str(out / "checkpoint"))
+    weights = {name: weight.numpy() for name, weight in named_weights(current).items()}
     np.savez(out / f"rank{rank}.npz", **weights, losses=np.array(losses), norms=np.array(norms))
 
 

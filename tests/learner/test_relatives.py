@@ -31,7 +31,7 @@ def learned(settings, worker, tokenizer, passed, began=None):
     samples = sum(algorithm.assign(groups(passed), contexts, np.random.default_rng(0)), [])
     rows = weigh(samples, algorithm.plan, settings.rollout.max_response_tokens)
     if algorithm.plan.weight_hook is not None:
-        scored = [s for micro in worker.scores([rows[:3], rows[3:]]) for s in micro]
+        scored = [s for micro in worker.passes.scores([rows[:3], rows[3:]]) for s in micro]
         rows = reweighed(rows, algorithm.plan.weight_hook(scored))
     if began is not None:
         rows = [replace(row, old_log_probs=np.full(len(row.response_ids), began, np.float32)) for row in rows]

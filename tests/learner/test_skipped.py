@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 
 from sdpo.algorithms import build_algorithm
 from sdpo.learner.skipped import TooManySkipped
-from tests.learner.tiny import InProcess, dealt, recipe, samples
+from tests.learner.tiny import InProcess, dealt, named_weights, recipe, samples
 
 MODES = [(0, "float32"), (1, "float32"), (2, "float32"), (3, "float32"), (2, "bfloat16"), (3, "bfloat16")]
 OVERRIDES = (
@@ -43,7 +43,7 @@ def settings_of(model, stage: int, dtype: str, *more: str):
 def state(worker) -> dict[str, torch.Tensor]:
     """Weights, moments and step counts, the schedule, the whole teacher, the running mean of advantages."""
     optimizer = getattr(worker.engine.optimizer, "optimizer", worker.engine.optimizer)
-    found = {name: weight.clone() for name, weight in worker._named_weights()}
+    found = named_weights(worker)
     for i, values in enumerate(optimizer.state.values()):
         found |= {f"optimiser {i} {name}": torch.as_tensor(value).clone() for name, value in values.items()}
     for i, group in enumerate(optimizer.param_groups):  # ZeRO's master weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
-from sdpo.learner.group import Learner
+from sdpo.learner.group import Learner, LearnerRank
 from sdpo.learner.rows import deal, split, weigh
 from sdpo.types import Group, Outcome, Rollout, Sample, TeacherContext
 from tests.helpers.tasks import RIGHT, problem, turn
@@ -78,11 +79,18 @@ def dealt(recipe: Recipe, batch: list[Sample], ranks: int = 1, tokens: int | Non
     return deal(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
 
 
+def named_weights(worker) -> dict[str, torch.Tensor]:
+    """Names within the model and full tensors, persistent buffers included; a tied one comes once.  Collective."""
+    from sdpo.learner.export import named_state  # DeepSpeed asks for its accelerator when it is imported
+
+    return {name: tensor.clone() for tensors in named_state(worker.student.model) for name, tensor in tensors}
+
+
 def loss_and_gradient(worker, micro_batches) -> tuple[float, dict[str, torch.Tensor]]:
     """Without an optimiser step: the loss of the micro-batches and the gradients that they accumulate."""
     total = 0.0
     for rows in micro_batches:
-        loss, _ = worker._loss(rows)
+        loss, _ = worker.passes.loss(rows)
         worker.engine.backward(loss)
         total += loss.item()
     gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters()}
@@ -98,14 +106,26 @@ def reference_log_probs(model, sample, temperature=1.0, prompt=None) -> torch.Te
     return logits.log_softmax(-1)
 
 
+class InProcessRank:
+    """A `LearnerRank` of this process, called as its actor is."""
+
+    def __init__(self, worker) -> None:
+        self.rank = LearnerRank.__new__(LearnerRank)
+        self.rank.worker, self.rank.busy_seconds = worker, 0.0
+
+    def __getattr__(self, name: str):
+        async def remote(*arguments):
+            return getattr(self.rank, name)(*arguments)
+
+        return SimpleNamespace(remote=remote)
+
+
 class InProcess(Learner):
     """The driver's handle on one worker of this process."""
 
     def __init__(self, recipe: Recipe, worker) -> None:
-        self.recipe, self.plan, self.worker, self.skipped = recipe, build_algorithm(recipe).plan, worker, 0
-
-    async def _all(self, method, *arguments, per_rank=None):
-        return [getattr(self.worker, method)(*(arguments if per_rank is None else per_rank))]
+        self.recipe, self.plan, self.skipped = recipe, build_algorithm(recipe).plan, 0
+        self.ranks = [InProcessRank(worker)]
 
 
 def groups(passed: list[list[bool]]) -> list[Group]:

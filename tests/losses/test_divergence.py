@@ -228,29 +228,6 @@ def test_entry_clip_bounds_every_entrys_contribution(alpha):
     torch.testing.assert_close(idle, _grad(lambda s: divergence(s, teacher, alpha), student), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("top_k, tail", [(None, True), (5, True), (5, False)])
-def test_entry_weights(top_k, tail):
-    student, teacher = _logits()
-    plain = divergence(student, teacher, 0.0, top_k, tail)
-    ones = torch.ones(V, dtype=torch.float64)
-    torch.testing.assert_close(divergence(student, teacher, 0.0, top_k, tail, entry_weights=ones), plain)
-    weights = torch.linspace(0, 1, V, dtype=torch.float64)
-    found = divergence(student, teacher, 0.0, top_k, tail, entry_weights=weights)
-    s, t = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
-    if top_k is None:
-        expected = (weights * t.exp() * (t - s)).sum(-1)
-    else:
-        ids = student.topk(top_k).indices
-        s, t = s.gather(-1, ids), t.gather(-1, ids)
-        if not tail:
-            s, t = s.log_softmax(-1), t.log_softmax(-1)
-        expected = (weights[ids] * t.exp() * (t - s)).sum(-1)
-        if tail:
-            rest_s, rest_t = 1 - s.exp().sum(-1), 1 - t.exp().sum(-1)
-            expected = expected + rest_t * (rest_t / rest_s).log()
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-
-
 def test_half_precision_inputs_are_raised():
     student, teacher = _logits(dtype=torch.bfloat16)
     for top_k in (None, 5):

@@ -1,4 +1,4 @@
-"""linear_divergence and linear_log_prob against the plain formulas on full logits."""
+"""linear_divergence against the plain formulas on full logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.losses.divergence import divergence
-from sdpo.losses.linear import linear_divergence, linear_log_prob
+from sdpo.losses.linear import linear_divergence
 
 
 def _tensors(n, h, v, dtype=torch.float64, seed=0):
@@ -56,39 +56,6 @@ def test_linear_divergence(n, chunk, alpha, options):
     torch.testing.assert_close(outputs, by_products, rtol=1e-9, atol=1e-11)
 
 
-@settings(max_examples=15, deadline=None)
-@given(n=st.integers(0, 9), chunk=st.integers(1, 10), temperature=st.sampled_from([1.0, 0.6]), seed=st.integers(0, 99))
-def test_linear_log_prob_through_any_function(n, chunk, temperature, seed):
-    a = _tensors(n, 4, 13, seed=seed)
-    inputs = a["student_hidden"], a["student_weight"]
-
-    def nonlinear(log_probs):
-        return (log_probs.exp().cumsum(0) * log_probs).sum()
-
-    log_probs, entropies = linear_log_prob(*inputs, a["tokens"], chunk_tokens=chunk, temperature=temperature)
-    found = torch.autograd.grad(nonlinear(log_probs), inputs)
-    reference = torch.distributions.Categorical(logits=inputs[0] @ inputs[1].T / temperature, validate_args=False)
-    expected = torch.autograd.grad(nonlinear(reference.log_prob(a["tokens"])), inputs)
-    torch.testing.assert_close(log_probs, reference.log_prob(a["tokens"]), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(entropies, reference.entropy(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
-    assert not entropies.requires_grad
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_linear_log_prob_in_lower_precision(dtype, tolerance):
-    a = _tensors(21, 32, 1009, dtype)
-    inputs = a["student_hidden"], a["student_weight"]
-    log_probs, _ = linear_log_prob(*inputs, a["tokens"], chunk_tokens=8)
-    found = torch.autograd.grad(log_probs.sum(), inputs)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    reference = torch.distributions.Categorical(logits=exact[0] @ exact[1].T).log_prob(a["tokens"])
-    expected = torch.autograd.grad(reference.sum(), exact)
-    for value, wanted in zip((log_probs, *found), (reference, *expected), strict=True):
-        assert (value.double() - wanted).norm() < tolerance * wanted.norm()
-    assert log_probs.dtype == torch.float32 and found[0].dtype == found[1].dtype == dtype
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_a_factor_on_the_logits_of_each_model(temperature):
     a = _tensors(9, 4, 13)
@@ -100,21 +67,19 @@ def test_a_factor_on_the_logits_of_each_model(temperature):
     torch.testing.assert_close((loss, outputs), (wanted, expected), rtol=1e-10, atol=1e-12)
     gradients = (torch.autograd.grad(x, inputs) for x in (loss, wanted))
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
-    log_probs, _ = linear_log_prob(*inputs, a["tokens"], chunk_tokens=2, temperature=temperature, logit_scale=0.25)
-    torch.testing.assert_close(log_probs, outputs["log_probs"], check_dtype=False)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_factor_that_is_none_is_refused(scale):
     a = _tensors(5, 4, 13)
     with pytest.raises(ValueError, match="logit_scale is"):
-        linear_log_prob(a["student_hidden"], a["student_weight"], a["tokens"], chunk_tokens=2, logit_scale=scale)
+        linear_divergence(**a, alpha=1.0, chunk_tokens=2, student_logit_scale=scale)
 
 
 def test_frozen_output_matrix_gets_no_gradient():
     a = _tensors(5, 4, 13)
-    weight = a["student_weight"].detach()
-    linear_log_prob(a["student_hidden"], weight, a["tokens"], chunk_tokens=2)[0].sum().backward()
+    weight = a["student_weight"] = a["student_weight"].detach()
+    linear_divergence(**a, alpha=1.0, chunk_tokens=2)[0].backward()
     assert weight.grad is None and a["student_hidden"].grad.any()
 
 

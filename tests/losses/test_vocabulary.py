@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.losses.divergence import divergence
-from sdpo.losses.linear import linear_divergence, linear_log_prob
+from sdpo.losses.linear import linear_divergence
 from sdpo.losses.vocabulary import vocabulary_pass
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -30,12 +30,11 @@ OPTIONS = [
     dict(alpha=0.5),
     dict(alpha=0.3),
     dict(alpha=0.0, entry_clip=0.05),
-    dict(alpha=1.0, entry_clip=0.02, weighted=True),
-    dict(alpha=0.4, weighted=True),
+    dict(alpha=1.0, entry_clip=0.02),
     dict(alpha=1.0, advantage_clip=0.7),
     dict(alpha=1.0, top_k=3),
     dict(alpha=0.5, top_k=2, tail=False, support="teacher"),
-    dict(alpha=0.0, top_k=3, entry_clip=0.05, weighted=True),
+    dict(alpha=0.0, top_k=3, entry_clip=0.05),
     dict(alpha=1.0, top_k=4, advantage_clip=0.5),
 ]
 
@@ -47,16 +46,16 @@ def problem(n, v, seed, dtype=torch.float64):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     tokens = torch.randint(v, (n,), generator=generator)
-    return 2 * normal(n, v), 2 * normal(n, v), tokens, normal(v).abs(), normal(3, n)
+    return 2 * normal(n, v), 2 * normal(n, v), tokens, normal(3, n)
 
 
-def whole(student, teacher, tokens, coefficients, form, weights):
+def whole(student, teacher, tokens, coefficients, form):
     """The formulas: (weighted sum of everything that is differentiable, the values)."""
     p, q = student.log_softmax(-1), teacher.log_softmax(-1)
-    form = {k: v for k, v in form.items() if k != "weighted"}
+    form = dict(form)
     if form.get("top_k"):  # the support is chosen by value, so choose it among equal values
         form["top_k"] = min(form["top_k"], student.shape[-1])
-    losses = divergence(p, q, form.pop("alpha"), **form, entry_weights=weights)
+    losses = divergence(p, q, form.pop("alpha"), **form)
     values = [p.gather(-1, tokens[:, None]).squeeze(-1), -(p.exp() * p).sum(-1), losses]
     total = sum((c * v).sum() for c, v in zip(coefficients, values, strict=True))
     return total, [*values, q.gather(-1, tokens[:, None]).squeeze(-1), -(q.exp() * q).sum(-1)]
@@ -74,17 +73,15 @@ def close(found, expected, tolerance):
     dtype=st.sampled_from([torch.float64, torch.float32]),
 )  # fmt: skip
 def test_values_and_gradients(n, v, form, seed, used, dtype):
-    student, teacher, tokens, weights, coefficients = problem(n, v, seed)
+    student, teacher, tokens, coefficients = problem(n, v, seed)
     student, teacher = student.to(dtype), teacher.to(dtype)
-    weights = weights if form.get("weighted") else None
     coefficients = coefficients * torch.tensor(used).unsqueeze(-1)
     exact = student.double().requires_grad_()
-    total, expected = whole(exact, teacher.double(), tokens, coefficients, form, weights)
+    total, expected = whole(exact, teacher.double(), tokens, coefficients, form)
     (gradient,) = torch.autograd.grad(total, exact)
 
     logits = student.clone().requires_grad_()
-    options = {k: x for k, x in form.items() if k != "weighted"}
-    found = vocabulary_pass(logits, tokens, teacher, **options, entry_weights=weights, triton=TRITON)
+    found = vocabulary_pass(logits, tokens, teacher, **form, triton=TRITON)
     values = [found.log_probs, found.entropy, found.losses, found.teacher_log_probs, found.teacher_entropy]
     tolerance = 1e-9 if dtype == torch.float64 else 1e-5
     for value, wanted in zip(values, expected, strict=True):
@@ -97,7 +94,7 @@ def test_values_and_gradients(n, v, form, seed, used, dtype):
 
 
 def test_without_a_teacher_and_with_one_that_only_scores():
-    student, teacher, tokens, _, coefficients = problem(5, 33, 7)
+    student, teacher, tokens, coefficients = problem(5, 33, 7)
     exact = student.clone().requires_grad_()
     p = exact.log_softmax(-1)
     log_probs, entropy = p.gather(-1, tokens[:, None]).squeeze(-1), -(p.exp() * p).sum(-1)
@@ -190,26 +187,8 @@ def test_a_factor_on_the_logits(alpha):
     close(loss.detach(), wanted.detach(), 1e-5)
     close(hidden.grad, exact[0].grad, 1e-5)
     close(weight.grad, exact[1].grad, 1e-5)
-    log_probs, _ = linear_log_prob(
-        hidden, weight, tokens, chunk_tokens=4, temperature=0.8, logit_scale=0.125, triton=TRITON
-    )
-    close(log_probs.detach(), outputs["log_probs"], 1e-5)
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_log_probs_from_hidden_states(dtype, tolerance):
-    generator = torch.Generator().manual_seed(3)
-    hidden, weight = (torch.randn(n, 31, generator=generator).to(dtype) for n in (11, 4999))
-    tokens = torch.randint(4999, (11,), generator=generator)
-    exact = [x.double().requires_grad_() for x in (hidden, weight)]
-    hidden.requires_grad_(), weight.requires_grad_()
-    log_probs, _ = linear_log_prob(hidden, weight, tokens, chunk_tokens=4, triton=TRITON)
-    log_probs.exp().sum().backward()
-    wanted = torch.distributions.Categorical(logits=exact[0] @ exact[1].T).log_prob(tokens)
-    wanted.exp().sum().backward()
-    close(log_probs.detach(), wanted.detach(), tolerance)
-    close(hidden.grad, exact[0].grad, tolerance)
-    close(weight.grad, exact[1].grad, tolerance)
+    student = torch.distributions.Categorical(logits=0.125 * exact[0].detach() @ exact[1].detach().T / 0.8)
+    close(outputs["log_probs"], student.log_prob(tokens), 1e-5)
 
 
 def test_a_mask_without_tokens_gives_zeros():
