@@ -74,24 +74,39 @@ def installed(wheel, tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_it_trains_from_an_empty_folder(installed, tmp_path):
-    def sdpo(*arguments: str) -> str:
+@pytest.fixture
+def sdpo(installed, tmp_path):
+    """The installed command, called in an empty folder; returns what it printed."""
+
+    def call(*arguments: str) -> str:
         done = subprocess.run(
-            [installed / "bin" / "sdpo", *arguments], cwd=tmp_path, env=clean_environment(),
+            [installed / "bin" / "sdpo", *arguments], cwd=tmp_path, env=clean_environment() | {"COLUMNS": "400"},
             capture_output=True, text=True, timeout=550,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    return call
+
+
+@pytest.mark.slow
+def test_the_doctor_knows_that_it_is_no_checkout(sdpo, installed):
+    found = sdpo("doctor")
+    assert "as sdpo asks for" in found and "site-packages/sandbox" in found and str(installed) in found
+
+
+@pytest.mark.slow
+def test_a_recipe_of_ones_own_extends_a_bundled_one(sdpo, tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: recipes/livecodebench/sdpo.yaml\nrecipe: mine\n")
     assert "mine-sdpo-seed0" in sdpo("train", "mine.yaml", "--profile", "cpu", "--dry-run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_it_trains_from_an_empty_folder(sdpo, tmp_path):
     sdpo(*RUN)
     run = tmp_path / "runs" / "livecodebench-sdpo-seed0"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows][-1] == 2 and (run / "report.html").exists()
     assert json.loads((run / "run.json").read_text())["commit"].startswith("version ")
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.yaml", "runs"}
-    doctor = sdpo("doctor")
-    assert "as sdpo asks for" in doctor and str(installed) in doctor
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
