@@ -29,7 +29,7 @@ from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.types import ScoredTokens
 
 
-class Passes:
+class ForwardPasses:
     """The passes of one rank through its student (`engine` around `student`), teacher and reference."""
 
     def __init__(
