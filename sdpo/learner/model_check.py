@@ -1,7 +1,8 @@
 """Whether the learner computes what the model computes, told by numbers and not by the architecture's name.
 
 At three places: before a run on a small model of the configuration (`check_configuration`), in the learner with the
-real weights (`check_log_probs`), and after the first publication between learner and engines (`sdpo.training.engine_check`).
+real weights (`check_log_probs`), and after the first publication between learner and engines
+(`sdpo.training.engine_check`).
 Nothing is said when all is right; what is not is refused with the difference, what is allowed, and the reason.
 """
 
