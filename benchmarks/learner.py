@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sdpo.algorithms import build_algorithm
 from sdpo.config.schema import Recipe
-from sdpo.learner.rows import Row, deal, split, weigh
+from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, split
 from sdpo.types import Sample
 
 
@@ -30,8 +30,8 @@ def start_worker(recipe: Recipe, rank: int = 0, address: tuple[str, int] | None 
 
 def dealt(recipe: Recipe, samples: Sequence[Sample]) -> list[list[list[Row]]]:
     """Rank, micro-batch, rows: what the driver would send for one optimiser step on these samples."""
-    rows = weigh(samples, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
-    return deal(rows, split(rows, recipe.learner.ranks, recipe.learner.micro_batch_tokens))
+    rows = loss_weighted_rows(samples, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
+    return assign_to_ranks(rows, split(rows, recipe.learner.ranks, recipe.learner.micro_batch_tokens))
 
 
 def step(worker, micro_batches: list[list[Row]]) -> None:

@@ -17,9 +17,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from sdpo.errors import UserError
-from sdpo.learner.packing import Group
+from sdpo.learner.packing import SharedPrefix
 
-Groups = tuple[Group, ...]
+Groups = tuple[SharedPrefix, ...]
 
 # What one more call costs, in rows of queries: a batch is cut where that saves more padding.
 _CALL_ROWS = 64
@@ -80,7 +80,7 @@ def _causal(qkv, sliding_window, options) -> torch.Tensor:
     return scaled_dot_product_attention(*qkv, is_causal=True, **options)
 
 
-def _continue(group: Group, shared, own, sliding_window, options) -> torch.Tensor:
+def _continue(group: SharedPrefix, shared, own, sliding_window, options) -> torch.Tensor:
     """The own tokens of the group's sequences, in batches padded to the longest of each."""
     lengths = tuple(n for n in group.own if n)
     if len(lengths) == 1 and not group.shared:

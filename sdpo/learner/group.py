@@ -21,7 +21,7 @@ from sdpo.algorithms.base import LossPlan, WeightHook
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
-from sdpo.learner.rows import Row, deal, reweighed, split, weigh
+from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
 from sdpo.learner.skipped import TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.types import Sample, ScoredTokens
@@ -184,14 +184,14 @@ class Learner:
         per_update = len(groups) // updates
         batches = [[s for g in groups[u * per_update : (u + 1) * per_update] for s in g] for u in range(updates)]
         plan = self.plan.at(step)
-        rows = [weigh(batch, plan, self.recipe.rollout.max_response_tokens) for batch in batches]
+        rows = [loss_weighted_rows(batch, plan, self.recipe.rollout.max_response_tokens) for batch in batches]
         if updates > 1:
             rows = await self._with_old_log_probs(rows)
         done, skipped = [], []
         for number, batch in enumerate(rows, start=1):
             if plan.weight_hook is not None:
                 batch = await self._hooked(batch, plan.weight_hook)
-            share = deal(batch, self._split(batch))
+            share = assign_to_ranks(batch, self._split(batch))
             given = zip(self.ranks, share, strict=True)
             results = await asyncio.gather(*(rank.update.remote(own) for rank, own in given))
             if results[0][1].pop("learner/skipped_updates"):
@@ -231,7 +231,7 @@ class Learner:
     ) -> list[Scored]:
         """What `score` says of each row, asked of every rank for its share; in the order of the rows."""
         shares = self._split(rows)
-        given = zip(self.ranks, deal(rows, shares), strict=True)
+        given = zip(self.ranks, assign_to_ranks(rows, shares), strict=True)
         results = await asyncio.gather(*(score(rank, own) for rank, own in given))
         scored: list[Any] = [None] * len(rows)
         for share, result in zip(shares, results, strict=True):
@@ -261,7 +261,7 @@ class Learner:
         return (await asyncio.gather(*(rank.publish.remote(engines, version) for rank in self.ranks)))[0]
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
-        """The student's log-probs of random tokens, see `Passes.probe`."""
+        """The student's log-probs of random tokens, see `ForwardPasses.probe`."""
         return (await asyncio.gather(*(rank.probe.remote(tokens) for rank in self.ranks)))[0]
 
     async def save(self, folder: Path) -> None:

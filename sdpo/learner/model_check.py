@@ -1,7 +1,8 @@
 """Whether the learner computes what the model computes, told by numbers and not by the architecture's name.
 
 At three places: before a run on a small model of the configuration (`check_configuration`), in the learner with the
-real weights (`compare`), and after the first publication between learner and engines (`sdpo.training.engine_check`).
+real weights (`check_log_probs`), and after the first publication between learner and engines
+(`sdpo.training.engine_check`).
 Nothing is said when all is right; what is not is refused with the difference, what is allowed, and the reason.
 """
 
@@ -70,14 +71,14 @@ def check_configuration(
             raise
         except Exception as error:  # noqa: BLE001 — an architecture that cannot run at all, before anything is started
             raise _cannot_run(small, error) from error
-        compare(small.model_type, torch.float32, found, alone, wanted)
+        check_log_probs(small.model_type, torch.float32, found, alone, wanted)
         if generation is not None:
             policy.model.generation_config = generation
         _check_export(policy.model, asked, wanted)
     _RIGHT.add(checked)
 
 
-def compare(
+def check_log_probs(
     kind: str, dtype: torch.dtype, packed: torch.Tensor, alone: torch.Tensor, plain: torch.Tensor, exact: bool = True
 ) -> None:
     """UserError if log-probs [N] of packed sequences, or of each in a pack of its own, are not plain transformers'."""

@@ -20,7 +20,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Group:
+class SharedPrefix:
     shared: int
     own: tuple[int, ...]  # lengths; 0 where a sequence is the shared part and no more
 
@@ -36,7 +36,7 @@ class Pack:
     input_ids: torch.Tensor  # int64 [1, T]
     position_ids: torch.Tensor  # int64 [1, T]
     predicts: torch.Tensor  # int64 [N]: where the hidden state stands that predicts a response token
-    groups: tuple[Group, ...]
+    groups: tuple[SharedPrefix, ...]
 
 
 def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device) -> Pack:
@@ -61,7 +61,7 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
                 places[0] = start + shared - 1  # the last token of the prompt is a shared one
             predicts[i] = places
             own_start += length - shared
-        groups.append(Group(shared, tuple(len(sequences[i]) - shared for i in members)))
+        groups.append(SharedPrefix(shared, tuple(len(sequences[i]) - shared for i in members)))
         start = own_start
     row = [torch.from_numpy(np.concatenate(parts)).to(device) for parts in (ids, positions, predicts)]
     return Pack(row[0][None], row[1][None], row[2], tuple(groups))

@@ -29,7 +29,7 @@ from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.types import ScoredTokens
 
 
-class Passes:
+class ForwardPasses:
     """The passes of one rank through its student (`engine` around `student`), teacher and reference."""
 
     def __init__(
@@ -177,7 +177,7 @@ class Passes:
         with model_check.own_attention(model):
             plain = model_check.plain_log_probs(model, asked, temperature)
         self.engine.train()
-        model_check.compare(model.config.model_type, dtype, packed, alone, plain, exact=False)
+        model_check.check_log_probs(model.config.model_type, dtype, packed, alone, plain, exact=False)
 
     def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """(kind of model, prompt, response, log-probs of the response at temperature 1), random tokens.  Collective."""

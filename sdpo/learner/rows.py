@@ -34,7 +34,7 @@ class Row:
     counts: bool = True  # False for filler, which belongs to no metric
 
 
-def weigh(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
+def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
     """Rows of one optimiser batch, with each stream's coefficient, aggregation and normaliser in its token weights."""
     gradient = [None if s.advantages is None else np.ones(len(s.response_ids)) for s in samples]
     distillation = [None if s.teacher is None else s.teacher.weight for s in samples]
@@ -166,7 +166,7 @@ def _spread(items: Iterable[int], sizes: Sequence[int], bins: int) -> list[list[
     return spread
 
 
-def deal(rows: Sequence[Row], indices: Sequence[Sequence[Sequence[int]]]) -> list[list[list[Row]]]:
+def assign_to_ranks(rows: Sequence[Row], indices: Sequence[Sequence[Sequence[int]]]) -> list[list[list[Row]]]:
     """The rows of each rank and micro-batch (`split`); a micro-batch without work gets a filler row."""
     return [[[rows[i] for i in batch] or [_filler(rows[0])] for batch in share] for share in indices]
 

@@ -22,7 +22,7 @@ from sdpo.learner.checkpointing import Checkpointing
 from sdpo.learner.deepspeed_config import clips_itself, inference_config, learning_rate_factor, training_config
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.model import PolicyModel, load_model
-from sdpo.learner.passes import Passes
+from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row
 from sdpo.learner.skipped import not_finite_input, not_finite_output
@@ -91,7 +91,7 @@ class LearnerWorker:
         self._bad_gradient: str | None = None
         self._moved = False  # whether the student has moved since the batch began
         parts = self.engine, self.student, self.teacher
-        self.passes = Passes(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
+        self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
         self.checkpointing = Checkpointing(*parts, self.advantage_clip, self.device, self.rank)
         self.passes.check_numbers()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sdpo.config.registry import ALGORITHMS
 from sdpo.report.curves import Points, by_label, mean_curve, smooth
-from sdpo.report.runs import Run, pass_at_k
+from sdpo.report.runs import Run, measured_pass_at_k
 from sdpo.tracking import metric_names as names
 
 GENERATIONS = "generations (sampled responses)"
@@ -95,7 +95,7 @@ def _mean_note(runs: Sequence[Run]) -> str:
 
 def pass_at_k_figure(runs: Sequence[Run], axis: str) -> Figure | None:
     """pass@k against `axis` ("generations" or "wall_clock_s"): a row per data set, a column per k."""
-    metrics = pass_at_k(runs)
+    metrics = measured_pass_at_k(runs)
     scale, x_label, against = 1.0, GENERATIONS, "generations"
     note = ""
     if axis == "wall_clock_s":
@@ -118,7 +118,7 @@ def pass_at_k_figure(runs: Sequence[Run], axis: str) -> Figure | None:
 def parts_figure(runs: Sequence[Run]) -> Figure | None:
     """pass@1 on parts of the data sets, such as the easy problems; None if none was measured."""
     panels = []
-    for metric in pass_at_k(runs, parts=True):
+    for metric in measured_pass_at_k(runs, parts=True):
         if metric.k == 1:
             lines = _lines(runs, lambda run, key=metric.key: run.series(key), metric)
             panels.append(Panel(names.dataset_title(metric.dataset), GENERATIONS, metric.title, lines, (0.0, 1.0)))

@@ -8,7 +8,7 @@ from sdpo.config.files import recipe_names
 from sdpo.config.registry import BASELINE, DEFAULT_ALGORITHM
 from sdpo.report.curves import by_label
 from sdpo.report.figures import display
-from sdpo.report.runs import Run, pass_at_k
+from sdpo.report.runs import Run, measured_pass_at_k
 
 EXPECTED = (DEFAULT_ALGORITHM, BASELINE)  # in every comparison
 
@@ -39,7 +39,7 @@ def warnings(loaded: Sequence[Run]) -> list[str]:
         known = recipe in recipe_names()  # a recipe file of the user's names its algorithm itself
         notes.append(f"{display(missing)} is missing: there is nothing to compare with.{command if known else ''}")
     notes += unfinished(runs)
-    if not pass_at_k(runs):
+    if not measured_pass_at_k(runs):
         notes.append("None of the runs has evaluated yet: there is no pass@k.")
     for what, consequence, values in (
         ("profiles", "their numbers are not comparable", [run.info.profile for run in runs]),

@@ -102,6 +102,6 @@ def find_runs(runs_dir: Path, recipe: str) -> list[Path]:
     return found
 
 
-def pass_at_k(runs: Iterable[Run], parts: bool = False) -> list[names.PassAtK]:
+def measured_pass_at_k(runs: Iterable[Run], parts: bool = False) -> list[names.PassAtK]:
     """Every pass@k that any of the runs measured on whole data sets, or on parts of them (by difficulty)."""
-    return names.pass_at_k({key for run in runs for key in run.keys}, parts)
+    return names.pass_at_k_metrics({key for run in runs for key in run.keys}, parts)

@@ -11,7 +11,7 @@ from typing import Any
 from sdpo.report.bounds import UNKNOWN, Bound, median, ratio
 from sdpo.report.curves import THRESHOLDS, Measured, best, by_label, last, reach
 from sdpo.report.figures import display
-from sdpo.report.runs import Run, pass_at_k
+from sdpo.report.runs import Run, measured_pass_at_k
 from sdpo.tracking import metric_names as names
 
 _OWN = {"name", "seed"}  # of a run, not of what is compared
@@ -38,7 +38,7 @@ def _setting(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparedSettings:
     """`different`: (key, value per label); `same`: (key, value)."""
 
     labels: list[str]
@@ -46,7 +46,7 @@ class Settings:
     same: list[tuple[str, str]]
 
 
-def settings(runs: Sequence[Run]) -> Settings:
+def settings(runs: Sequence[Run]) -> ComparedSettings:
     """What the labels were run with.  A setting that differs between the seeds of one label shows all its values."""
     groups = by_label(runs)
     flats = {label: [flatten(run.recipe) for run in members] for label, members in groups.items()}
@@ -58,7 +58,7 @@ def settings(runs: Sequence[Run]) -> Settings:
             different.append((key, values))
         else:
             same.append((key, values[0]))
-    return Settings([display(label) for label in groups], different, same)
+    return ComparedSettings([display(label) for label in groups], different, same)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _mean_text(found: Sequence[Measured]) -> str:
 
 def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
     """A table per data set: a row per run, and a row with mean (least … greatest) for labels with several runs."""
-    metrics = pass_at_k(runs)
+    metrics = measured_pass_at_k(runs)
     thinking = " / ".join(dict.fromkeys(run.thinking for run in runs))
     tables = []
     for dataset in dict.fromkeys(metric.dataset for metric in metrics):
@@ -153,7 +153,7 @@ def reach_tables(runs: Sequence[Run]) -> list[ReachTable]:
     """A table per data set, of pass@1; the first label (SDPO, if it is there) is what the others are compared with."""
     groups = by_label(runs)
     tables = []
-    for metric in pass_at_k(runs):
+    for metric in measured_pass_at_k(runs):
         if metric.k != 1:
             continue
         curves = {

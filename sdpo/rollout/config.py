@@ -50,7 +50,7 @@ class EngineConfig:
         return Path(self.model).is_dir()
 
 
-def check_model(model: str) -> None:
+def check_model_folder(model: str) -> None:
     """Refuse a model that cannot be loaded before anything is imported.
 
     Raises:

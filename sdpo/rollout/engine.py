@@ -19,7 +19,7 @@ import psutil
 
 from sdpo.errors import UserError
 from sdpo.rollout import startup
-from sdpo.rollout.config import EngineConfig, check_model
+from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
 from sdpo.rollout.requests import EngineError, Sampling
 from sdpo.types import Turn, VersionSpan
@@ -74,7 +74,7 @@ class RolloutEngine:
             UserError: the model cannot be loaded, with the cause and what to do.
         """
         if self._llm is None:
-            check_model(self._config.model)
+            check_model_folder(self._config.model)
             try:
                 self._enter("importing vLLM")
                 await asyncio.to_thread(startup.import_vllm)

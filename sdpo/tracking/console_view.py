@@ -109,7 +109,7 @@ class RunState:
 def evaluation_lines(metrics: Mapping[str, Any]) -> list[str]:
     """One line per dataset: `held-out problems  pass@1 0.22 [0.15, 0.30]  pass@4 0.41 [0.33, 0.50]`."""
     lines: dict[str, list[str]] = {}
-    for metric in names.pass_at_k(metrics):
+    for metric in names.pass_at_k_metrics(metrics):
         low, high = metrics.get(metric.low_key), metrics.get(metric.high_key)
         interval = f" [{share(low)}, {share(high)}]" if low is not None and high is not None else ""
         lines.setdefault(metric.dataset, []).append(f"{metric.title} {share(metrics[metric.key])}{interval}")

@@ -67,7 +67,7 @@ class PassAtK:
         return [(_ORDER.index(part) if part in _ORDER else len(_ORDER), part) for part in parts], self.k
 
 
-def pass_at_k(names: Iterable[str], parts: bool = False) -> list[PassAtK]:
+def pass_at_k_metrics(names: Iterable[str], parts: bool = False) -> list[PassAtK]:
     """The pass@k metrics among `names` in the order in which they are shown: of whole data sets, or of their parts."""
     found = {match for name in names if (match := _PASS_AT_K.fullmatch(name))}
     metrics = {PassAtK(match["dataset"], int(match["k"])) for match in found}

@@ -26,10 +26,10 @@ async def check_engines(learner: Learner, pool: EnginePool) -> None:
     kind, prompt, response, ours = await learner.probe(min(_TOKENS, info.max_model_len - 1))
     for engine in range(len(pool.handles)):
         gap = np.abs(await pool.score(prompt, response, engine) - ours)
-        compare(kind, info.dtype, engine, gap)
+        check_gap(kind, info.dtype, engine, gap)
 
 
-def compare(kind: str, dtype: str, engine: int, gap: np.ndarray) -> None:
+def check_gap(kind: str, dtype: str, engine: int, gap: np.ndarray) -> None:
     """UserError if an engine's log-probs are off by more than rounding; gap: absolute differences, [N], nats."""
     exact = dtype == "float32"
     difference, tolerance = float(gap.max() if exact else gap.mean()), _TOLERANCES[dtype]

@@ -11,7 +11,7 @@ from sdpo.config.schema import Recipe
 from sdpo.evaluation import EvaluationResult
 from sdpo.tracking import RunFolder
 from sdpo.tracking.metrics_file import finite
-from studies.evidence.record import Columns, Counts, Record
+from studies.evidence.record import Columns, PassCounts, Record
 from studies.evidence.studies import RunSpec
 
 _CLOCK = ("step", "generations", "wall_clock_s")
@@ -60,7 +60,7 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _problems(folder: Path) -> dict[str, Counts]:
+def _problems(folder: Path) -> dict[str, PassCounts]:
     """Counts of every evaluation file `step-000010-held_out.json`, by data set."""
     found: dict[str, dict[int, EvaluationResult]] = {}
     for path in sorted(folder.glob("step-*.json")):
@@ -70,11 +70,11 @@ def _problems(folder: Path) -> dict[str, Counts]:
     return {dataset: _counts(results) for dataset, results in found.items()}
 
 
-def _counts(results: dict[int, EvaluationResult]) -> Counts:
+def _counts(results: dict[int, EvaluationResult]) -> PassCounts:
     first = next(iter(results.values())).problems
     ids = [problem.id for problem in first]
     passed = []
     for result in results.values():
         by_id = {problem.id: problem.c for problem in result.problems}
         passed.append([by_id[i] for i in ids])
-    return Counts(ids, [problem.difficulty for problem in first], first[0].n, list(results), passed)
+    return PassCounts(ids, [problem.difficulty for problem in first], first[0].n, list(results), passed)

@@ -44,7 +44,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Panel:
+class PicturePanel:
     """A pair of axes with curves or with bars."""
 
     title: str
@@ -63,7 +63,7 @@ class Picture:
     name: str
     title: str
     caption: str
-    panels: list[Panel]
+    panels: list[PicturePanel]
     columns: int = 2
 
 
@@ -101,7 +101,7 @@ def png(canvas: Any, title: str, footer: str) -> bytes:
     return buffer.getvalue()
 
 
-def _curves(axis: Any, panel: Panel) -> None:
+def _curves(axis: Any, panel: PicturePanel) -> None:
     from matplotlib.ticker import FuncFormatter
 
     for curve in panel.curves:
@@ -121,7 +121,7 @@ def _curves(axis: Any, panel: Panel) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
 
 
-def _bars(axis: Any, panel: Panel) -> None:
+def _bars(axis: Any, panel: PicturePanel) -> None:
     labels = list(dict.fromkeys(bar.label for bar in panel.bars))
     series = list(dict.fromkeys(bar.series for bar in panel.bars))
     width = 0.8 / max(1, len(series))

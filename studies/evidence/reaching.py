@@ -22,7 +22,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ReachEstimate:
     """A number or a bound, and its interval, whose ends may be bounds as well (inf: never within the budget)."""
 
     value: Bound
@@ -105,12 +105,12 @@ def quantiles(values: Sequence[Bound]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def reach(passes: Passes, threshold: float) -> Estimate:
+def reach(passes: Passes, threshold: float) -> ReachEstimate:
     """Generations until mean pass@k reaches the threshold."""
     budget = passes.xs[-1]
     value = bound(crossings(passes.xs, passes.curve[None], threshold)[0], budget)
     sampled = crossings(passes.xs, passes.resampled(draws(passes.values.shape[1])), threshold)
-    return Estimate(value, *quantiles([bound(x, budget) for x in sampled]))
+    return ReachEstimate(value, *quantiles([bound(x, budget) for x in sampled]))
 
 
 def ratios(slow: Passes, fast: Passes, threshold: float, seed: int = 0) -> tuple[Bound, list[Bound]]:
@@ -126,9 +126,9 @@ def ratios(slow: Passes, fast: Passes, threshold: float, seed: int = 0) -> tuple
     return pairs[0][0], pairs[1]
 
 
-def reach_ratio(slow: Passes, fast: Passes, threshold: float) -> Estimate:
+def reach_ratio(slow: Passes, fast: Passes, threshold: float) -> ReachEstimate:
     value, sampled = ratios(slow, fast, threshold)
-    return Estimate(value, *quantiles(sampled))
+    return ReachEstimate(value, *quantiles(sampled))
 
 
 def mean_over_budget(passes: Passes) -> float:
@@ -146,13 +146,13 @@ def difference(a: Passes, b: Passes) -> tuple[float, float, float]:
     return mean_over_budget(a) - mean_over_budget(b), float(low), float(high)
 
 
-def median_ratio(pairs: Mapping[int, tuple[Passes, Passes]], threshold: float) -> Estimate:
+def median_ratio(pairs: Mapping[int, tuple[Passes, Passes]], threshold: float) -> ReachEstimate:
     """The median over worlds of slow / fast; in every resample each world draws its own problems."""
     return median_over([ratios(slow, fast, threshold, world) for world, (slow, fast) in pairs.items()])
 
 
-def median_over(each: Sequence[tuple[Bound, list[Bound]]]) -> Estimate:
+def median_over(each: Sequence[tuple[Bound, list[Bound]]]) -> ReachEstimate:
     """The median over worlds of values that `ratios` returned."""
     value = median([value for value, _ in each])
     sampled = zip(*(sampled for _, sampled in each), strict=True)
-    return Estimate(value, *quantiles([median(list(row)) for row in sampled]))
+    return ReachEstimate(value, *quantiles([median(list(row)) for row in sampled]))

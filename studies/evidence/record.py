@@ -27,7 +27,7 @@ Columns = dict[
 
 
 @dataclass
-class Counts:
+class PassCounts:
     """Passes per problem: `passed[e][p]` of `n` samples of problem `p` at the evaluation of `steps[e]`."""
 
     ids: list[str]
@@ -56,7 +56,7 @@ class Record:
     attempts: list[dict[str, Any]]
     train: Columns
     eval: Columns
-    problems: dict[str, Counts]  # data set → counts
+    problems: dict[str, PassCounts]  # data set → counts
     used_by: list[str] = field(default_factory=list)  # every declared run that this one is the answer to
     earlier_failures: list[str] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Record:
                 raise ValueError(f"not of format {FORMAT}")
             known = {f.name for f in fields(cls)}
             content = {key: value for key, value in content.items() if key in known}
-            content["problems"] = {name: Counts(**counts) for name, counts in content["problems"].items()}
+            content["problems"] = {name: PassCounts(**counts) for name, counts in content["problems"].items()}
             return cls(**content)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not the record of a run ({error!r}); take it from git again.") from error

@@ -27,7 +27,7 @@ from studies.evidence.studies import RunSpec
 _FAILURES_IN_A_ROW = 3  # then it is the machine
 
 
-class Stopped(Exception):
+class RunsStopped(Exception):
     """The user stopped; what is done is recorded."""
 
 
@@ -42,7 +42,7 @@ class Runner:
         self.failures = 0  # in a row
 
     def run(self, specs: Sequence[RunSpec]) -> None:
-        """Every run that has no record yet.  Raises Stopped, and UserError where going on would make no sense."""
+        """Every run that has no record yet.  Raises RunsStopped, and UserError where going on would make no sense."""
         planned = [(spec, resolve(spec, self.layout)) for spec in specs]
         with _alone(self.layout.runs):  # before the records are read: another runner may write them
             self.records = [(identity_of(record), record) for record in load_records(self.layout.records)]
@@ -88,7 +88,7 @@ class Runner:
             set_aside(folder)
         status = attempt(spec, folder, self.progress.tick, self.program)
         if status == STOPPED:
-            raise Stopped
+            raise RunsStopped
         self.made.add(spec.id)
         self._record(spec, recipe, folder, status, old)
         self.failures = 0 if status == 0 else self.failures + 1

@@ -12,8 +12,12 @@ from studies.evidence.identity import identity, identity_of
 from studies.evidence.index import Index
 from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
+<<<<<<< HEAD
 from studies.evidence.record import load_records
 from studies.evidence.runner import Runner, Stopped, resolve
+=======
+from studies.evidence.runner import Runner, RunsStopped
+>>>>>>> split
 from studies.evidence.studies import CHOSEN, RunSpec, Studies, specs
 
 ACTIONS = ("settings", "list", "page")
@@ -47,10 +51,10 @@ class Session:
             if list(words) != ["list"]:
                 self._page()
             return 0
-        except (Stopped, UserError) as ended:
+        except (RunsStopped, UserError) as ended:
             if runner is not None and runner.made:
                 self._page()  # with what was made before
-            if not isinstance(ended, Stopped):
+            if not isinstance(ended, RunsStopped):
                 raise
             self.progress.message("Stopped. The same command goes on from there.")
             return 130

@@ -17,7 +17,7 @@ from sdpo.config.paths import PROJECT
 from sdpo.config.sections import DistillationSettings, PolicyGradientSettings, Ramp
 from sdpo.envs import build_environment
 from sdpo.errors import UserError
-from sdpo.learner.rows import weigh
+from sdpo.learner.rows import loss_weighted_rows
 from sdpo.prompts.context import ContextBuilder
 from sdpo.rollout.generation import Generation
 from sdpo.tracking import rollout_rows
@@ -124,13 +124,13 @@ def sample(length: int, weight=None, advantages=None) -> Sample:
 
 
 def test_skipped_tokens_count_in_no_mean():
-    rows = weigh(
+    rows = loss_weighted_rows(
         [sample(4, [0, 0, 0, 1]), sample(5, [0, 0, 0, 1, 1])], LossPlan(distillation=DistillationSettings()), 9
     )
     assert rows[0].distillation_weight == pytest.approx([0, 0, 0, 1 / 3])
     assert rows[1].distillation_weight == pytest.approx([0, 0, 0, 1 / 3, 1 / 3])
     plan = LossPlan(PolicyGradientSettings(), DistillationSettings(), shared_normalizer=True)
-    rows = weigh([sample(4, [0, 0, 0, 1]), sample(3, advantages=np.ones(3, np.float32))], plan, 9)
+    rows = loss_weighted_rows([sample(4, [0, 0, 0, 1]), sample(3, advantages=np.ones(3, np.float32))], plan, 9)
     assert rows[0].distillation_weight[3] == rows[1].policy_gradient_weight[0] == pytest.approx(1 / 4)
 
 
@@ -138,7 +138,7 @@ def test_a_ramp_moves_a_coefficient_from_batch_to_batch():
     ramp = Ramp(start=1, end=0, steps=4)
     assert [ramp.at(step) for step in (1, 2, 3, 4, 5, 9)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     plan = LossPlan(distillation=DistillationSettings(coefficient=2.0, ramp=ramp))
-    rows = [weigh([sample(2, [1, 1])], plan.at(step), 9)[0] for step in (1, 3, 7)]
+    rows = [loss_weighted_rows([sample(2, [1, 1])], plan.at(step), 9)[0] for step in (1, 3, 7)]
     assert [row.distillation_weight.sum() for row in rows] == pytest.approx([2.0, 1.0, 0.0])
     assert plan.at(1).policy_gradient is None
 

@@ -7,7 +7,7 @@ import pytest
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
-from sdpo.learner.rows import deal, split, weigh
+from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
 from sdpo.types import Sample, TeacherContext
 
 
@@ -27,7 +27,7 @@ def total(rows, name: str) -> float:
 
 def test_each_stream_divides_by_its_own_tokens():
     plan = LossPlan(PolicyGradientSettings(coefficient=0.5), DistillationSettings(coefficient=2.0))
-    rows = weigh([sample(4, taught=False), sample(6)], plan, 8)
+    rows = loss_weighted_rows([sample(4, taught=False), sample(6)], plan, 8)
     assert rows[0].policy_gradient_weight == pytest.approx([0.05] * 4)
     assert rows[1].distillation_weight == pytest.approx([2 / 6] * 6)
     assert rows[0].distillation_weight == pytest.approx([0.0] * 4)
@@ -37,7 +37,7 @@ def test_each_stream_divides_by_its_own_tokens():
 def test_a_shared_normaliser_counts_tokens_of_either_stream():
     plan = LossPlan(PolicyGradientSettings(), DistillationSettings(), shared_normalizer=True)
     batch = [sample(4, taught=False), sample(6, gradient=False), sample(10, gradient=False, taught=False)]
-    rows = weigh(batch, plan, 8)
+    rows = loss_weighted_rows(batch, plan, 8)
     assert rows[0].policy_gradient_weight == pytest.approx([0.1] * 4)
     assert rows[1].distillation_weight == pytest.approx([0.1] * 6)
     assert total(rows, "policy_gradient_weight") + total(rows, "distillation_weight") == pytest.approx(1.0)
@@ -54,7 +54,7 @@ def test_a_shared_normaliser_counts_tokens_of_either_stream():
 )
 def test_aggregations(aggregation, wanted):
     plan = LossPlan(PolicyGradientSettings(aggregation=aggregation))
-    rows = weigh([sample(4), sample(6), sample(5, gradient=False)], plan, 8)
+    rows = loss_weighted_rows([sample(4), sample(6), sample(5, gradient=False)], plan, 8)
     assert rows[0].policy_gradient_weight == pytest.approx(wanted)
 
 
@@ -68,7 +68,7 @@ def packed(rows, micro) -> int:
 def test_every_row_is_dealt_once_and_ranks_have_equal_numbers_of_micro_batches(ranks):
     rng = np.random.default_rng(ranks)
     batch = [sample(int(n), prompt=int(p)) for n, p in rng.integers(1, 40, (17, 2))]
-    rows = weigh(batch, LossPlan(PolicyGradientSettings()), 64)
+    rows = loss_weighted_rows(batch, LossPlan(PolicyGradientSettings()), 64)
     shares = split(rows, ranks, 100)
     assert sorted(i for share in shares for micro in share for i in micro) == list(range(17))
     assert len({len(share) for share in shares}) == 1
@@ -80,8 +80,8 @@ def test_every_row_is_dealt_once_and_ranks_have_equal_numbers_of_micro_batches(r
 
 
 def test_ranks_without_work_get_rows_that_weigh_nothing():
-    rows = weigh([sample(4)], LossPlan(PolicyGradientSettings(), DistillationSettings()), 8)
-    dealt = deal(rows, split(rows, 3, 100))
+    rows = loss_weighted_rows([sample(4)], LossPlan(PolicyGradientSettings(), DistillationSettings()), 8)
+    dealt = assign_to_ranks(rows, split(rows, 3, 100))
     fillers = [row for rank in dealt for micro in rank for row in micro if not row.counts]
     assert len(fillers) == 2
     for row in fillers:

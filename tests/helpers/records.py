@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.evidence.record import Counts, Record
+from studies.evidence.record import PassCounts, Record
 
 
 def record(
@@ -30,7 +30,7 @@ def record(
     for dataset, rows in passed.items():
         ids = [f"{dataset}-{world}-{p}" for p in range(len(rows[0]))]
         difficulty = [("easy", "medium", "hard")[p % 3] for p in range(len(rows[0]))]
-        problems[dataset] = Counts(ids, difficulty, n, steps, rows)
+        problems[dataset] = PassCounts(ids, difficulty, n, steps, rows)
         columns[f"eval/{dataset}/pass@1"] = [sum(row) / (n * len(row)) for row in rows]
     last = steps[-1] if steps else 0
     own = {"step": list(range(1, last + 1)), "generations": [64 * s for s in range(1, last + 1)]}

@@ -9,7 +9,7 @@ import numpy as np
 
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
-from sdpo.learner.rows import deal, split, weigh
+from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.training.interrupt import Interrupt
 from sdpo.training.parts import prepared
@@ -58,10 +58,13 @@ async def assert_engine_agrees(pool, learner, groups):
     """Log-probs of the same tokens by the engine and by the learner, two responses of every group."""
     turns = [r.last for g in groups for r in g.rollouts[:2]]
     samples = [Sample(t.prompt_ids, t.response_ids, t.sampler_log_probs) for t in turns]
-    rows = weigh(samples, learner.plan, 1)
+    rows = loss_weighted_rows(samples, learner.plan, 1)
     shares = split(rows, 2, 8192)
     results = await asyncio.gather(
-        *(rank.log_probs.remote(dealt) for rank, dealt in zip(learner.ranks, deal(rows, shares), strict=True))
+        *(
+            rank.log_probs.remote(dealt)
+            for rank, dealt in zip(learner.ranks, assign_to_ranks(rows, shares), strict=True)
+        )
     )
     for share, result in zip(shares, results, strict=True):
         for indices, values in zip(share, result, strict=True):

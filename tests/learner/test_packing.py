@@ -14,7 +14,7 @@ from sdpo.config.sections import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.model import load_model
 from sdpo.learner.packing import fill, pack
-from sdpo.learner.rows import Row, deal, split
+from sdpo.learner.rows import Row, assign_to_ranks, split
 
 VOCABULARY = 61
 
@@ -129,7 +129,7 @@ def test_ranks_and_micro_batches_are_balanced_by_tokens(ranks, limit):
     assert sorted(i for share in indices for batch in share for i in batch) == list(range(len(rows)))
     assert len({len(share) for share in indices}) == 1
     tokens = []
-    for share in deal(rows, indices):
+    for share in assign_to_ranks(rows, indices):
         packs = [pack([r.prompt_ids for r in b], [r.response_ids for r in b], torch.device("cpu")) for b in share]
         tokens.append([p.input_ids.shape[1] for p in packs])
         assert all(t <= limit or len(b) == 1 for t, b in zip(tokens[-1], share, strict=True))

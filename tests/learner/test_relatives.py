@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sdpo.algorithms import build_algorithm
-from sdpo.learner.rows import deal, reweighed, split, weigh
+from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, reweighed, split
 from sdpo.prompts.context import ContextBuilder
 from tests.learner.tiny import ROUNDED, groups, loss_and_gradient, recipe, reference_log_probs
 
@@ -29,13 +29,13 @@ def learned(settings, worker, tokenizer, passed, began=None):
     algorithm = build_algorithm(settings)
     contexts = ContextBuilder(tokenizer, settings.context)
     samples = sum(algorithm.assign(groups(passed), contexts, np.random.default_rng(0)), [])
-    rows = weigh(samples, algorithm.plan, settings.rollout.max_response_tokens)
+    rows = loss_weighted_rows(samples, algorithm.plan, settings.rollout.max_response_tokens)
     if algorithm.plan.weight_hook is not None:
         scored = [s for micro in worker.passes.scores([rows[:3], rows[3:]]) for s in micro]
         rows = reweighed(rows, algorithm.plan.weight_hook(scored))
     if began is not None:
         rows = [replace(row, old_log_probs=np.full(len(row.response_ids), began, np.float32)) for row in rows]
-    [micro_batches] = deal(rows, split(rows, 1, 1))
+    [micro_batches] = assign_to_ranks(rows, split(rows, 1, 1))
     return samples, *loss_and_gradient(worker, micro_batches)
 
 
@@ -93,8 +93,8 @@ def test_opsd(model, start, double, tokenizer, version):
     assert not build_algorithm(settings).needs_rewards
     worker, passed = start(settings), [[True], [False], [False]]
     samples, *_ = learned(settings, worker, tokenizer, passed)
-    rows = weigh(samples, build_algorithm(settings).plan, 48)
-    worker.update(deal(rows, split(rows, 1, 8192))[0])
+    rows = loss_weighted_rows(samples, build_algorithm(settings).plan, 48)
+    worker.update(assign_to_ranks(rows, split(rows, 1, 8192))[0])
     worker.finish_batch()  # the student has moved, its teacher has not
     samples, loss, gradient = learned(settings, worker, tokenizer, passed)
 
@@ -126,8 +126,8 @@ def test_sdft(model, start, double, tokenizer):
     assert not build_algorithm(settings).needs_rewards
     worker, passed = start(settings), [[True], [False], [False], [True]]
     samples, *_ = learned(settings, worker, tokenizer, passed)
-    rows = weigh(samples, build_algorithm(settings).plan, 48)
-    worker.update(deal(rows, split(rows, 1, 8192))[0])
+    rows = loss_weighted_rows(samples, build_algorithm(settings).plan, 48)
+    worker.update(assign_to_ranks(rows, split(rows, 1, 8192))[0])
     worker.finish_batch()
     samples, loss, gradient = learned(settings, worker, tokenizer, passed)
 

@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from sdpo.learner import attention
-from sdpo.learner.packing import Group, fill, pack
-from sdpo.learner.rows import deal, split
+from sdpo.learner.packing import SharedPrefix, fill, pack
+from sdpo.learner.rows import assign_to_ranks, split
 from tests.learner.test_packing import _row
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ class Counted(TorchFunctionMode):
         return function(*arguments, **options)
 
 
-def computed(groups: tuple[Group, ...]) -> Counted:
+def computed(groups: tuple[SharedPrefix, ...]) -> Counted:
     query = torch.zeros(1, 1, sum(group.length for group in groups), 1)
     with Counted() as counted:
         attention._sdpa(None, query, query, query, None, groups=groups)
@@ -46,7 +46,7 @@ def computed(groups: tuple[Group, ...]) -> Counted:
 def check(prompts: list[np.ndarray], responses: list[int]) -> None:
     packed = pack(prompts, [np.zeros(n, np.int64) for n in responses], CPU)
     lengths = [len(p) + n - 1 for p, n in zip(prompts, responses, strict=True)]
-    shared, alone = computed(packed.groups), computed(tuple(Group(0, (n,)) for n in lengths))
+    shared, alone = computed(packed.groups), computed(tuple(SharedPrefix(0, (n,)) for n in lengths))
     assert alone.rows == sum(lengths)
     assert packed.input_ids.shape[1] <= sum(lengths)
     assert shared.rows <= 1.1 * sum(lengths)
@@ -56,7 +56,7 @@ def check(prompts: list[np.ndarray], responses: list[int]) -> None:
 @pytest.mark.parametrize("window", [None, 50])
 def test_long_sequences_are_those_of_the_mask(window):
     """Batches, blocks of queries, and sequences that run with their shared tokens: values and gradients."""
-    groups = (Group(7, (150, 1, 70, 0, 66, 5)), Group(90, (600, 20, 300)), Group(0, (30,)))
+    groups = (SharedPrefix(7, (150, 1, 70, 0, 66, 5)), SharedPrefix(90, (600, 20, 300)), SharedPrefix(0, (30,)))
     generator = torch.Generator().manual_seed(0)
     size = (1, 2, sum(group.length for group in groups), 4)
     qkv = [torch.randn(size, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -123,7 +123,7 @@ def test_packs_of_the_teacher_keep_to_their_limit(branches, begin, limit):
 def test_micro_batches_keep_to_their_limit_where_questions_share_instructions(ranks):
     rng = np.random.default_rng(0)
     rows = [_row(p, int(n)) for p in prompts_of(75, [20] * 12) for n in rng.lognormal(4, 1.5, 4).clip(1, 900)]
-    for share in deal(rows, split(rows, ranks, 1000)):
+    for share in assign_to_ranks(rows, split(rows, ranks, 1000)):
         for batch in share:
             made = pack([r.prompt_ids for r in batch], [r.response_ids for r in batch], CPU)
             assert made.input_ids.shape[1] <= 1000

@@ -14,7 +14,7 @@ from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
 from sdpo.learner.group import Learner, LearnerRank
-from sdpo.learner.rows import deal, split, weigh
+from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
 from sdpo.types import Group, Outcome, Rollout, Sample, TeacherContext
 from tests.helpers.tasks import RIGHT, problem, turn
 
@@ -75,8 +75,8 @@ def samples(count: int, seed: int = 0, same_context: bool = False, reference: bo
 
 def dealt(recipe: Recipe, batch: list[Sample], ranks: int = 1, tokens: int | None = None):
     """What each rank trains on for one optimiser step, as the driver deals it out."""
-    rows = weigh(batch, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
-    return deal(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
+    rows = loss_weighted_rows(batch, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
+    return assign_to_ranks(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
 
 
 def named_weights(worker) -> dict[str, torch.Tensor]:

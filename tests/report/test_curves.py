@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sdpo.report.bounds import UNKNOWN, Bound, median, ratio
 from sdpo.report.curves import best, by_label, last, mean_curve, reach, smooth
 from sdpo.report.runs import load_run
-from sdpo.tracking.metric_names import PassAtK, pass_at_k
+from sdpo.tracking.metric_names import PassAtK, pass_at_k_metrics
 
 exactly, above = Bound.exactly, Bound.above
 NAN = math.nan
@@ -99,5 +99,5 @@ def test_sdpo_comes_first_and_datasets_have_an_order(make_run):
         "eval/held_out/pass@2",
         "train/pass_rate",
     ]
-    assert [m.key for m in pass_at_k(keys)] == [keys[4], keys[1], keys[6], keys[0]]
-    assert [m.key for m in pass_at_k(keys, parts=True)] == [keys[3], keys[5]]
+    assert [m.key for m in pass_at_k_metrics(keys)] == [keys[4], keys[1], keys[6], keys[0]]
+    assert [m.key for m in pass_at_k_metrics(keys, parts=True)] == [keys[3], keys[5]]

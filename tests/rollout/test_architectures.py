@@ -47,7 +47,7 @@ async def test_a_published_model_gives_the_learners_log_probs(kind, cluster, tmp
                 asked = [np.array(prompt)], [np.array(response)]
                 ours = model_check.plain_log_probs(model, asked).numpy()
             gap = np.abs(await pool.score(prompt, response) - ours)
-            engine_check.compare(kind, "float32", 0, gap)
+            engine_check.check_gap(kind, "float32", 0, gap)
             with torch.no_grad():
                 model_check._randomise(model)
     finally:
@@ -56,11 +56,11 @@ async def test_a_published_model_gives_the_learners_log_probs(kind, cluster, tmp
 
 
 def test_an_engine_that_is_off_is_refused_with_both_numbers():
-    engine_check.compare("qwen3", "float32", 0, np.full(24, 5e-4))
-    engine_check.compare("qwen3", "bfloat16", 0, np.array([0.9] + [0.05] * 23))  # one router's choice
+    engine_check.check_gap("qwen3", "float32", 0, np.full(24, 5e-4))
+    engine_check.check_gap("qwen3", "bfloat16", 0, np.array([0.9] + [0.05] * 23))  # one router's choice
     with pytest.raises(UserError, match=r"by up to 4.7 nats, where 0.001 is allowed"):
-        engine_check.compare("qwen3_moe", "float32", 1, np.array([1e-4, 4.7]))
+        engine_check.check_gap("qwen3_moe", "float32", 1, np.array([1e-4, 4.7]))
     with pytest.raises(UserError, match=r"on average by 0.3 nats, where 0.25 is allowed"):
-        engine_check.compare("qwen3_moe", "bfloat16", 0, np.full(24, 0.3))
+        engine_check.check_gap("qwen3_moe", "bfloat16", 0, np.full(24, 0.3))
     with pytest.raises(UserError, match="nan"):
-        engine_check.compare("qwen3", "bfloat16", 0, np.array([np.nan, 0.0]))
+        engine_check.check_gap("qwen3", "bfloat16", 0, np.array([np.nan, 0.0]))

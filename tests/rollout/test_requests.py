@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdpo.errors import UserError
-from sdpo.rollout.config import EngineConfig, check_model, environment
+from sdpo.rollout.config import EngineConfig, check_model_folder, environment
 from sdpo.rollout.metrics import EngineMetrics
 from sdpo.rollout.requests import Sampling, response_seed
 from sdpo.rollout.startup import kv_cache_bytes
@@ -47,17 +47,17 @@ def test_versions_of_a_response():
 
 def test_a_model_folder_is_checked(tmp_path):
     with pytest.raises(UserError, match="no model folder"):
-        check_model(str(tmp_path / "gone"))
+        check_model_folder(str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"no config\.json"):
-        check_model(str(tmp_path))
+        check_model_folder(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="no weights"):
-        check_model(str(tmp_path))
+        check_model_folder(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    check_model(str(tmp_path))
-    check_model("Qwen/Qwen3-8B")  # may be on the hub
+    check_model_folder(str(tmp_path))
+    check_model_folder("Qwen/Qwen3-8B")  # may be on the hub
     with pytest.raises(UserError, match="no model folder"):
-        check_model("./runs/missing")
+        check_model_folder("./runs/missing")
 
 
 def test_weights_travel_where_the_device_allows():

@@ -106,14 +106,14 @@ def test_stopped_and_gone_on_with(studies, layout, tmp_path, make_runner):
         "from pathlib import Path\n"
         "from studies.evidence.layout import Layout\n"
         "from studies.evidence.progress import Progress\n"
-        "from studies.evidence.runner import Runner, Stopped\n"
+        "from studies.evidence.runner import Runner, RunsStopped\n"
         "from studies.evidence.studies import load_studies, specs\n"
         f"here = Path({str(tmp_path)!r})\n"
         "studies = load_studies(here / 'studies.yaml')\n"
         "try:\n"
         f"    Runner(Layout(here / 'data', here / 'runs'), Progress(), program={TINY!r})"
         ".run(specs(studies, 'tuning', None)[:1])\n"
-        "except Stopped:\n"
+        "except RunsStopped:\n"
         "    sys.exit(130)\n"
     )
     process = subprocess.Popen(

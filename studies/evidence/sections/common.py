@@ -8,7 +8,7 @@ from sdpo.report.curves import THRESHOLDS
 from sdpo.report.figures import GENERATIONS, display
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, interval, last, number, table
-from studies.evidence.pictures import BLACK, COLOURS, FREE, Curve, Panel
+from studies.evidence.pictures import BLACK, COLOURS, FREE, Curve, PicturePanel
 from studies.evidence.reaching import Passes, reach
 from studies.evidence.record import Record
 from studies.evidence.settings import area
@@ -63,11 +63,11 @@ def curve(record: Record, dataset: str, label: str, colour: str, k: int = 1, **s
     return Curve(label, list(zip(passes.xs.tolist(), passes.curve.tolist(), strict=True)), colour, **style)
 
 
-def dataset_panels(named: Named, colours: Mapping[str, str] | None = None) -> list[Panel]:
+def dataset_panels(named: Named, colours: Mapping[str, str] | None = None) -> list[PicturePanel]:
     """Training and held-out pass@1 against generations, a curve for each run."""
     colours = colours or {label: FREE[i % len(FREE)] for i, (label, _) in enumerate(named)}
     return [
-        Panel(
+        PicturePanel(
             f"{TITLES[dataset]} problems",
             GENERATIONS,
             "pass@1",
@@ -77,25 +77,25 @@ def dataset_panels(named: Named, colours: Mapping[str, str] | None = None) -> li
     ]
 
 
-def group_panel(title: str, named: Named) -> Panel:
+def group_panel(title: str, named: Named) -> PicturePanel:
     """Training (solid) and held-out (dashed) pass@1 of some runs on one pair of axes; the chosen settings in black."""
     curves, free = [], iter(FREE * 3)
     for label, record in named:
         colour = BLACK if "chosen" in label else next(free)
         curves.append(curve(record, "train", label, colour))
         curves.append(curve(record, "held_out", "", colour, dashed=True, thin=True))
-    return Panel(title, GENERATIONS, "pass@1", curves)
+    return PicturePanel(title, GENERATIONS, "pass@1", curves)
 
 
 SOLID = "Solid: training problems; thin and dashed: held-out problems."
 
 
-def pair_panel(title: str, pair: Mapping[str, Record]) -> Panel:
+def pair_panel(title: str, pair: Mapping[str, Record]) -> PicturePanel:
     curves = []
     for algorithm, record in pair.items():
         curves.append(curve(record, "train", name(algorithm), COLOURS[algorithm]))
         curves.append(curve(record, "held_out", "", COLOURS[algorithm], dashed=True, thin=True))
-    return Panel(title, GENERATIONS, "pass@1", curves)
+    return PicturePanel(title, GENERATIONS, "pass@1", curves)
 
 
 def listed(values: Iterable[object]) -> str:

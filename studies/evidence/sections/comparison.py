@@ -9,7 +9,7 @@ from sdpo.report.curves import THRESHOLDS, mean_curve
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, interval, last, table
-from studies.evidence.pictures import COLOURS, Bar, Curve, Panel, Picture
+from studies.evidence.pictures import COLOURS, Bar, Curve, Picture, PicturePanel
 from studies.evidence.reaching import Passes, median_ratio, reach, reach_ratio
 from studies.evidence.record import Record
 from studies.evidence.sections import forgetting
@@ -145,7 +145,7 @@ def _picture(pairs: Pairs, axis: str, x_label: str) -> Picture:
                 curves += [Curve("", line, COLOURS[algorithm], thin=True) for line in lines]
                 label = f"{name(algorithm)}, mean of {len(lines)} worlds" if len(lines) > 1 else name(algorithm)
                 curves.append(Curve(label, mean_curve(lines), COLOURS[algorithm], dashed=algorithm == "grpo"))
-            panels.append(Panel(f"{TITLES[dataset]} problems, pass@{k}", x_label, f"pass@{k}", curves))
+            panels.append(PicturePanel(f"{TITLES[dataset]} problems, pass@{k}", x_label, f"pass@{k}", curves))
     against = "generations" if axis == "generations" else "wall clock"
     caption = f"pass@k against {against}. Thin: one line per world; thick: their mean."
     if axis != "generations":
@@ -154,13 +154,13 @@ def _picture(pairs: Pairs, axis: str, x_label: str) -> Picture:
     return Picture(f"comparison_{against.replace(' ', '_')}", f"pass@k against {against}", caption, panels)
 
 
-def _ratio_panel(pairs: Pairs) -> Panel:
+def _ratio_panel(pairs: Pairs) -> PicturePanel:
     bars = []
     for world, pair in pairs.items():
         ratio = world_ratio(pair, AT)
         if ratio.value != UNKNOWN:
             bars.append(Bar(f"world {world}", ratio.value.low, COLOURS["sdpo"], ratio.low, ratio.high))
-    return Panel("generations to .5, GRPO / SDPO", "", "ratio", bars=bars, y_limits=(0.0, None), line=1.0)
+    return PicturePanel("generations to .5, GRPO / SDPO", "", "ratio", bars=bars, y_limits=(0.0, None), line=1.0)
 
 
 def _title(evidence: Evidence, part: str) -> str:

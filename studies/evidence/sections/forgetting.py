@@ -13,7 +13,7 @@ from sdpo.evaluation.passk import pass_at_k
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Origin, Section, interval, last, number, table
 from studies.evidence.measures.parts import BEFORE, BESIDE
-from studies.evidence.pictures import COLOURS, Bar, Panel, Picture
+from studies.evidence.pictures import COLOURS, Bar, Picture, PicturePanel
 from studies.evidence.sections.common import name
 
 TITLE = "What is lost"
@@ -154,11 +154,11 @@ def _picture(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> Pictur
             for condition in _CONDITIONS
             for series, members in groups.items()
         ]
-        panels.append(Panel(f"{title}, other worlds", "", "pass rate", bars=bars))
+        panels.append(PicturePanel(f"{title}, other worlds", "", "pass rate", bars=bars))
     spread, distinct = (_own_bars(groups, after, what) for what in ("spread", "distinct"))
     n = before["samples"]
-    panels.append(Panel(f"own world: pass@{n} − pass@1", "", "difference", bars=spread, y_limits=(None, None)))
-    panels.append(Panel(f"own world: distinct programs of {n}", "", "programs", bars=distinct, y_limits=(0, n)))
+    panels.append(PicturePanel(f"own world: pass@{n} − pass@1", "", "difference", bars=spread, y_limits=(None, None)))
+    panels.append(PicturePanel(f"own world: distinct programs of {n}", "", "programs", bars=distinct, y_limits=(0, n)))
     caption = (
         "Bars: mean over the runs of the comparison; lines: least and greatest. Other worlds: ones that no run was "
         "trained on."

@@ -9,7 +9,7 @@ from sdpo.evaluation.bootstrap import bootstrap_mean
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, interval, last, number, table
-from studies.evidence.pictures import FREE, Panel, Picture
+from studies.evidence.pictures import FREE, Picture, PicturePanel
 from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
 from studies.evidence.sections.common import (
@@ -96,11 +96,11 @@ def switch_of(record: Record, data: str) -> int:
     return next(e for e, step in enumerate(steps) if 2 * step >= steps[-1])
 
 
-def _panel(data: str, task: str, dataset: str, runs) -> Panel:
+def _panel(data: str, task: str, dataset: str, runs) -> PicturePanel:
     curves, seen = [], []
     for spec, record in runs:
         label = "" if spec.algorithm in seen else name(spec.algorithm)
         seen += [spec.algorithm] if label else []
         colour = FREE[seen.index(spec.algorithm)]
         curves.append(curve(record, data, label, colour, dashed=spec.algorithm == "sft", thin=not label))
-    return Panel(f"{_TASKS[task]}, {TITLES[dataset]} problems", GENERATIONS, "pass@1", curves)
+    return PicturePanel(f"{_TASKS[task]}, {TITLES[dataset]} problems", GENERATIONS, "pass@1", curves)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, last, number, table
-from studies.evidence.pictures import COLOURS, Panel, Picture
+from studies.evidence.pictures import COLOURS, Picture, PicturePanel
 from studies.evidence.reaching import Passes, reach
 from studies.evidence.record import Record
 from studies.evidence.sections.common import curve, name, not_run, opening
@@ -28,7 +28,7 @@ def section(evidence: Evidence) -> Section:
         rows.append([name(algorithm), len(records), ", ".join(reached), *cells])
     header = ["", "runs", "generations to training .5", *(f"{TITLES[d]} pass@1, last" for d in DATASETS)]
     panels = [
-        Panel(
+        PicturePanel(
             f"{TITLES[dataset]} problems",
             GENERATIONS,
             "pass@1",

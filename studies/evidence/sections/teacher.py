@@ -12,7 +12,7 @@ from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from studies.evidence.evidence import Evidence
 from studies.evidence.markdown import Section, interval, number, table
 from studies.evidence.measures.token_classes import CLASSES
-from studies.evidence.pictures import BLUE, FREE, GREEN, Curve, Panel, Picture
+from studies.evidence.pictures import BLUE, FREE, GREEN, Curve, Picture, PicturePanel
 from studies.evidence.sections.common import listed
 from studies.evidence.sections.forgetting import origins
 from studies.evidence.token_picture import TokenPicture
@@ -146,10 +146,10 @@ def _picture(runs: dict[str, dict[str, Any]]) -> Picture:
             _line(kind, colour, checkpoints, [_share(c, kind) for c in checkpoints])
             for kind, colour in zip(CLASSES, FREE, strict=False)
         ]
-        divergences.append(Panel(f"share of the divergence, world {run['world']}", "step", "share", shares))
+        divergences.append(PicturePanel(f"share of the divergence, world {run['world']}", "step", "share", shares))
     panels = [
-        Panel("pass rates", "step", "pass rate", rates),
-        Panel("wrong tokens among the highest ranked", "step", "share", agree),
+        PicturePanel("pass rates", "step", "pass rate", rates),
+        PicturePanel("wrong tokens among the highest ranked", "step", "share", agree),
         *divergences,
     ]
     caption = f"One line per world in the first two panels, as long as there are {_FEW} failed answers or problems."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import Evidence
 from studies.evidence.markdown import Section, interval, last, table
-from studies.evidence.pictures import FREE, Panel, Picture
+from studies.evidence.pictures import FREE, Picture, PicturePanel
 from studies.evidence.reaching import Passes, reach
 from studies.evidence.sections.common import curve, name, not_run, opening
 from studies.evidence.settings import area, configuration
@@ -34,7 +34,7 @@ def section(evidence: Evidence) -> Section:
             rows.append([f"{mark}{cell}{mark}" for cell in row])
         curves = [curve(r, "train", s.variant, FREE[i % len(FREE)]) for i, (s, r) in enumerate(own)]
         if curves:
-            panels.append(Panel(f"{name(algorithm)}, training problems", GENERATIONS, "pass@1", curves))
+            panels.append(PicturePanel(f"{name(algorithm)}, training problems", GENERATIONS, "pass@1", curves))
     header = ["", "settings", "mean training pass@1", "generations to .5", "training, last", "held-out, last"]
     text = [opening(evidence, "tuning"), _EFFORT, table(header, rows)]
     if evidence.settings is None:
