@@ -12,12 +12,8 @@ from studies.evidence.identity import identity, identity_of
 from studies.evidence.index import Index
 from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
-<<<<<<< HEAD
 from studies.evidence.record import load_records
-from studies.evidence.runner import Runner, Stopped, resolve
-=======
-from studies.evidence.runner import Runner, RunsStopped
->>>>>>> split
+from studies.evidence.runner import Runner, RunsStopped, resolve
 from studies.evidence.studies import CHOSEN, RunSpec, Studies, specs
 
 ACTIONS = ("settings", "list", "page")
