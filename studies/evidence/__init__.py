@@ -2,5 +2,5 @@
 
     studies.yaml → studies ─► runner (execute, collect) ─► records ─► analysis ─► page and figures
 
-`sdpo results` is the command; `docs/results/evidence/` holds what it made.
+`python -m studies results` is the command; `docs/results/evidence/` holds what it made.
 """
