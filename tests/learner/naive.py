@@ -102,7 +102,7 @@ class Naive:
             distilled = [
                 d if d is None else (d[0] * weights[id(x)] / mean, d[1]) for x, d in zip(batch, distilled, strict=True)
             ]
-        mix = r.algorithm.mix
+        mix = getattr(r.algorithm, "mix", None)
         shared = None
         if mix is not None or r.algorithm.name == "srpo":
             shared = [either(g, d) for g, d in zip(gradient, distilled, strict=True)]

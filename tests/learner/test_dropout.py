@@ -12,7 +12,7 @@ SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": 256, "vocab_size": VOCABULARY,
 }  # fmt: skip
-# Dropout as modules, as functions that read an attribute, of attention, of whole layers; noise of a router.
+# Dropout as modules, as functions that read an attribute, of attention; noise of a router.
 MODELS = {
     "qwen3": {**SIZES, "num_key_value_heads": 2, "head_dim": 8, "attention_dropout": 0.5},
     "gpt2": {
@@ -20,11 +20,6 @@ MODELS = {
         "embd_pdrop": 0.3, "attn_pdrop": 0.3, "bos_token_id": 0, "eos_token_id": 0,
     },
     "gpt_neox": {**SIZES, "hidden_dropout": 0.3, "attention_dropout": 0.3},
-    "opt": {
-        "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "max_position_embeddings": 256, "vocab_size": VOCABULARY, "dropout": 0.3, "attention_dropout": 0.3,
-        "layerdrop": 0.5, "init_std": 0.3,
-    },
     "mixtral": {**SIZES, "num_key_value_heads": 2, "num_local_experts": 4, "router_jitter_noise": 0.5,
                 "attention_dropout": 0.3},
 }  # fmt: skip

@@ -137,7 +137,9 @@ def groups(passed: list[list[bool]]) -> list[Group]:
         for i, success in enumerate(row):
             ids = tuple(rng.integers(0, VOCABULARY, 1 + (5 * p + 4 * i) % 9).tolist())
             prompt = tuple(rng.integers(0, VOCABULARY, 6 + i).tolist())
-            outcome = RIGHT if success else Outcome(0.0, feedback="no", label="wrong answer")
+            outcome = (
+                RIGHT if success else Outcome(0.0, feedback="The program could not be judged.", label="wrong answer")
+            )
             unknown = np.full(len(ids), np.nan, np.float32)
             answer = turn(f"answer {i}", outcome, prompt_ids=prompt, response_ids=ids)
             rollouts.append(Rollout((replace(answer, sampler_log_probs=unknown),)))
