@@ -155,7 +155,7 @@ class Learner:
     def __init__(
         self, recipe: Recipe, plan: LossPlan, actor_options: dict[str, Any], group: PlacementGroup | None = None
     ) -> None:
-        """`actor_options`: resources of one rank ; in a placement group rank i takes bundle i."""
+        """`actor_options`: resources of one rank; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks: list[ActorProxy[LearnerRank]] = []
         self.skipped = 0  # updates in a row

@@ -1,7 +1,8 @@
 """One vLLM engine as an async Ray actor.
 
 `EnginePool` starts it (`ray.remote(RolloutEngine)`); any number of requests run in it at once.  vLLM is imported only
-the engine starts, so that a driver imports this module in no time, and the environment of the process is set by then.
+when the engine starts, so that a driver imports this module in no time, and the environment of the process is set by
+then.
 """
 
 from __future__ import annotations
