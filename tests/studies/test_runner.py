@@ -24,6 +24,8 @@ from studies.evidence.studies import load_studies, specs
 from tests.helpers.processes import heeds_interrupts
 from tests.helpers.small_studies import STUDIES, TINY
 
+ROOT = Path(__file__).parents[2]
+
 CHOSEN = {"sdpo": ("learner.lr=2e-3",), "grpo": ()}
 
 
@@ -116,9 +118,8 @@ def test_stopped_and_gone_on_with(studies, layout, tmp_path, make_runner):
         "except RunsStopped:\n"
         "    sys.exit(130)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "TINY_PAUSE_S": "0.6"}, preexec_fn=heeds_interrupts
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINY_PAUSE_S": "0.6"}  # `studies` is not installed
+    process = subprocess.Popen([sys.executable, str(script)], env=environment, preexec_fn=heeds_interrupts)
     folder = layout.folder("tuning/sdpo-world0")
     while not (folder / "metrics.jsonl").is_file() or RunFolder(folder).metrics[-1]["step"] < 1:
         assert process.poll() is None

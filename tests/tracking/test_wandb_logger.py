@@ -44,18 +44,19 @@ def _records(data: bytes) -> Iterator[bytes]:
             record = b""
 
 
-def _read(folder: Path) -> SimpleNamespace:
-    """All records of the newest offline run below `folder`, by kind.
+def _read(folder: Path, runs: int = 1) -> SimpleNamespace:
+    """All records of the newest of so many offline runs below `folder`, by kind.
 
-    W&B's own process writes the file; an offline `finish` does not wait for it, so this waits for the last record.
+    W&B's own process makes and writes the file; an offline `finish` does not wait for it, so this waits for the last
+    record.
     """
-    file = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))[-1]
     records: dict[str, list] = {}
     patience = time.monotonic() + 30
     while "exit" not in records and time.monotonic() < patience:
         time.sleep(0.05)
         records = {}
-        for data in _records(file.read_bytes()):
+        files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+        for data in _records(files[-1].read_bytes()) if len(files) == runs else ():
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             kind = record.WhichOneof("record_type")
@@ -107,7 +108,7 @@ def test_an_offline_run_holds_group_tags_axes_and_rows_and_is_resumed_under_its_
     assert again.run_id == run_id
     again.log(_row(3))
     again.finish()
-    assert [item.value_json for item in _read(tmp_path).history[-1].item if "step" in item.nested_key] == ["3"]
+    assert [item.value_json for item in _read(tmp_path, runs=2).history[-1].item if "step" in item.nested_key] == ["3"]
 
 
 def test_a_failure_is_said_once_and_stops_nothing(tmp_path: Path):
