@@ -111,7 +111,8 @@ class WandbLogger:
         import wandb  # a second of import time that `sdpo --help` need not pay
 
         settings = wandb.Settings(console="off", silent=True, disable_code=True, init_timeout=_INIT_TIMEOUT_S)
-        run = wandb.init(**arguments, mode=mode, settings=settings)
+        # create_new: a run that is open already in this process (in a notebook, say) is another's, and is left alone.
+        run = wandb.init(**arguments, mode=mode, settings=settings, reinit="create_new")
         for axis in AXES:
             run.define_metric(axis, hidden=axis == "step")
         run.define_metric("*", step_metric="step")

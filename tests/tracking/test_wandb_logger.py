@@ -111,10 +111,20 @@ def test_an_offline_run_holds_group_tags_axes_and_rows_and_is_resumed_under_its_
     assert [item.value_json for item in _read(tmp_path, runs=2).history[-1].item if "step" in item.nested_key] == ["3"]
 
 
+def test_a_run_that_is_open_in_the_same_process_is_left_alone(tmp_path: Path):
+    with wandb.init(mode="offline", dir=tmp_path, project="notebook", settings=wandb.Settings(silent=True)) as other:
+        logger = _logger(tmp_path / "run")
+        assert logger.run_id != other.id
+        logger.log(_row(1))
+        logger.finish()
+        other.log({"still": "open"})
+    assert [run.project for run in _read(tmp_path / "run").run] == ["sdpo"]
+
+
 def test_a_failure_is_said_once_and_stops_nothing(tmp_path: Path):
     warnings: list[str] = []
     logger = _logger(tmp_path, warn=warnings.append)
-    wandb.finish()  # from here on W&B refuses every row
+    logger._run.finish()  # from here on W&B refuses every row
     logger.log(_row(1))
     logger.log(_row(2))
     logger.finish()
