@@ -21,6 +21,7 @@ def run(name: str, output, *arguments: str) -> dict:
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_linear_divergence(tmp_path):
     record = run("linear_divergence", tmp_path / "r.json", "--only", "linear_divergence, top 20", "--threads", "1")
@@ -30,6 +31,7 @@ def test_linear_divergence(tmp_path):
         assert 0 < max(errors.values()) < 1e-4, name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_learner_step(tmp_path):
     record = run("learner_step", tmp_path / "r.json", "--threads", "1")
@@ -38,6 +40,7 @@ def test_learner_step(tmp_path):
     assert record["predicted_ratio"] > 1 and record["measured_ratio"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_scaling(tmp_path):
     record = run("scaling", tmp_path / "r.json")
@@ -45,6 +48,7 @@ def test_scaling(tmp_path):
     assert all(p["seconds"] > 0 and p["peak_bytes"] > 0 for p in record["points"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not (EXTRA_PACKAGES / "trl").is_dir(), reason="TRL is not installed (make bench does it)")
 def test_training_step_trl(tmp_path):
@@ -53,12 +57,14 @@ def test_training_step_trl(tmp_path):
     assert all(s["tokens_per_second"]["trl"] > 0 for s in record["samples"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_packing(tmp_path):
     record = run("packing", tmp_path / "r.json")
     assert len(record["rows"]) == 4 and record["largest_difference"] < 1e-3, "the layouts must agree"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_weight_update(tmp_path):
     record = run("weight_update", tmp_path / "r.json")
@@ -78,6 +84,7 @@ def test_overlap_reads_run_folders(tmp_path):
     assert read["pass_rate"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["linear_divergence", "learner_step"])
 def test_the_gpu_scripts_run(tmp_path, name):

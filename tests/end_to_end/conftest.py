@@ -1,4 +1,4 @@
-"""One Ray, one vLLM engine and two learner processes for the tests of a module; each run begins them anew."""
+"""One Ray, one vLLM engine and two learner processes for all tests of this folder; each run begins them anew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpo.training.placement import engine_options, plan_placement
 from tests.helpers.training import make_recipe
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def workers():
     """(pool, learner) as `sdpo.training.launch` starts them."""
     import ray

@@ -101,6 +101,7 @@ def test_interrupted_while_the_parts_start(tmp_path):
     assert "stopped" in run.output and "Traceback" not in run.output
 
 
+@pytest.mark.slow
 def test_a_profile_tells_where_time_and_memory_went(tmp_path):
     command = [*SDPO, "profile", "livecodebench", "--profile", "cpu", "--steps", "1", "run.questions=4"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)

@@ -200,6 +200,7 @@ def test_a_mask_without_tokens_gives_zeros():
     assert loss == 0 and not inputs[0].grad.any() and not inputs[1].grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that the test starts")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.timeout(600)

@@ -12,7 +12,7 @@ from sdpo.envs.minicode.examples import make_test
 from studies.pretrain.corpus import attempt, random_task
 from studies.pretrain.shortcut import judge
 
-PROGRAMS = 2000
+PROGRAMS = 1000
 
 
 @pytest.mark.timeout(180)
