@@ -61,6 +61,12 @@ def resolve(known: Mapping[str, str], name: str, option: str) -> Any:
         ) from error
 
 
+def is_reference(text: str) -> bool:
+    """Whether this names a function as module:function or path.py:function."""
+    where, _, name = text.rpartition(":")
+    return name.isidentifier() and (where.endswith(".py") or all(map(str.isidentifier, where.split("."))))
+
+
 def label(algorithm: str) -> str:
     """What an algorithm is called in names of runs and in reports."""
     return algorithm.split(":")[-1].lower()

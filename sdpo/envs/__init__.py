@@ -2,6 +2,8 @@
 
 base       the seam: `Environment`, `Dataset`
 report     what happened to every row on its way to a task
+rows/      rows of any origin as tasks: files, Hugging Face data sets, functions
+reference  functions of the user's own, by name
 sanitize   text that a program wrote, made harmless in a prompt
 code/      programs with tests, judged in the sandbox: LiveCodeBench and everything in its format
 minicode/  a bundled world of small programming problems
