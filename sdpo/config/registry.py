@@ -28,10 +28,14 @@ DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
+    "math": "sdpo.envs.math:MathEnvironment",
+    "choice": "sdpo.envs.choice:ChoiceEnvironment",
+    "tools": "sdpo.envs.tools:ToolsEnvironment",
+    "gym": "sdpo.envs.gym:GymEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
-SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode"}
+SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode", "bfcl": "tools"}
 
 
 class NotImportable(ValueError, UserError):

@@ -262,6 +262,9 @@ class EnvironmentSettings(Settings):
     """What every environment has; its class adds options of its own (`Environment.Settings`)."""
 
     kind: str = Field("code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own")
+    turns: int = Field(
+        1, ge=1, description="most turns of a rollout, which ends earlier when solved or without a reply"
+    )
 
 
 class UnknownAlgorithm(AlgorithmSettings):

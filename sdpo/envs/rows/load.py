@@ -71,16 +71,22 @@ def check_rows(recipe: Recipe) -> None:
 
 
 def load_rows(
-    recipe: Recipe, make: TaskMaker = make_task, *, kind: RowKind = ROWS, progress: Progress | None = None
+    recipe: Recipe,
+    make: TaskMaker = make_task,
+    *,
+    source: Source | None = None,
+    kind: RowKind = ROWS,
+    progress: Progress | None = None,
 ) -> Dataset:
     """The tasks that the section `data` describes.
 
+    source: rows of the environment's own; None: those of `data.source` or `data.path`.
     make: a row's task; where its id is empty, it is named after the row's file and number.  `data.problem_split` hash
     goes by what is asked, so that the same question never stands on both sides, and moves no task when others come or
     go.  Raises UserError for what the user can mend, more wrong rows than `data.max_bad_rows` among it.
     """
     data, report = recipe.data, DataReport()
-    source = training_source(data, progress, kind)
+    source = source or training_source(data, progress, kind)
     tasks, marks = _read(source, recipe, make, report)
     apart = evaluation_source(data, progress, kind)
     if apart is not None:

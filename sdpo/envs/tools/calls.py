@@ -1,7 +1,7 @@
 """Tool calls in an answer, in the three forms in which data sets ask for them, and back into text.
 
 action   pairs of lines ``Action: name`` and ``Action Input: {JSON}`` (ToolAlpaca, as arXiv 2601.20802 §3 uses it)
-json     ``[{"name": …, "arguments": {…}}]``, or one such object; `function`, `parameters` are read too
+json     ``[{"function": …, "parameters": {…}}]``, or one such object; `name` and `arguments` are read too
 python   ``[name(argument=value, …), …]``, the Berkeley Function-Calling Leaderboard's default; nothing is executed
 """
 
@@ -35,6 +35,14 @@ class Call:
     unnamed: int = 0  # arguments without a name, which are not read
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with calls, in a short word to count by and in words for the policy."""
+
+    label: str
+    words: str
+
+
 def read_calls(text: str, form: Form) -> list[Call]:
     """The calls of an answer in order.  Raises Unreadable where there is none, or one of them cannot be read."""
     return {"action": _actions, "json": _json, "python": _python}[form](text)
@@ -45,7 +53,7 @@ def write_calls(calls: Sequence[Call], form: Form) -> str:
     if form == "action":
         return "\n".join(f"Action: {c.name}\nAction Input: {json.dumps(dict(c.arguments))}" for c in calls)
     if form == "json":
-        return json.dumps([{"name": call.name, "arguments": dict(call.arguments)} for call in calls])
+        return json.dumps([{"function": call.name, "parameters": dict(call.arguments)} for call in calls])
     written = (f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in calls)
     return f"[{', '.join(written)}]"
 
@@ -102,7 +110,7 @@ def _json(text: str) -> list[Call]:
     if not values:
         why = f" What looks like one is not valid JSON ({_why(problem)})." if problem else ""
         raise Unreadable(
-            'There is no tool call in your answer. It takes a JSON list: [{"name": tool, "arguments": {…}}].' + why
+            'There is no tool call in your answer. It takes a JSON list: [{"function": name, "parameters": {…}}].' + why
         )
     return [_call(value) for value in values]
 
@@ -113,13 +121,13 @@ def _next_bracket(text: str, position: int) -> int:
 
 def _call(value: Any) -> Call:
     if not isinstance(value, dict):
-        raise Unreadable(f"Each call must be a JSON object with `name` and `arguments`, not {_json_type(value)}.")
+        raise Unreadable(f"Each call must be a JSON object with a name and its parameters, not {_json_type(value)}.")
     name = next((value[key] for key in _NAMES if key in value), None)
     if isinstance(name, dict):  # {"function": {"name": …, "arguments": …}}, as chat interfaces write it
         return _call(name)
     if not isinstance(name, str):
-        raise Unreadable("A call has no `name`.")
-    arguments = next((value[key] for key in _ARGUMENTS if key in value), {})
+        raise Unreadable("A call does not name its function.")
+    arguments: Any = next((value[key] for key in _ARGUMENTS if key in value), {})
     if isinstance(arguments, str):  # JSON in a string, as chat interfaces write it
         try:
             arguments = json.loads(arguments)
@@ -151,14 +159,14 @@ def _python(text: str) -> list[Call]:
         body = ast.parse(text.strip().strip("'"), mode="eval").body
         nodes = [body] if isinstance(body, ast.Call) else getattr(body, "elts", None)
         if nodes is None or not all(isinstance(node, ast.Call) for node in nodes):
-            raise Unreadable("Your answer is not a list of calls, [name(argument=value, …), …], and nothing else.")
+            raise Unreadable("Your answer must be a list of calls, [name(argument=value, …), …], and nothing else.")
         return [_python_call(node) for node in nodes]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, Unreadable):
             raise
         what = getattr(error, "msg", None) or str(error)
         raise Unreadable(
-            f"Your answer is not a list of calls, [name(argument=value, …), …], and nothing else ({what})."
+            f"Your answer must be a list of calls, [name(argument=value, …), …], and nothing else ({what})."
         ) from None
 
 
@@ -211,4 +219,3 @@ def _number(node: ast.expr) -> float:
         case ast.Constant(value=int() | float() as value):
             return value
     raise Unreadable(f"An argument is neither a literal nor a name: {ast.unparse(node)[:80]}")
-

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from sdpo.envs.tools.calls import Call
+from sdpo.envs.tools.calls import Call, Problem
 
 Wanted = Mapping[str, Mapping[str, list[Any]]]  # {name: {argument: the values that count}}, one entry
 Function = Mapping[str, Any]  # name, description, parameters: {properties, required}
@@ -26,20 +26,21 @@ Language = Literal["python", "java", "javascript"]
 
 def what_is_wrong(
     calls: Sequence[Call], wanted: Sequence[Wanted], functions: Sequence[Function], language: Language = "python"
-) -> str | None:
+) -> Problem | None:
     """None where the calls are the wanted ones, in any order; else words on the first thing that is wrong.
 
     Arguments in Java and JavaScript are texts in that language.
     """
     if len(calls) != len(wanted):
-        return f"You made {_count(calls)}; the request needs {'more' if len(calls) < len(wanted) else 'fewer'}."
+        needs = "more" if len(calls) < len(wanted) else "fewer"
+        return Problem("wrong number of calls", f"You made {_count(calls)}; the request needs {needs}.")
     free = list(calls)
     for goal in wanted:
         name = next(iter(goal))
         function = next((f for f in functions if f["name"] == name), None)
         problems = [wrong_call(call, function, goal, language) for call in free]
         if None not in problems:
-            named = [p for call, p in zip(free, problems, strict=True) if call.name == name]
+            named = [p for call, p in zip(free, problems, strict=True) if p is not None and call.name == name]
             return named[0] if named else _wrong_tool(free, functions)
         free.pop(problems.index(None))
     return None
@@ -49,46 +50,50 @@ def _count(calls: Sequence[Call]) -> str:
     return "one call" if len(calls) == 1 else f"{len(calls) or 'no'} calls"
 
 
-def _wrong_tool(calls: Sequence[Call], functions: Sequence[Function]) -> str:
+def _wrong_tool(calls: Sequence[Call], functions: Sequence[Function]) -> Problem:
     known = {function["name"] for function in functions}
     unknown = [call.name for call in calls if call.name not in known]
     if unknown:
-        return f"There is no function {unknown[0]}; the functions are {', '.join(sorted(known))}."
-    return f"{calls[0].name} is not the function that the request needs."
+        words = f"There is no function {unknown[0]:.80}; the functions are {', '.join(sorted(known))}."
+        return Problem("unknown tool", words)
+    return Problem("wrong tool", f"{calls[0].name} is not the function that the request needs.")
 
 
-def wrong_call(call: Call, function: Function | None, goal: Wanted, language: Language = "python") -> str | None:
+def wrong_call(call: Call, function: Function | None, goal: Wanted, language: Language = "python") -> Problem | None:
     """None where one call is the wanted one."""
     [(name, values)] = goal.items()
     if function is None or call.name != name:
-        return f"{call.name} is not the function that the request needs."
+        return Problem("wrong tool", f"{call.name:.80} is not the function that the request needs.")
     properties, required = function["parameters"]["properties"], function["parameters"].get("required", [])
     for argument in required:
         if argument not in call.arguments:
             unread = " Arguments without a name are not read." if call.unnamed else ""
-            return f"{name}: the required argument `{argument}` is missing.{unread}"
+            return Problem("schema error", f"{name}: the required argument `{argument}` is missing.{unread}")
     for argument, value in call.arguments.items():
         if argument not in properties:
-            return f"{name} has no argument `{argument}`."
+            return Problem("schema error", f"{name} has no argument `{argument:.80}`.")
         if argument not in values:
-            return f"{name}: the request does not ask for `{argument}`."
+            return Problem("wrong arguments", f"{name}: the request does not ask for `{argument}`.")
         if problem := _wrong_value(value, properties[argument], values[argument], language):
-            return f"{name}: `{argument}` {problem}"
+            return Problem(problem.label, f"{name}: `{argument}` {problem.words}")
     for argument, allowed in values.items():
         if argument not in call.arguments and "" not in allowed:
-            return f"{name}: the request needs the argument `{argument}` too."
+            return Problem("wrong arguments", f"{name}: the request needs the argument `{argument}` too.")
     return None
 
 
-def _wrong_value(value: Any, described: Mapping[str, Any], allowed: list[Any], language: Language) -> str | None:
+def _wrong_value(value: Any, described: Mapping[str, Any], allowed: list[Any], language: Language) -> Problem | None:
     types, convert = _language(language)
     kind = types[described["type"]]
     item = described["items"]["type"] if described["type"] in _NESTED else None
     inner = types[item] if item else None
     if convert is not None:
         if not isinstance(value, str):
-            return "must be a text that holds the value as it is written in the language."
-        value = convert(value, described["type"], item) if item else convert(value, described["type"])
+            return Problem("schema error", "must be a text that holds the value as it is written in the language.")
+        try:
+            value = convert(value, described["type"], item) if item else convert(value, described["type"])
+        except Exception:  # a reader by regular expressions, which raises what it meets
+            return Problem("schema error", "cannot be read.")
     if described["type"] == "tuple" and isinstance(value, tuple):
         value = list(value)
     if convert is None and described["type"] == "float" and type(value) is int:
@@ -96,7 +101,7 @@ def _wrong_value(value: Any, described: Mapping[str, Any], allowed: list[Any], l
     fits, variable = _fits(value, allowed, kind, inner)
     if not fits:
         within = f" of {described['items']['type']}" if inner else ""
-        return f"has the wrong type: {described['type']}{within} is expected."
+        return Problem("schema error", f"has the wrong type: {described['type']}{within} is expected.")
     if variable:
         right = value in allowed
     elif kind is dict:
@@ -106,10 +111,12 @@ def _wrong_value(value: Any, described: Mapping[str, Any], allowed: list[Any], l
     elif kind is str:
         right = _plain(value) in [_plain(one) for one in allowed if isinstance(one, str)]
     elif kind is list:
-        right = [_plain(item) for item in value] in [[_plain(item) for item in one] for one in allowed]
+        right = [_plain(item) for item in value] in [
+            [_plain(item) for item in one] for one in allowed if isinstance(one, list)
+        ]
     else:
         right = value in allowed
-    return None if right else "is not what the request asks for."
+    return None if right else Problem("wrong arguments", "is not what the request asks for.")
 
 
 def _language(language: Language) -> tuple[Mapping[str, type], Callable[..., Any] | None]:
@@ -135,8 +142,11 @@ def _fits(value: Any, allowed: list[Any], kind: type, inner: type | None) -> tup
         return (first is not None and type(value) is first), True
     if inner is None:
         return True, variable
-    lists = (one if isinstance(one, list) else None for one in allowed)
-    return any(one is None or all(_fits(item, one, inner, None)[0] for item in value) for one in lists), variable
+    items: Any = value
+    for one in allowed:
+        if not isinstance(one, list) or all(_fits(item, one, inner, None)[0] for item in items):
+            return True, variable
+    return False, variable
 
 
 def _plain(value: Any) -> Any:
@@ -144,23 +154,23 @@ def _plain(value: Any) -> Any:
     return re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if isinstance(value, str) else value
 
 
-def _same_object(value: Mapping[str, Any], allowed: Mapping[str, list[Any]]) -> bool:
+def _same_object(value: Any, allowed: Any) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(allowed, Mapping):
+        return False
     return all(
         key in allowed and _plain(item) in [_plain(one) for one in allowed[key]] for key, item in value.items()
     ) and all(key in value or "" in values for key, values in allowed.items())
 
 
-def _same_objects(value: Sequence[Any], allowed: Sequence[Any]) -> bool:
-    return len(value) == len(allowed) and all(
-        one != "" and _same_object(item, one) for item, one in zip(value, allowed, strict=True)
-    )
+def _same_objects(value: Sequence[Any], allowed: Any) -> bool:
+    return len(value) == len(allowed) and all(map(_same_object, value, allowed))
 
 
 # ------------------------------------------------------------------------------------------------- references
 
 
 def reference_calls(wanted: Sequence[Wanted], functions: Sequence[Function]) -> list[Call]:
-    """One answer that is right: of each argument the first value that counts, optional ones only where they have one."""
+    """One answer that is right: of each argument the first value that counts, of optional ones where there is one."""
     return [_reference(goal, functions) for goal in wanted]
 
 

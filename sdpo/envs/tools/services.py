@@ -7,12 +7,13 @@ arguments have to be literals.  Whether the services end up in the right state i
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sdpo.envs.tools.calls import Call, Form, Unreadable, read_calls
@@ -63,6 +64,11 @@ class _Side:
             return result if isinstance(result, str) else str(result)
         except Exception as error:
             return f"Error during execution: {error}"
+
+
+def judge(entry: Mapping[str, Any], reference: Sequence[Sequence[str]], answers: Sequence[str], form: Form) -> Any:
+    """`replay`, as JSON."""
+    return asdict(replay(entry, reference, answers, form))
 
 
 def replay(
@@ -121,8 +127,6 @@ def _services(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reference_call(text: str, side: _Side) -> tuple[Any, ...]:
     """A call of the reference, and its arguments without a name."""
-    import ast
-
     node = ast.parse(text, mode="eval").body
     assert isinstance(node, ast.Call)
     [call] = read_calls(f"[{text}]", "python")
@@ -131,8 +135,6 @@ def _reference_call(text: str, side: _Side) -> tuple[Any, ...]:
 
 def reference_answer(texts: Sequence[str], services: Sequence[str], form: Form = "python") -> list[Call]:
     """Calls of a reference with a name for every argument, as policies have to give them."""
-    import ast
-
     from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING
 
     kinds = [getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name) for name in services]
