@@ -28,6 +28,7 @@ DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
+    "function": "sdpo.envs.function:FunctionEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
