@@ -32,6 +32,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "choice": "sdpo.envs.choice:ChoiceEnvironment",
     "tools": "sdpo.envs.tools:ToolsEnvironment",
     "gym": "sdpo.envs.gym:GymEnvironment",
+    "function": "sdpo.envs.function:FunctionEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
