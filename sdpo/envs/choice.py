@@ -11,13 +11,16 @@ is wrong; never which one is right.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import ColumnSettings
+from sdpo.config.sections import ColumnSettings, EnvironmentSettings
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.rows import ROW_INERT, ROW_OPTIONS, BadRow, Row, RowKind, cell, check_rows, load_rows, needed
+from sdpo.envs.rows.source import training_source
 from sdpo.envs.sanitize import sanitize_inline
 from sdpo.types import Outcome, Task, Turn
 
@@ -36,9 +39,18 @@ class Question:
     right: str
 
 
+class ChoiceSettings(EnvironmentSettings):
+    keep: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="rows that are questions: those whose column holds one of these values (details.level reaches into "
+        "an object); {}: all",
+    )
+
+
 class ChoiceEnvironment(Environment):
     """One of several options is right."""
 
+    Settings = ChoiceSettings
     reads = ROW_OPTIONS
     inert: ClassVar[Inert] = ROW_INERT
 
@@ -47,10 +59,18 @@ class ChoiceEnvironment(Environment):
         check_rows(recipe)
 
     def load(self, progress: Progress | None = None) -> Dataset:
-        return load_rows(self.recipe, choice_task, kind=ROWS, progress=progress)
+        source = training_source(self.recipe.data, progress, ROWS)
+        if keep := self.settings.keep:
+            rows = (given for given in source.rows if not isinstance(given.row, dict) or _kept(given.row, keep))
+            source = replace(source, rows=rows)
+        return load_rows(self.recipe, choice_task, source=source, kind=ROWS, progress=progress)
 
     async def grade(self, task: Task, turn: Turn, purpose: Purpose) -> Outcome:
         return grade_choice(task.content, turn.answer)
+
+
+def _kept(row: Row, keep: Mapping[str, Sequence[str]]) -> bool:
+    return all(cell(row, ColumnSettings(id=name), "id") in values for name, values in keep.items())
 
 
 def choice_task(row: Row, columns: ColumnSettings) -> Task:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Self, get_args
 
 from pydantic import Field
 
+from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import ColumnSettings
 from sdpo.envs.base import Dataset, Inert, Progress, Purpose
@@ -26,9 +28,14 @@ from sdpo.envs.tools.bfcl import (
 )
 from sdpo.envs.tools.calls import Form, Problem, Unreadable, read_calls
 from sdpo.envs.tools.services import Replay
+from sdpo.errors import UserError
 from sdpo.types import Outcome, Task, Turn
 
 SOURCE = "bfcl"  # what `data.source` calls the rows of the package bfcl-eval
+WHERE = (
+    "The rows of arXiv 2601.20802 come with its code (github.com/lasgroup/SDPO); those of the Berkeley "
+    "Function-Calling Leaderboard need no download: data.path=null data.source=bfcl."
+)
 MAX_FEEDBACK = 2000  # characters
 ROWS = RowKind("rows of tool calls (prompt and golden_answer, or question, function and ground_truth)")
 
@@ -88,8 +95,16 @@ class ToolsEnvironment(JudgedEnvironment):
         return super().__enter__() if talks else self
 
     def load(self, progress: Progress | None = None) -> Dataset:
-        source = package_source(self.settings.categories) if self.recipe.data.source == SOURCE else None
-        return load_rows(self.recipe, self._task, source=source, kind=ROWS, progress=progress)
+        if self.recipe.data.source == SOURCE:
+            source = package_source(self.settings.categories)
+            return load_rows(self.recipe, self._task, source=source, progress=progress)
+        try:
+            return load_rows(self.recipe, self._task, kind=ROWS, progress=progress)
+        except UserError as error:
+            path = self.recipe.data.path
+            if path is None or Path(locate(path)).expanduser().exists():
+                raise
+            raise UserError(f"{error}  {WHERE}") from error
 
     def _task(self, row: Row, columns: ColumnSettings) -> Task:
         if "function" in row and "question" in row:
