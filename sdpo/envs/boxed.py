@@ -9,7 +9,7 @@ MAX_ANSWER = 2000  # characters; what is longer is no answer
 
 def last_boxed(text: str) -> str | None:
     r"""What the last \boxed{} or \fbox{} holds, braces balanced; None where there is none, or it does not end."""
-    found = list(re.finditer(r"\\f?boxed?\s*\{", text))
+    found = list(re.finditer(r"\\(?:fbox|boxed)\s*\{", text))
     if not found:
         return None
     depth, start = 1, found[-1].end()

@@ -22,6 +22,8 @@ _ACTION_INPUT = re.compile(r"^[ \t]*Action Input:\s*", re.MULTILINE)
 _NAMES, _ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "args")
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _DECODER = json.JSONDecoder()
+MAX_TEXT = 100_000  # characters of an answer that are read; calls take a few hundred
+MAX_STARTS = 100  # brackets that are tried as the beginning of JSON: each failure may read all that follows
 
 
 class Unreadable(ValueError):
@@ -45,7 +47,7 @@ class Problem:
 
 def read_calls(text: str, form: Form) -> list[Call]:
     """The calls of an answer in order.  Raises Unreadable where there is none, or one of them cannot be read."""
-    return {"action": _actions, "json": _json, "python": _python}[form](text)
+    return {"action": _actions, "json": _json, "python": _python}[form](text[:MAX_TEXT])
 
 
 def write_calls(calls: Sequence[Call], form: Form) -> str:
@@ -92,8 +94,8 @@ def _json(text: str) -> list[Call]:
     """The first list or object that stands in the text; several objects one after the other are several calls."""
     values: list[Any] = []
     problem: Exception | None = None
-    position = 0
-    while (start := _next_bracket(text, position)) >= 0:
+    position = starts = 0
+    while (start := _next_bracket(text, position)) >= 0 and (starts := starts + 1) <= MAX_STARTS:
         try:
             value, position = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
