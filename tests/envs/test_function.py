@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sys
 from collections import Counter
@@ -69,6 +70,15 @@ def test_the_documented_example_is_short():
     assert len((EXAMPLES / "sums.py").read_text().splitlines()) <= 15
     assert len((EXAMPLES / "sums.yaml").read_text().splitlines()) <= 20
     assert len((EXAMPLES / "sums.jsonl").read_text().splitlines()) == 50
+
+
+def test_the_page_shows_the_files_that_it_goes_with():
+    page = (PROJECT / "docs" / "own-task.md").read_text()
+    for name, language in (("sums.py", "python"), ("sums.yaml", "yaml")):
+        [block] = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+        assert block in (EXAMPLES / name).read_text()
+    [block] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert (EXAMPLES / "sums.jsonl").read_text().startswith(block)
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
