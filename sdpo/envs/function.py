@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ LABELS: Mapping[str, str] = {
     "nonsense": "reward nonsense",
 }
 MAX_FEEDBACK = 4000  # characters
+MAX_LABEL = 40
+MAX_REWARD = 1e9  # beyond, squares of single-precision numbers come near their end
 
 
 class FunctionSettings(EnvironmentSettings):
@@ -137,7 +140,8 @@ def as_json(value: Any) -> dict[str, Any]:
     """A number, (number, feedback) or Outcome, checked.  `solved` is None where the threshold decides."""
     if isinstance(value, Outcome):
         reward = None if value.reward is None else _number(value.reward)
-        made = {"solved": bool(value.solved), "label": str(value.label), "details": dict(value.details)}
+        label = "".join(filter(str.isprintable, str(value.label)))[:MAX_LABEL]
+        made = {"solved": bool(value.solved), "label": label, "details": _clean(dict(value.details))}
         return {"reward": reward, "feedback": _words(value.feedback), **made}
     if isinstance(value, tuple | list):
         if len(value) != 2:
@@ -155,13 +159,15 @@ def _number(value: Any) -> float:
         except Exception as error:
             raise Nonsense(f"its reward is no single number ({error})") from None
     if not isinstance(value, numbers.Real):
-        raise Nonsense(f"its reward is a {type(value).__name__} ({value!r:.60}), not a number")
+        raise Nonsense(f"its reward is a {type(value).__name__} ({reprlib.repr(value)}), not a number")
     try:
         number = float(value)
     except OverflowError:
         raise Nonsense("its reward is too large for a number") from None
     if not math.isfinite(number):
         raise Nonsense(f"its reward is {number}")
+    if abs(number) > MAX_REWARD:
+        raise Nonsense(f"its reward is {number:g}; at most {MAX_REWARD:g} is accepted, above and below zero")
     return number
 
 
@@ -170,4 +176,13 @@ def _words(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise Nonsense(f"its feedback is a {type(value).__name__}, not a text")
-    return value if len(value) <= MAX_FEEDBACK else f"{value[:MAX_FEEDBACK]} …"
+    return _clean(value if len(value) <= MAX_FEEDBACK else f"{value[:MAX_FEEDBACK]} …")
+
+
+def _clean(value: Any) -> Any:
+    """Texts without half characters (lone surrogates), which neither tokenizers nor files take."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value

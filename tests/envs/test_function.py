@@ -116,7 +116,7 @@ async def test_each_fault_costs_one_reward_is_counted_by_kind_and_shown_once(cap
         "huge": "reward nonsense",
     }
     right = {"right": 1.0, "words": 0.25, "outcome": 0.5, "fork": 0.0}
-    options = ("environment.reward=faulty.py:reward", "environment.time_limit_s=0.5", "environment.workers=1")
+    options = ("environment.reward=faulty.py:reward", "environment.time_limit_s=3", "environment.workers=1")
     with build_environment(load(*options)) as environment:
         task = environment.load().train[0]
         answers = [*wrong, *right, "ungradable"] * 3
@@ -169,6 +169,7 @@ def test_numbers_of_numpy_are_numbers():
         (1j, "its reward is a complex"),
         (float("inf"), "its reward is inf"),
         (10**400, "too large"),
+        (-1e300, "its reward is -1e+300; at most 1e+09"),
         ((), "it returned 0 values"),
         ((1, 2, 3), "it returned 3 values"),
         ((1, 2), "its feedback is a int, not a text"),
@@ -182,6 +183,11 @@ def test_what_a_reward_may_not_return(value, says):
     with pytest.raises(Nonsense) as error:
         as_json(value)
     assert says in str(error.value)
+
+
+def test_half_characters_do_not_reach_tokenizers_and_files():
+    made = as_json(Outcome(0.0, feedback="a\ud800b", label="c\ud800\n", details={"k": ["\udfff"]}))
+    assert (made["feedback"], made["label"], made["details"]) == ("a?b", "c", {"k": ["?"]})
 
 
 def test_long_feedback_is_cut():
