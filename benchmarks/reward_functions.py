@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.common import Record, interleave, median_ratio, medians, parser
-from sdpo.envs.workers import WorkerPool
+from sdpo.envs.workers.pool import WorkerPool
 
 FUNCTION = f"{Path(__file__).resolve()}:work"
 ATTACKS = ("loop", "segfault", "exit", "write", "fork", "nan", "text")

@@ -13,8 +13,9 @@ import pytest
 from sdpo.config.files import dump, load_recipe, load_resolved
 from sdpo.config.paths import PROJECT
 from sdpo.envs import build_environment
-from sdpo.envs.function import LABELS, MAX_FEEDBACK, as_json
-from sdpo.envs.workers import Nonsense
+from sdpo.envs.function import LABELS
+from sdpo.envs.rewards import MAX_FEEDBACK, as_json
+from sdpo.envs.workers.wire import Nonsense
 from sdpo.errors import UserError
 from sdpo.types import Outcome
 from tests.helpers.tasks import turn
@@ -22,7 +23,7 @@ from tests.helpers.tasks import turn
 EXAMPLES = PROJECT / "docs" / "examples"
 
 FAULTY = """
-import asyncio, os, sys, time
+import asyncio, os, subprocess, sys, time
 from sdpo.types import Outcome
 
 ANSWERS = {
@@ -34,7 +35,10 @@ ANSWERS = {
     "raise": lambda: 1 / 0,
     "exit": lambda: os._exit(0),
     "flood": lambda: [print("x" * 2**20) for _ in range(1024)],
+    "flood below": lambda: [os.write(1, b"x" * 2**20) for _ in range(1024)],
     "fork": lambda: os.fork() * 0.0,
+    "child": lambda: 0.0 * subprocess.Popen(["sleep", "600"]).pid,
+    "waited": lambda: 0.0 * subprocess.run(["true"]).returncode,
     "nan": lambda: float("nan"),
     "text": lambda: "1.0",
     "triple": lambda: (1.0, "a", "b"),
@@ -108,14 +112,17 @@ async def test_each_fault_costs_one_reward_is_counted_by_kind_and_shown_once(cap
         "loop": "reward timeout",
         "raise": "reward error",
         "exit": "reward crash",
-        "flood": "reward nonsense",  # a list of a thousand None
+        "flood": "reward output",
+        "flood below": "reward output",
+        "fork": "reward processes",
+        "child": "reward processes",
         "nan": "reward nonsense",
         "text": "reward nonsense",
         "triple": "reward nonsense",
         "object": "reward nonsense",
         "huge": "reward nonsense",
     }
-    right = {"right": 1.0, "words": 0.25, "outcome": 0.5, "fork": 0.0}
+    right = {"right": 1.0, "words": 0.25, "outcome": 0.5, "waited": 0.0}
     options = ("environment.reward=faulty.py:reward", "environment.time_limit_s=3", "environment.workers=1")
     with build_environment(load(*options)) as environment:
         task = environment.load().train[0]

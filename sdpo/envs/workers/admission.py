@@ -18,7 +18,7 @@ from sdpo.envs.workers import linux
 MOST = 512  # processes at once, whatever they do
 FIRST_LOOK_S = 0.02  # a call that is done by then is never looked at
 ASLEEP = 0.5  # share of its time that a call neither ran nor wanted to
-PATIENCE_S = 0.1  # that a call may compute before it counts as a long one
+PATIENCE_S = 0.05  # that a call may compute before it counts as a long one
 TYPICAL = 5.0  # times what calls usually take is long
 USUAL_CALLS = 200  # of which "usually" is known
 MORE_IN_QUEUE = 1.5  # times its limit is the most that a call may take, cores or none

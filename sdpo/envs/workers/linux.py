@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -49,6 +50,21 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 found += map(int, Path(task.path, "children").read_text().split())
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process has not ended, reaped or not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def bounded_file(size: int) -> int:
+    """A file in memory that holds so many bytes; writing beyond them fails."""
+    fd = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return fd
 
 
 def descendants(pid: int) -> list[int]:
