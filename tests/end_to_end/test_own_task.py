@@ -16,19 +16,16 @@ from sdpo.tracking.rollouts import read_rollouts
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FAULTY = """
-import os, time
-from itertools import count
+import os, random, time
 from sums import reward as right
 
-calls = count(os.getpid())  # each worker begins somewhere else
-
 def reward(task, response):
-    number = next(calls)
-    if number % 7 == 0:
+    what = random.randrange(8)
+    if what == 0:
         os._exit(1)
-    if number % 7 == 1:
+    if what == 1:
         time.sleep(30)
-    if number % 7 == 2:
+    if what == 2:
         return "right"
     return right(task, response)
 """

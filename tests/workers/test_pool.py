@@ -181,12 +181,28 @@ def test_long_computations_keep_their_places_where_all_are_long():
     assert admission.patience == PATIENCE_S
 
 
+async def test_where_all_calls_wait_many_begin_at_once():
+    """What a call does is known a moment later; until then those before it are all there is to go by."""
+    admission = Admission(workers=2, time_limit_s=10)
+    made = [asyncio.create_task(admission.place().__aenter__()) for _ in range(100)]
+    began = []
+    while len(began) < 100:
+        await asyncio.sleep(0)
+        began.append(sum(task.done() for task in made))
+        for task in made[: began[-1]]:
+            if task.result()._new:
+                task.result()._found(wants_core=False)
+        if began[-1] == 100:
+            break
+    assert began[0] == 2 and len(began) <= 8, began
+
+
 async def test_processes_are_bounded_whatever_calls_do():
     admission = Admission(workers=1, time_limit_s=10, most=2)
     async with admission.place() as first:
-        first.leave()
+        first._found(wants_core=False)
         async with admission.place() as second:
-            second.leave()
+            second._found(wants_core=False)
             third = asyncio.create_task(admission.place().__aenter__())
             await asyncio.sleep(0.01)
             assert not third.done() and admission.running == 2

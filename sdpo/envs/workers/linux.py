@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
@@ -78,7 +79,7 @@ def descendants(pid: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds that a process and its living descendants ran, and that they waited for a core."""
+    """Seconds that a process with its descendants ran, and that they waited for a core."""
 
     ran: float = 0.0
     waited: float = 0.0
@@ -88,8 +89,10 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """That of the main threads; zero for a process that is gone."""
+    """That of main threads, and of children that it waited for; zero for a process that is gone."""
     ran = waited = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ran += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15])) / _TICKS
     for each in (pid, *descendants(pid)):
         with contextlib.suppress(OSError, ValueError):
             on_core, in_queue, _ = map(int, Path(f"/proc/{each}/schedstat").read_text().split())

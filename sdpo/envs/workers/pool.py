@@ -314,8 +314,9 @@ class WorkerPool:
         finally:
             if not reply.done():
                 reply.cancel()
-            took = place.done()
+            place.done()
         made = reply.result()
+        computed = place.computed()
         if made.get("retire") or place.demoted or len(self._idle) >= self.admission.workers:
             self._end(worker)
         else:
@@ -326,7 +327,7 @@ class WorkerPool:
         for kind in FAULTS:
             if kind in made:
                 return Reply(kind, None, made[kind], "", printed)
-        self.admission.learn(took)
+        self.admission.learn(computed)
         return Reply("value", made.get("value"), output=printed)
 
     @staticmethod
