@@ -18,9 +18,10 @@ from sdpo.envs.workers import linux
 
 MOST = 512  # processes at once, whatever they do
 FIRST_LOOK_S = 0.02  # a call that is done by then is never looked at
+ASK_AGAIN_S = 0.11  # for a lower priority
 ASLEEP = 0.5  # share of its time that a call neither ran nor wanted to
-PATIENCE_S = 0.05  # that a call may compute before it counts as a long one
-TYPICAL = 5.0  # times what calls usually take is long
+PATIENCE_S = 0.02  # that a call may compute before it counts as a long one
+TYPICAL = 3.0  # times what calls usually take is long
 USUAL_CALLS = 200  # of which "usually" is known
 LATE_CALLS = 20  # of which it is known how many wanted a core
 LEAST = 0.1  # of a place that a call takes
@@ -136,10 +137,14 @@ class Place:
             self.leave()
         elif usage.since(self._at_begin).ran >= self.admission.patience:
             self.demoted = True
-            linux.only_when_idle(self._pid)
+            self._demote()
             self.leave()
         else:
             self._look_again(max(FIRST_LOOK_S, (now - self._began) / 2))
+
+    def _demote(self) -> None:
+        if not linux.only_when_idle(self._pid):
+            self._looking = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._demote)
 
     def _found(self, wants_core: bool) -> None:
         if self._new:

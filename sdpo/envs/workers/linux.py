@@ -37,11 +37,21 @@ def expendable() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def only_when_idle(pid: int) -> None:
-    """Let the process and its descendants run only where nobody else wants the core."""
+def only_when_idle(pid: int) -> bool:
+    """Let the leader of a session and its descendants run where nobody else wants the core.
+
+    False: the kernel takes one such wish at a time; ask again a moment later.
+    """
     for each in (pid, *descendants(pid)):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(each, os.SCHED_IDLE, os.sched_param(0))
+    try:  # the kernel shares cores among sessions first, each with a weight of its own (sched(7), autogroup)
+        Path(f"/proc/{pid}/autogroup").write_text("19")
+    except BlockingIOError:
+        return False
+    except OSError:  # it does not do so here
+        return True
+    return True
 
 
 def children(pid: int) -> list[int]:
