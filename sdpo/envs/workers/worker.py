@@ -94,7 +94,7 @@ def serve(channel: socket, function: Callable[..., Any], output: Output) -> None
             forked[0] = 1
             os._exit(0)
         children = linux.children(process)
-        left = forked[0] or any(map(linux.is_running, children))
+        left = any(map(linux.is_running, children)) or forked[0]  # in this order: it says so before it ends
         said, flooded = output.take()
         if flooded:
             reply = wire.encode({"output": f"it printed more than {wire.MAX_OUTPUT:,} characters"})
