@@ -8,13 +8,11 @@ async.  What it does wrong costs that one response its reward, is counted by kin
 
 from __future__ import annotations
 
-import math
-import numbers
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -23,7 +21,7 @@ from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.rows import ROW_INERT, ROW_OPTIONS, check_rows, load_rows
-from sdpo.envs.workers import Nonsense, Reply, WorkerPool
+from sdpo.envs.workers.pool import Reply, WorkerPool
 from sdpo.types import Outcome, Task, Turn
 
 LABELS: Mapping[str, str] = {
@@ -31,8 +29,9 @@ LABELS: Mapping[str, str] = {
     "error": "reward error",
     "crash": "reward crash",
     "nonsense": "reward nonsense",
+    "output": "reward output",
+    "processes": "reward processes",
 }
-MAX_FEEDBACK = 4000  # characters
 
 
 class FunctionSettings(EnvironmentSettings):
@@ -64,7 +63,7 @@ class FunctionEnvironment(Environment):
             option="environment.reward",
             workers=settings.workers,
             time_limit_s=settings.time_limit_s,
-            adapter="sdpo.envs.function:reward_of",
+            adapter="sdpo.envs.rewards:reward_of",
         )
         self.failures: Counter[str] = Counter()  # by label
         self._shown: set[str] = set()
@@ -118,56 +117,3 @@ class FunctionEnvironment(Environment):
             self._shown.add(kind)
             text = f"{said}; shown once:\n{more}" if more else f"{said}; shown once."
             print(text.rstrip(), file=sys.stderr, flush=True)
-
-
-# ------------------------------------------------------------------------------------------------------ in a worker
-
-
-def reward_of(function: Callable[..., Any], task: Task, response: str) -> Any:
-    """What the function returns, as JSON; a coroutine where the function is async.  Raises Nonsense."""
-    value = function(task, response)
-    return _later(value) if hasattr(value, "__await__") else as_json(value)
-
-
-async def _later(value: Any) -> dict[str, Any]:
-    return as_json(await value)
-
-
-def as_json(value: Any) -> dict[str, Any]:
-    """A number, (number, feedback) or Outcome, checked.  `solved` is None where the threshold decides."""
-    if isinstance(value, Outcome):
-        reward = None if value.reward is None else _number(value.reward)
-        made = {"solved": bool(value.solved), "label": str(value.label), "details": dict(value.details)}
-        return {"reward": reward, "feedback": _words(value.feedback), **made}
-    if isinstance(value, tuple | list):
-        if len(value) != 2:
-            raise Nonsense(f"it returned {len(value)} values; expected are a number, or a number and its feedback")
-        reward, feedback = value
-    else:
-        reward, feedback = value, None
-    return {"reward": _number(reward), "feedback": _words(feedback), "solved": None, "label": "", "details": {}}
-
-
-def _number(value: Any) -> float:
-    if hasattr(value, "item") and not isinstance(value, numbers.Number):  # a 0-dimensional array or tensor
-        try:
-            value = value.item()
-        except Exception as error:
-            raise Nonsense(f"its reward is no single number ({error})") from None
-    if not isinstance(value, numbers.Real):
-        raise Nonsense(f"its reward is a {type(value).__name__} ({value!r:.60}), not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise Nonsense("its reward is too large for a number") from None
-    if not math.isfinite(number):
-        raise Nonsense(f"its reward is {number}")
-    return number
-
-
-def _words(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if not isinstance(value, str):
-        raise Nonsense(f"its feedback is a {type(value).__name__}, not a text")
-    return value if len(value) <= MAX_FEEDBACK else f"{value[:MAX_FEEDBACK]} …"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sys
 from collections import Counter
@@ -12,8 +13,9 @@ import pytest
 from sdpo.config.files import dump, load_recipe, load_resolved
 from sdpo.config.paths import PROJECT
 from sdpo.envs import build_environment
-from sdpo.envs.function import LABELS, MAX_FEEDBACK, as_json
-from sdpo.envs.workers import Nonsense
+from sdpo.envs.function import LABELS
+from sdpo.envs.rewards import MAX_FEEDBACK, as_json
+from sdpo.envs.workers.wire import Nonsense
 from sdpo.errors import UserError
 from sdpo.types import Outcome
 from tests.helpers.tasks import turn
@@ -21,7 +23,7 @@ from tests.helpers.tasks import turn
 EXAMPLES = PROJECT / "docs" / "examples"
 
 FAULTY = """
-import asyncio, os, sys, time
+import asyncio, os, subprocess, sys, time
 from sdpo.types import Outcome
 
 ANSWERS = {
@@ -33,7 +35,10 @@ ANSWERS = {
     "raise": lambda: 1 / 0,
     "exit": lambda: os._exit(0),
     "flood": lambda: [print("x" * 2**20) for _ in range(1024)],
+    "flood below": lambda: [os.write(1, b"x" * 2**20) for _ in range(1024)],
     "fork": lambda: os.fork() * 0.0,
+    "child": lambda: 0.0 * subprocess.Popen(["sleep", "600"]).pid,
+    "waited": lambda: 0.0 * subprocess.run(["true"]).returncode,
     "nan": lambda: float("nan"),
     "text": lambda: "1.0",
     "triple": lambda: (1.0, "a", "b"),
@@ -71,6 +76,15 @@ def test_the_documented_example_is_short():
     assert len((EXAMPLES / "sums.jsonl").read_text().splitlines()) == 50
 
 
+def test_the_page_shows_the_files_that_it_goes_with():
+    page = (PROJECT / "docs" / "own-task.md").read_text()
+    for name, language in (("sums.py", "python"), ("sums.yaml", "yaml")):
+        [block] = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+        assert block in (EXAMPLES / name).read_text()
+    [block] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert (EXAMPLES / "sums.jsonl").read_text().startswith(block)
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_documented_recipe_reads_back_as_itself(profile, tmp_path):
     recipe = load(profile=profile)
@@ -98,15 +112,18 @@ async def test_each_fault_costs_one_reward_is_counted_by_kind_and_shown_once(cap
         "loop": "reward timeout",
         "raise": "reward error",
         "exit": "reward crash",
-        "flood": "reward nonsense",  # a list of a thousand None
+        "flood": "reward output",
+        "flood below": "reward output",
+        "fork": "reward processes",
+        "child": "reward processes",
         "nan": "reward nonsense",
         "text": "reward nonsense",
         "triple": "reward nonsense",
         "object": "reward nonsense",
         "huge": "reward nonsense",
     }
-    right = {"right": 1.0, "words": 0.25, "outcome": 0.5, "fork": 0.0}
-    options = ("environment.reward=faulty.py:reward", "environment.time_limit_s=0.5", "environment.workers=1")
+    right = {"right": 1.0, "words": 0.25, "outcome": 0.5, "waited": 0.0}
+    options = ("environment.reward=faulty.py:reward", "environment.time_limit_s=3", "environment.workers=1")
     with build_environment(load(*options)) as environment:
         task = environment.load().train[0]
         answers = [*wrong, *right, "ungradable"] * 3
@@ -159,6 +176,7 @@ def test_numbers_of_numpy_are_numbers():
         (1j, "its reward is a complex"),
         (float("inf"), "its reward is inf"),
         (10**400, "too large"),
+        (-1e300, "its reward is -1e+300; at most 1e+09"),
         ((), "it returned 0 values"),
         ((1, 2, 3), "it returned 3 values"),
         ((1, 2), "its feedback is a int, not a text"),
@@ -172,6 +190,11 @@ def test_what_a_reward_may_not_return(value, says):
     with pytest.raises(Nonsense) as error:
         as_json(value)
     assert says in str(error.value)
+
+
+def test_half_characters_do_not_reach_tokenizers_and_files():
+    made = as_json(Outcome(0.0, feedback="a\ud800b", label="c\ud800\n", details={"k": ["\udfff"]}))
+    assert (made["feedback"], made["label"], made["details"]) == ("a?b", "c", {"k": ["?"]})
 
 
 def test_long_feedback_is_cut():

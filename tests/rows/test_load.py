@@ -98,6 +98,7 @@ def test_an_assistants_last_message_is_the_reference():
     [
         ("  ", "its prompt is empty"),
         (7, "its prompt is a int"),
+        ("a\ud800", "character 2 of its prompt is half a character"),
         ([], "not a text or a list of messages"),
         (["hello"], "message 1 is a str"),
         ([{"role": "boss", "content": "x"}], "the role of message 1 is 'boss'"),

@@ -86,6 +86,34 @@ def write_much_below(given):
     return 1
 
 
+def write_much_and_go_on(given):
+    for _ in range(1024):
+        try:
+            print("x" * 2**20)
+        except Exception:
+            pass
+    return 1
+
+
+def print_below(given):
+    os.write(1, b"told below\n")
+
+
+def leave_child(given):
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
+def wait_for_child(given):
+    return subprocess.run(["true"]).returncode
+
+
+def forget_child(given):
+    """It is over, and nobody asks how."""
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    return 1
+
+
 def thread(given):
     threading.Thread(target=loop, args=(None,)).start()
     return 1
@@ -154,6 +182,7 @@ ACTS = {
     **{f.__name__: f for f in (loop, fork, fork_and_loop, fork_and_exit, daemon, hang_with_children, mark_and_wait)},
     **{f.__name__: f for f in (write_much, write_much_below, thread, recurse, deep, unprintable, cyclic, close_all)},
     **{f.__name__: f for f in (later, never, wait_for_file, sleep, interrupt, fail)},
+    **{f.__name__: f for f in (write_much_and_go_on, print_below, leave_child, wait_for_child, forget_child)},
     "give": lambda given: given,
     "pid": lambda given: os.getpid(),
     "random": lambda given: random.random(),

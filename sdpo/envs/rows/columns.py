@@ -78,7 +78,7 @@ def read_messages(value: Any) -> tuple[tuple[Message, ...], str | None]:
     if isinstance(value, str):
         if not value.strip():
             raise BadRow("its prompt is empty")
-        return ({"role": "user", "content": value},), None
+        return ({"role": "user", "content": _whole(value)},), None
     if not isinstance(value, list | tuple) or not value:
         raise BadRow(f"its prompt is a {type(value).__name__}, not a text or a list of messages")
     messages = [_message(number, item) for number, item in enumerate(value, start=1)]
@@ -99,7 +99,16 @@ def _message(number: int, item: Any) -> dict[str, str]:
         content = "".join(parts) if len(parts) == len(content) else None
     if not isinstance(content, str):
         raise BadRow(f"the content of message {number} is no text")
-    return {"role": role, "content": content}
+    return {"role": role, "content": _whole(content)}
+
+
+def _whole(text: str) -> str:
+    """The text, if tokenizers and files take it.  Raises BadRow for half characters (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"character {error.start + 1} of its prompt is half a character (a lone surrogate)") from None
+    return text
 
 
 def _reach(row: Mapping[str, Any], name: str) -> Any:

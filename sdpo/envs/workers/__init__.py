@@ -12,10 +12,3 @@ linux    what the kernel says of processes, and does to them
 
 Code that is not trusted belongs into the sandbox.
 """
-
-from __future__ import annotations
-
-from sdpo.envs.workers.pool import Reply, WorkerPool
-from sdpo.envs.workers.wire import Nonsense
-
-__all__ = ["Nonsense", "Reply", "WorkerPool"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
@@ -35,11 +37,21 @@ def expendable() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def only_when_idle(pid: int) -> None:
-    """Let the process and its descendants run only where nobody else wants the core."""
+def only_when_idle(pid: int) -> bool:
+    """Let the leader of a session and its descendants run where nobody else wants the core.
+
+    False: the kernel takes one such wish at a time; ask again a moment later.
+    """
     for each in (pid, *descendants(pid)):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(each, os.SCHED_IDLE, os.sched_param(0))
+    try:  # the kernel shares cores among sessions first, each with a weight of its own (sched(7), autogroup)
+        Path(f"/proc/{pid}/autogroup").write_text("19")
+    except BlockingIOError:
+        return False
+    except OSError:  # it does not do so here
+        return True
+    return True
 
 
 def children(pid: int) -> list[int]:
@@ -49,6 +61,21 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 found += map(int, Path(task.path, "children").read_text().split())
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process has not ended, reaped or not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def bounded_file(size: int) -> int:
+    """A file in memory that holds so many bytes; writing beyond them fails."""
+    fd = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return fd
 
 
 def descendants(pid: int) -> list[int]:
@@ -62,7 +89,7 @@ def descendants(pid: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds that a process and its living descendants ran, and that they waited for a core."""
+    """Seconds that a process with its descendants ran, and that they waited for a core."""
 
     ran: float = 0.0
     waited: float = 0.0
@@ -72,8 +99,10 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """That of the main threads; zero for a process that is gone."""
+    """That of main threads, and of children that it waited for; zero for a process that is gone."""
     ran = waited = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ran += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15])) / _TICKS
     for each in (pid, *descendants(pid)):
         with contextlib.suppress(OSError, ValueError):
             on_core, in_queue, _ = map(int, Path(f"/proc/{each}/schedstat").read_text().split())

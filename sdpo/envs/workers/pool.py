@@ -22,7 +22,7 @@ import tempfile
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import sdpo
 from sdpo.envs.workers import linux, wire
@@ -33,7 +33,9 @@ IMPORT_LIMIT_S = 120.0  # of the function's module
 START_LIMIT_S = 30.0  # of a forked worker, on a busy machine
 REPORT_LIMIT_S = 2.0  # until the server says how a worker ended
 
-Kind = Literal["value", "nonsense", "error", "crash", "timeout"]
+Fault = Literal["nonsense", "output", "processes"]  # that a worker found by itself
+Kind = Literal["value", "error", "crash", "timeout"] | Fault
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
 @dataclass(frozen=True)
@@ -312,19 +314,21 @@ class WorkerPool:
         finally:
             if not reply.done():
                 reply.cancel()
-            took = place.done()
+            place.done()
         made = reply.result()
-        output = made.get("output", "")
-        if made.get("left_behind") or place.demoted or len(self._idle) >= self.admission.workers:
+        computed = place.computed()
+        if made.get("retire") or place.demoted or len(self._idle) >= self.admission.workers:
             self._end(worker)
         else:
             self._idle.append(worker)
+        printed = made.get("printed", "")
         if "error" in made:
-            return Reply("error", None, made["error"]["what"], made["error"]["traceback"], output)
-        if "nonsense" in made:
-            return Reply("nonsense", None, made["nonsense"], "", output)
-        self.admission.learn(took)
-        return Reply("value", made.get("value"), output=output)
+            return Reply("error", None, made["error"]["what"], made["error"]["traceback"], printed)
+        for kind in FAULTS:
+            if kind in made:
+                return Reply(kind, None, made[kind], "", printed)
+        self.admission.learn(computed)
+        return Reply("value", made.get("value"), output=printed)
 
     @staticmethod
     async def _reply(worker: Worker, payload: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import inspect
 import json
 import os
 import select
@@ -50,7 +51,7 @@ def main(control_fd: int, crash_fd: int) -> None:
     gc.collect()
     gc.freeze()  # what is there stays shared with the workers
     linux.die_with_parent(0)
-    _tell(control, ready=True, output=output.take())
+    _tell(control, ready=True, output=output.take()[0])
     Server(control, function, output).run()
     os._exit(0)
 
@@ -59,6 +60,8 @@ def imported(spec: dict[str, Any]) -> Callable[..., Any]:
     """The function that the driver names, behind its adapter."""
     sys.path[:] = spec["path"]
     function = find_function(spec["function"], spec["option"])
+    if inspect.iscoroutinefunction(function):
+        importlib.import_module("asyncio")  # once for all workers
     if spec["adapter"] is None:
         return function
     module, _, name = spec["adapter"].partition(":")
@@ -134,6 +137,7 @@ class Server:
                 os.close(other)
             faulthandler.enable(crash)
             self.output.take()
+            self.output.open_below()
             os.set_inheritable(channel_fd, False)
             serve(socket.socket(fileno=channel_fd), self.function, self.output)
         finally:

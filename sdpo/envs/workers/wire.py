@@ -13,6 +13,7 @@ from typing import Any
 LENGTH = struct.Struct(">I")
 MAX_REPLY = 2**20  # bytes of one
 MAX_CONTROL = 2**16  # bytes of a message between driver and server, which is one packet
+MAX_OUTPUT = 2**20  # characters that a call may print; bytes below Python's own streams
 MAX_TEXT = 4000  # characters of a traceback, of a message, of what a call printed
 
 
