@@ -10,7 +10,7 @@ from pydantic import Field
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.base import Environment
-from sdpo.envs.workers import Reply, WorkerPool
+from sdpo.envs.workers.pool import Reply, WorkerPool
 
 
 class JudgedSettings(EnvironmentSettings):
