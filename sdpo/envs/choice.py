@@ -57,6 +57,9 @@ class ChoiceEnvironment(Environment):
     @classmethod
     def check(cls, recipe: Recipe) -> None:
         check_rows(recipe)
+        assert isinstance(recipe.environment, ChoiceSettings)
+        if recipe.environment.keep and (recipe.data.evaluation_path or recipe.data.evaluation_split):
+            raise ValueError("environment.keep picks among the rows of data.path; hold rows out by data.problem_split")
 
     def load(self, progress: Progress | None = None) -> Dataset:
         source = training_source(self.recipe.data, progress, ROWS)

@@ -15,7 +15,7 @@ from sdpo.envs.workers.pool import Reply, WorkerPool
 
 class JudgedSettings(EnvironmentSettings):
     workers: int | None = Field(None, ge=1, description="processes that grade; null: one per core")
-    time_limit_s: float = Field(5.0, gt=0, description="for grading one answer")
+    time_limit_s: float = Field(10.0, gt=0, description="for grading one answer")
 
 
 class JudgedEnvironment(Environment):

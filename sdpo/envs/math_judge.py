@@ -32,7 +32,8 @@ def judge(right: str, response: str, boxed: bool = True) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)
 def _gold(right: str) -> tuple[Any, ...]:
-    return tuple(_parse(right if "$" in right else f"\\boxed{{{right}}}"))
+    bare = right.strip().removeprefix("$").removesuffix("$") if right.count("$") == 2 else right
+    return tuple(_parse(f"\\boxed{{{bare}}}") or _parse(right))
 
 
 def _parse(text: str) -> list[Any]:
@@ -44,4 +45,9 @@ def _squeezed(text: str) -> str:
     return re.sub(r"\s+|\\left|\\right|\\[,!;]|(?<=\d),(?=\d{3}\b)", "", text).strip("$.")
 
 
-judge("0", r"\boxed{\frac{1}{2}}")  # what the library builds at its first use, the forked workers share
+# What the libraries import and build at their first uses, the forked workers share: parsers, and for each kind of
+# answer what tells it from the others.
+_KINDS = ("29", r"\frac{1}{2}", r"\sqrt{3}", r"(3, \infty)", r"\{1, 2\}", "x^2 + 1", "x = 3", "1 < x", "-7, 7", r"\pi")
+for _one in _KINDS:
+    for _other in _KINDS:
+        judge(_one, f"\\boxed{{{_other}}}")

@@ -96,7 +96,7 @@ def test_scores_that_are_no_numbers_and_answers_that_the_library_falls_on():
         ({"options": {"min_word_len": 9, "max_word_len": 3}}, "max_word_len must be >= min_word_len"),
         ({"family": "composite"}, "Must specify at least one dataset"),
         ({"prompt": "nice"}, "environment.prompt=nice is unknown; the library has DeepSeekZero, default"),
-        ({"options": {"min_word_len": 3, "max_word_len": 3}, "held_out": 1000}, "Lower environment.held_out"),
+        ({"options": {"min_word_len": 1, "max_word_len": 2}}, "gives 0 different questions to evaluate on"),
     ],
 )
 def test_mistakes_are_named(options, says):

@@ -96,6 +96,7 @@ def act(*calls):
 @pytest.mark.parametrize(
     ("row", "answer", "label", "says"),
     [
+        (6, " ", "no answer", "Your response is empty."),
         (0, "Hello", "unreadable", "There is no tool call"),
         (0, act(("holidays", {})), "unknown tool", "There is no tool holidays; the tools are getHolidays,"),
         (0, act(("getHolidays", {"country": "FR"})), "schema error", "the required argument `year` is missing"),

@@ -67,6 +67,8 @@ class ToolsEnvironment(JudgedEnvironment):
     reads = ROW_OPTIONS
     inert: ClassVar[Inert] = (
         *ROW_INERT,
+        ("environment.workers", lambda r: not _talks(r), "without conversations"),
+        ("environment.time_limit_s", lambda r: not _talks(r), "without conversations"),
         ("environment.categories", lambda r: r.data.source != SOURCE, f"unless data.source={SOURCE}"),
     )
 
@@ -91,8 +93,7 @@ class ToolsEnvironment(JudgedEnvironment):
 
     def __enter__(self) -> Self:
         """Only conversations run in worker processes."""
-        talks = self.recipe.data.source == SOURCE and any(map(is_conversation, self.settings.categories))
-        return super().__enter__() if talks else self
+        return super().__enter__() if _talks(self.recipe) else self
 
     def load(self, progress: Progress | None = None) -> Dataset:
         if self.recipe.data.source == SOURCE:
@@ -134,12 +135,23 @@ class ToolsEnvironment(JudgedEnvironment):
         return conversation_outcome(Replay(**reply.value), content, len(turns) >= self.settings.turns)
 
 
+def _talks(recipe: Recipe) -> bool:
+    settings = recipe.environment
+    return (
+        recipe.data.source == SOURCE
+        and isinstance(settings, ToolsSettings)
+        and any(map(is_conversation, settings.categories))
+    )
+
+
 def what_is_wrong(answer: str, content: FunctionCalls | toolalpaca.GoldenCalls, form: Form) -> Problem | None:
     """None where the answer is right."""
     any_call = isinstance(content, FunctionCalls) and content.any_call
     try:
         calls = read_calls(answer, form)
     except Unreadable as error:
+        if isinstance(content, toolalpaca.GoldenCalls) and not answer.strip():
+            return Problem("no answer", "Your response is empty.")  # the leaderboard takes it for one without calls
         nothing_wanted = not content.wanted and not any_call
         return None if nothing_wanted else Problem("unreadable", str(error))
     if isinstance(content, toolalpaca.GoldenCalls):
