@@ -116,4 +116,5 @@ class FunctionEnvironment(Environment):
         if kind not in self._shown:
             self._shown.add(kind)
             text = f"{said}; shown once:\n{more}" if more else f"{said}; shown once."
-            print(text.rstrip(), file=sys.stderr, flush=True)
+            shown = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text.rstrip())  # no terminal's codes
+            print(shown, file=sys.stderr, flush=True)

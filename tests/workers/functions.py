@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import random
+import struct
 import subprocess
 import sys
 import threading
@@ -91,6 +92,16 @@ def write_much_and_go_on(given):
         try:
             print("x" * 2**20)
         except Exception:
+            pass
+    return 1
+
+
+def scribble(given):
+    """Write what is no answer into whatever is open."""
+    for file in range(3, 64):
+        try:
+            os.write(file, struct.pack(">I", 2) + b"{}")
+        except OSError:
             pass
     return 1
 
@@ -182,7 +193,7 @@ ACTS = {
     **{f.__name__: f for f in (loop, fork, fork_and_loop, fork_and_exit, daemon, hang_with_children, mark_and_wait)},
     **{f.__name__: f for f in (write_much, write_much_below, thread, recurse, deep, unprintable, cyclic, close_all)},
     **{f.__name__: f for f in (later, never, wait_for_file, sleep, interrupt, fail)},
-    **{f.__name__: f for f in (write_much_and_go_on, print_below, leave_child, wait_for_child, forget_child)},
+    **{f.__name__: f for f in (write_much_and_go_on, print_below, leave_child, wait_for_child, forget_child, scribble)},
     "give": lambda given: given,
     "pid": lambda given: os.getpid(),
     "random": lambda given: random.random(),

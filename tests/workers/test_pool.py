@@ -73,6 +73,7 @@ ENDS = {
     "segfault": ("crash", "SIGSEGV"),
     "close_all": ("crash", "ended by itself"),
     "fork_and_exit": ("crash", "ended by itself with status 3"),
+    "scribble": ("crash", "something wrote into the channel"),
     "nan": ("nonsense", "JSON"),
     "object": ("nonsense", "Object of type object"),
     "bytes": ("nonsense", "Object of type bytes"),

@@ -49,6 +49,10 @@ class Reply:
     output: str = ""  # the beginning of what it printed
 
 
+class Garbled(Exception):
+    """What came from a worker is no message: something else wrote into its channel."""
+
+
 class Worker:
     """A process that answers one call at a time, as the driver sees it."""
 
@@ -58,16 +62,18 @@ class Worker:
         self.died: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
     async def read(self) -> dict[str, Any]:
-        """Raises EOFError where the process is gone, or writes what no worker writes."""
+        """Raises EOFError where the process is gone, Garbled for what no worker writes."""
         try:
             size = wire.LENGTH.unpack(await self.reader.readexactly(wire.LENGTH.size))[0]
             if size > 2 * wire.MAX_REPLY:
-                raise EOFError
+                raise Garbled
             message = json.loads(await self.reader.readexactly(size))
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError from error
+        except ValueError as error:
+            raise Garbled from error
         if not isinstance(message, dict):
-            raise EOFError
+            raise Garbled
         return message
 
 
@@ -290,6 +296,10 @@ class WorkerPool:
                 return await self._ask(worker, payload, place)
             except UserError as error:  # the server had died, and its module cannot be imported any more
                 return Reply("crash", message=str(error))
+            except Garbled:
+                if worker is not None:
+                    self._end(worker)
+                return Reply("crash", message="something wrote into the channel between its process and this one")
             except EOFError:
                 how, where = "no worker could be started", ""
                 if worker is not None:
@@ -316,6 +326,8 @@ class WorkerPool:
                 reply.cancel()
             place.done()
         made = reply.result()
+        if not {"value", "error", *FAULTS} & set(made):
+            raise Garbled
         computed = place.computed()
         if made.get("retire") or place.demoted or len(self._idle) >= self.admission.workers:
             self._end(worker)
@@ -328,7 +340,7 @@ class WorkerPool:
             if kind in made:
                 return Reply(kind, None, made[kind], "", printed)
         self.admission.learn(computed)
-        return Reply("value", made.get("value"), output=printed)
+        return Reply("value", made["value"], output=printed)
 
     @staticmethod
     async def _reply(worker: Worker, payload: bytes) -> dict[str, Any]:
