@@ -9,6 +9,11 @@ reference  functions of the user's own, by name
 sanitize   text that a program wrote, made harmless in a prompt
 code/      programs with tests, judged in the sandbox: LiveCodeBench and everything in its format
 minicode/  a bundled world of small programming problems
+math       answers compared by math-verify
+choice     multiple choice
+tools/     tool calls: the Berkeley Function-Calling Leaderboard, ToolAlpaca
+gym        puzzles of reasoning-gym
+judged     what math, gym and the conversations of tools share: grading in worker processes
 """
 
 from __future__ import annotations
