@@ -35,6 +35,7 @@ class Outcome:
     solved: bool = False  # what pass@k counts
     feedback: str | None = None  # words for the teacher; None: there is nothing to say
     label: str = ""  # a short word to count outcomes by
+    reply: tuple[Message, ...] = ()  # what the environment says next; empty: the rollout ends here
     details: Mapping[str, Any] = field(default_factory=dict)  # the environment's own, for its exports
 
 

@@ -77,12 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("results", "pretrain"):
         _command(commands, name, f"moved: python -m studies {name}", "moved")
 
-    tasks = _command(commands, "tasks", "look at the bundled problems")
+    tasks = _command(commands, "tasks", "look at bundled problems, or try a recipe's tasks and their grading")
     actions = tasks.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = actions.add_parser("show", help="print problems as a person wants to read them")
     show.add_argument("source", choices=["minicode"], help="which problems")
     show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
+    trial = actions.add_parser("check", help="grade some answers of a recipe's tasks; starts nothing")
+    _recipe(trial)
+    trial.add_argument("--n", type=int, default=20, help="tasks of either side to try (default: %(default)s)")
 
     _command(commands, "doctor", "what is installed, which devices, what is missing and the command that mends it")
     return parser

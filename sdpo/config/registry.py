@@ -28,10 +28,15 @@ DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
+    "math": "sdpo.envs.math:MathEnvironment",
+    "choice": "sdpo.envs.choice:ChoiceEnvironment",
+    "tools": "sdpo.envs.tools:ToolsEnvironment",
+    "gym": "sdpo.envs.gym:GymEnvironment",
+    "function": "sdpo.envs.function:FunctionEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
-SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode"}
+SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode", "bfcl": "tools"}
 
 
 class NotImportable(ValueError, UserError):
@@ -59,6 +64,12 @@ def resolve(known: Mapping[str, str], name: str, option: str) -> Any:
             f"{option}={name} cannot be imported ({error}). Give module:Class of a module that Python finds "
             "(PYTHONPATH)"
         ) from error
+
+
+def is_reference(text: str) -> bool:
+    """Whether this names a function as module:function or path.py:function."""
+    where, _, name = text.rpartition(":")
+    return name.isidentifier() and (where.endswith(".py") or all(map(str.isidentifier, where.split("."))))
 
 
 def label(algorithm: str) -> str:

@@ -68,8 +68,9 @@ class Recipe(Settings):
             return values  # refused as what they are
         environment, data = dict(environment), dict(data)
         environment.setdefault("kind", registry.SOURCES.get(str(data.get("source")), registry.DEFAULT_ENVIRONMENT))
-        if data.get("source") is None:
-            data["source"] = {kind: source for source, kind in registry.SOURCES.items()}.get(environment["kind"])
+        if data.get("source") is None and data.get("path") is None:
+            own = (source for source, kind in registry.SOURCES.items() if kind == environment["kind"])
+            data["source"] = next(own, None)
         values |= {"environment": environment, "data": data}
         algorithm = values.get("algorithm") or {}
         if isinstance(algorithm, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sdpo.config import registry
 from sdpo.config.checks import REMOVE
@@ -25,15 +25,40 @@ class ModelSettings(Settings):
     thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
 
 
+class ColumnSettings(Settings):
+    """What each column of a row is.  A dot reaches into an object: reward_model.ground_truth."""
+
+    prompt: str | None = Field(
+        None, description="a text, or a list of messages; null: prompt, messages or question, the first that is there"
+    )
+    answer: str | None = Field(None, description="what is right; null: answer, where there is one")
+    solution: str | None = Field(
+        None, description="a reference solution as a response gives it; null: solution, else the answer"
+    )
+    id: str | None = Field(None, description="null: id, where there is one, else the row's file and number")
+    difficulty: str | None = Field(None, description="results are reported by it, too; null: difficulty")
+    split: str | None = Field(None, description="for data.problem_split=marked; null: split")
+
+
 class DataSettings(Settings):
-    source: Literal["livecodebench", "minicode"] | None = Field(
-        None, description="where rows come from; null: livecodebench for environment.kind=code, else the environment's"
+    source: str | None = Field(
+        None,
+        description=f"where rows come from: {', '.join(registry.SOURCES)}, or module:function or path.py:function that "
+        "gives them; null: data.path, or the environment's own",
     )
     path: str | None = Field(
         None,
-        description="file of LiveCodeBench rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from "
-        "the hub",
+        description="file of rows (JSON Lines, a JSON list or Parquet), a folder of them, a Hugging Face data set's "
+        "folder or its hub name; null: the environment's own",
     )
+    subset: str | None = Field(None, description="configuration of a Hugging Face data set")
+    split: str | None = Field(None, description="split of a Hugging Face data set to train on; null: train")
+    revision: str | None = Field(None, description="commit or tag of a hub data set; null: its newest")
+    evaluation_path: str | None = Field(
+        None, description="as path, to evaluate on; null: held out of path (evaluation_split or problem_split)"
+    )
+    evaluation_split: str | None = Field(None, description="split of a Hugging Face data set to evaluate on")
+    columns: ColumnSettings = ColumnSettings()
     release: str | None = Field(
         None,
         description="release_v1 … release_v6: the first N official files; v6: that file; null: all files of data.path, "
@@ -50,6 +75,16 @@ class DataSettings(Settings):
         None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
     )
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is None or value in registry.SOURCES or registry.is_reference(value):
+            return value
+        raise ValueError(
+            f"{value!r} is unknown. Known: {', '.join(registry.SOURCES)}; a function of your own is given as "
+            "module:function or path.py:function"
+        )
 
 
 class ContextSettings(Settings):
@@ -227,6 +262,9 @@ class EnvironmentSettings(Settings):
     """What every environment has; its class adds options of its own (`Environment.Settings`)."""
 
     kind: str = Field("code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own")
+    turns: int = Field(
+        1, ge=1, description="most turns of a rollout, which ends earlier when solved or without a reply"
+    )
 
 
 class UnknownAlgorithm(AlgorithmSettings):

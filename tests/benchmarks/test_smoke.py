@@ -108,3 +108,10 @@ print(*(name for name in sys.modules if name.split(".")[0] in {"sdpo", "vllm", "
     imported = done.stdout.split()
     assert "sdpo.losses.linear" in imported
     assert all(name == "sdpo" or name.startswith("sdpo.losses") for name in imported), imported
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_reward_functions(tmp_path):
+    record = run("reward_functions", tmp_path / "r.json")
+    assert set(record["samples"]) == {"alone", "attacked"} and record["ratio"] > 0

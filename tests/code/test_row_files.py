@@ -16,7 +16,7 @@ import pytest
 
 from sdpo.envs.code import load_livecodebench
 from sdpo.envs.code.lcb_files import find_files
-from sdpo.envs.code.row_files import read_rows
+from sdpo.envs.rows.files import read_rows
 from sdpo.errors import UserError
 
 ODD = "\u2028\u2029\x85\x0b\x0c\x1c"  # each of them ends a line for str.splitlines
@@ -140,7 +140,7 @@ def test_a_release_beside_a_single_file_is_an_error(tmp_path):
 
 
 def test_a_line_without_end_in_a_packed_file_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdpo.envs.code.row_files.MAX_LINE_BYTES", 2**16)
+    monkeypatch.setattr("sdpo.envs.rows.files.MAX_LINE_BYTES", 2**16)
     (tmp_path / "d").write_bytes(gzip.compress(b"x" * 2**24))
     with pytest.raises(UserError, match="the row is longer than 65,536 bytes"):
         load(tmp_path / "d")

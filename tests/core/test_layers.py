@@ -125,11 +125,13 @@ def test_numbers_and_pages_need_no_machinery(part):
 
 
 def test_the_sandbox_knows_nothing_of_training_and_stays_with_the_code_environment():
+    """The reader of rows takes from it what a file is by its first bytes."""
     assert importers("sdpo", sorted((PROJECT / "sandbox").rglob("*.py"))) == set()
     users = importers("sandbox", FILES)
     assert {user for user in users if not user.startswith("sdpo/envs/code/")} <= {
         "sdpo/cli/doctor.py",
         "sdpo/__init__.py",
+        "sdpo/envs/rows/files.py",
     }
 
 

@@ -65,6 +65,59 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+_WITHOUT_FEEDBACK = {  # the same table, the column of tasks without environment feedback
+    "model.path": "Qwen/Qwen3-8B", "model.thinking": False, "context.max_prompt_tokens": 2048,
+    "rollout.temperature": 1.0, "rollout.responses": 8, "rollout.max_response_tokens": 8192, "run.questions": 32,
+    "learner.weight_decay": 0.01, "learner.clip_grad_norm": 1.0, "evaluation.temperature": 0.6,
+    "evaluation.top_p": 0.95, "evaluation.samples": 16,
+}  # fmt: skip
+WITHOUT_FEEDBACK = {
+    "sdpo": _WITHOUT_FEEDBACK | {
+        "distillation.alpha": 0.5, "distillation.top_k": 100, "distillation.tail": True, "teacher.kind": "ema",
+        "teacher.rate": 0.05, "learner.lr": 1e-5, "learner.warmup_steps": 10, "learner.updates_per_batch": 1,
+        "context.max_reprompt_tokens": 10240, "context.feedback": "never", "context.demonstration": "random",
+    },
+    "grpo": _WITHOUT_FEEDBACK | _GRADIENT | {
+        "policy_gradient.clip_low": 0.2, "policy_gradient.clip_high": 0.28, "policy_gradient.dual_clip": 3.0,
+        "learner.lr": 1e-6, "learner.warmup_steps": 0, "learner.updates_per_batch": 4,
+    },
+}  # fmt: skip
+EDUCATIONAL = {  # the RLHF book's code, configs/sdpo.yaml
+    "model.path": "Qwen/Qwen3-1.7B", "model.thinking": True, "environment.family": "spell_backward",
+    "environment.prompt": "DeepSeekZero", "rollout.temperature": 0.6, "rollout.top_p": 0.95, "rollout.top_k": 20,
+    "rollout.max_response_tokens": 512, "rollout.responses": 8, "run.questions": 4, "learner.lr": 5e-6,
+    "learner.updates_per_batch": 4, "learner.clip_grad_norm": 1.0, "distillation.is_clip": 2.0, "teacher.kind": "live",
+    "distillation.level": "token", "context.feedback": "never", "context.demonstration": "random", "seed": 42,
+}  # fmt: skip
+FAMILIES = ("math", "choice", "tools", "gym")
+
+
+def values(recipe, paths):
+    return {path: reduce(getattr, path.split("."), recipe) for path in paths}
+
+
+@pytest.mark.parametrize("algorithm", WITHOUT_FEEDBACK)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gpu_recipes_of_other_tasks_have_the_papers_values(family, algorithm):
+    recipe, wanted = load_recipe(find_recipe(family, algorithm), "gpu"), WITHOUT_FEEDBACK[algorithm]
+    assert values(recipe, wanted) == wanted
+    assert recipe.environment.kind == recipe.recipe == family
+
+
+def test_the_comparison_with_the_educational_code_has_its_values():
+    recipe = load_recipe(RECIPES / "gym" / "rlhf-book.yaml", "gpu")
+    assert values(recipe, EDUCATIONAL) == EDUCATIONAL
+    assert recipe.environment.options == {"min_word_len": 3, "max_word_len": 10}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_their_cpu_profiles_need_nothing_that_is_not_here(family):
+    for algorithm in WITHOUT_FEEDBACK:
+        recipe = load_recipe(find_recipe(family, algorithm), "cpu")
+        assert recipe.model.path == "policies/minicode"
+        assert recipe.data.source in (None, f"sdpo.envs.samples:{family}") and recipe.data.path is None
+
+
 def gpu(algorithm: str, *overrides: str):
     return load_recipe(find_recipe("livecodebench", algorithm), "gpu", overrides)
 
@@ -89,7 +142,7 @@ def test_the_mean_per_response_is_offered(algorithm, stream):
     assert getattr(recipe, stream).aggregation == "seq-mean-token-mean"
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "livecodebench").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_value_of_a_gpu_profile_names_its_source(path):
     lines = path.read_text().splitlines()
     begin = lines.index("  gpu:")

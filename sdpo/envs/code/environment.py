@@ -13,7 +13,7 @@ from pydantic import Field
 from sandbox import Judgement, Limits, Sandbox, Verdict, extract_code
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import DataSettings, EnvironmentSettings, SandboxSettings
+from sdpo.config.sections import EnvironmentSettings, SandboxSettings
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox
@@ -41,7 +41,11 @@ class CodeEnvironment(Environment):
     """The policy writes a program; it is solved when every test passes; what went wrong is told in words."""
 
     Settings = CodeSettings
-    reads = SANDBOX_OPTIONS | {f"data.{option}" for option in DataSettings.model_fields} - {"data.world_seed"}
+    reads = SANDBOX_OPTIONS | {
+        f"data.{option}"
+        for option in ("source", "path", "release", "window", "exclude_ungradable", "test_split", "problem_split")
+        + ("held_out_fraction", "max_bad_rows")
+    }
     inert: ClassVar[Inert] = (
         ("data.release", lambda r: Path(r.data.path or "").suffix in ROW_FILES, "when data.path is a single file"),
         ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from sdpo.config.hub import why_offline
+from sdpo.envs.rows.files import folder_files
 from sdpo.errors import UserError
 
 HUB_REPOSITORY = "livecodebench/code_generation_lite"
@@ -13,13 +14,6 @@ HUB_REPOSITORY = "livecodebench/code_generation_lite"
 HUB_REVISION = "0fe84c3912ea0c4d4a78037083943e8f0c4dd505"
 
 OFFICIAL_FILES = ("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl", "test6.jsonl")
-
-# Endings that mark the files of a folder as rows; what they are, their content says.
-KINDS = (
-    (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst"),
-    (".parquet",),
-    (".json", ".json.gz", ".json.bz2", ".json.xz", ".json.zst"),
-)
 
 
 def release_files(release: str) -> tuple[str, ...]:
@@ -49,7 +43,7 @@ def find_files(path: str | Path | None = None, release: str | None = None) -> li
     """The files to read, in reading order.
 
     With `path`, a file or a folder: the file, or the release's files in the folder, or without a release all files in
-    it of the first of KINDS that it has, numbers in their names counted as numbers.  Without `path` the release is
+    it of the first of `ENDINGS` that it has, numbers in their names counted as numbers.  Without `path` the release is
     fetched from the hub, or taken from its cache.  UserError says what is missing.
     """
     if path is None:
@@ -72,16 +66,11 @@ def find_files(path: str | Path | None = None, release: str | None = None) -> li
                 f"Fetch the files with `hf download {HUB_REPOSITORY} --repo-type dataset --local-dir {path}`."
             )
         return files
-    for kind in KINDS:
-        if files := [file for ending in kind for file in path.glob(f"*{ending}")]:
-            return sorted(files, key=_natural)
+    if files := folder_files(path):
+        return files
     raise UserError(
         f"{path} holds no .jsonl file, no .parquet and no .json either.  Set data.path to LiveCodeBench's files."
     )
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name.split(".")[0])]
 
 
 def _from_hub(name: str) -> Path:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sandbox import TestCase
+from sdpo.envs.rows.files import MAX_LINE_BYTES, BadRow, RowKind, why_not_json
 
 FIELDS = (
     "question_title",
@@ -41,25 +42,17 @@ FIELDS = (
     "private_test_cases",
     "metadata",
 )
+ROWS = RowKind("LiveCodeBench's rows", FIELDS, texts=True)
 PLATFORMS = ("leetcode", "codeforces", "atcoder")
 DIFFICULTIES = ("easy", "medium", "hard")
 MARKS = ("train", "heldout")
 METADATA_KEYS = ("func_name", "files", "split", "solution")  # those with a meaning here
 
 # The tests of one official row take tens of megabytes at most; beyond this it is not data but a bomb.
-MAX_TEST_BYTES = 512 * 2**20
+MAX_TEST_BYTES = MAX_LINE_BYTES
 
 _STRING_OPCODES = frozenset({"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
 _SILENT_OPCODES = frozenset({"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"})
-
-
-class BadRow(ValueError):
-    """A row that cannot be used; the message is the reason, without file and line."""
-
-
-def why_not_json(error: Exception) -> str:
-    """What the parser stumbled over, without a line number that would be mistaken for the file's."""
-    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -17,16 +17,16 @@ from sdpo.envs.code.lcb_rows import (
     FIELDS,
     MAX_TEST_BYTES,
     METADATA_KEYS,
-    BadRow,
+    ROWS,
     check_functional,
     decode_metadata,
     decode_tests,
 )
 from sdpo.envs.code.question import Question
-from sdpo.envs.code.row_files import Progress, read_rows
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.code.window import V6_QUESTIONS, V6_WINDOW, DateWindow, contest_moment
 from sdpo.envs.report import BadRowReport, DataReport
+from sdpo.envs.rows.files import BadRow, Progress, read_rows
 from sdpo.errors import UserError
 
 # Ids or titles of problems that no comparison of outputs can grade: LiveCodeBench's ERRATA.md, and by the same
@@ -104,7 +104,7 @@ def read_questions(
     """The usable rows of the files in order, as questions; `report` receives counts and bad rows."""
     seen: dict[str, str] = {}
     for file in files:
-        for unit, number, row in read_rows(file, progress):
+        for unit, number, row in read_rows(file, progress, ROWS):
             report.rows += 1
             try:
                 if isinstance(row, BadRow):

@@ -14,6 +14,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,33 +23,75 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sandbox.filekind import HEAD_BYTES, UNPACK, file_kind, text_encoding
-from sdpo.envs.code.lcb_rows import FIELDS, MAX_TEST_BYTES, BadRow, why_not_json
 from sdpo.errors import UserError
 
-MAX_LINE_BYTES = MAX_TEST_BYTES
+MAX_LINE_BYTES = 512 * 2**20  # one official row of LiveCodeBench takes tens of megabytes
 MAX_LIST_BYTES = 8 * MAX_LINE_BYTES  # a JSON list is read whole
 
 Row = dict[str, Any]
-Numbered = tuple[str, int, Row | BadRow]  # "line" or "row", which, and the row or what is wrong with it
 Progress = Callable[[str, int, int], None]  # file name, bytes read of it, its size
 
-EXPECTED = "Expected are LiveCodeBench's rows as JSON Lines (one object a line), a JSON list or Parquet"
+
+class BadRow(ValueError):
+    """A row that cannot be used; the message is the reason, without file and line."""
+
+
+Numbered = tuple[str, int, Row | BadRow]  # "line" or "row", which, and the row or what is wrong with it
+
+
+def why_not_json(error: Exception) -> str:
+    """What the parser stumbled over, without a line number that would be mistaken for the file's."""
+    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """What a reader expects of a file."""
+
+    what: str = "rows"  # for messages
+    fields: tuple[str, ...] = ()  # names that tell the head of a table from other text that is no JSON
+    texts: bool = False  # a table's lists and objects become JSON texts, as rows of strings only have them
+
+    @property
+    def expected(self) -> str:
+        return f"Expected are {self.what} as JSON Lines (one object a line), a JSON list or Parquet"
+
+
+ROWS = RowKind()
+# Endings that mark the files of a folder as rows; what they are, their content says.
+ENDINGS = (
+    (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst"),
+    (".parquet",),
+    (".json", ".json.gz", ".json.bz2", ".json.xz", ".json.zst"),
+)
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
 
 
-def read_rows(path: Path, progress: Progress | None = None) -> Iterator[Numbered]:
-    """The rows in order, numbered from 1.  Blank lines are no rows.
+def folder_files(folder: Path) -> list[Path]:
+    """The files of the first of ENDINGS that the folder has, numbers in their names counted as numbers."""
+    for kind in ENDINGS:
+        if files := [file for ending in kind for file in folder.glob(f"*{ending}")]:
+            return sorted(files, key=_natural)
+    return []
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name.split(".")[0])]
+
+
+def read_rows(path: Path, progress: Progress | None = None, kind: RowKind = ROWS) -> Iterator[Numbered]:
+    """The rows in order, numbered from 1.  Blank lines are no rows; a table's dates become ISO 8601 texts.
 
     Raises UserError for a file that cannot be read, or is of no kind that holds rows.
     """
     try:
         with open(path, "rb") as file:
-            yield from _rows(path, file, progress)
+            yield from _rows(path, file, progress, kind)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).  Check the file and its permissions.") from error
 
 
-def _rows(path: Path, file: io.BufferedReader, progress: Progress | None) -> Iterator[Numbered]:
+def _rows(path: Path, file: io.BufferedReader, progress: Progress | None, rows: RowKind) -> Iterator[Numbered]:
     size = path.stat().st_size
     kind = file_kind(file.peek(HEAD_BYTES)[:HEAD_BYTES])
 
@@ -58,17 +101,17 @@ def _rows(path: Path, file: io.BufferedReader, progress: Progress | None) -> Ite
 
     try:
         if kind == "Parquet":
-            yield from _table(file, report)
+            yield from _table(file, report, rows)
             return
         stream, packed = _unpacked(file, kind)
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
         kind = file_kind(head)
         if kind != "text":
             what = f"{packed}-packed {kind}" if packed else f"no text: a file of kind {kind}"
-            raise UserError(f"{path} is {what}.  {EXPECTED}; text may be packed by gzip, bzip2, xz or Zstandard.")
+            raise UserError(f"{path} is {what}.  {rows.expected}; text may be packed by gzip, bzip2, xz or Zstandard.")
         encoding = text_encoding(head)
-        _refuse_other_texts(path, head.decode(encoding, "ignore").lstrip())
-        yield from _text_rows(path, stream, encoding, report)
+        _refuse_other_texts(path, head.decode(encoding, "ignore").lstrip(), rows)
+        yield from _text_rows(path, stream, encoding, report, rows)
     except (pa.ArrowException, *_DAMAGED) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -84,22 +127,24 @@ def _unpacked(file: io.BufferedReader, kind: str) -> tuple[io.BufferedReader, st
     return file, ""
 
 
-def _refuse_other_texts(path: Path, text: str) -> None:
+def _refuse_other_texts(path: Path, text: str, rows: RowKind) -> None:
     """text: how the file begins.  Raises UserError for what no repair of single rows would make right."""
     if text.startswith("version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not the data.  Run `git lfs pull` in its repository.")
     first, _, rest = text.partition("\n")
     first = first.strip()
     if first.startswith("<"):
-        raise UserError(f"{path} is an HTML or XML page, not the data.  {EXPECTED}.")
-    columns = any(name in first for name in FIELDS) or re.search(r"[,;\t].*[,;\t]", first)
+        raise UserError(f"{path} is an HTML or XML page, not the data.  {rows.expected}.")
+    columns = any(name in first for name in rows.fields) or re.search(r"[,;\t].*[,;\t]", first)
     if columns and not first.startswith(("{", "[")):
-        raise UserError(f"{path} is text, but not JSON: it begins with {first[:60]!r}.  {EXPECTED}.")
+        raise UserError(f"{path} is text, but not JSON: it begins with {first[:60]!r}.  {rows.expected}.")
     if first.startswith("{") and first.endswith(("{", "[", ",")) and rest:
-        raise UserError(f"{path} is a JSON object of several lines.  {EXPECTED}.")
+        raise UserError(f"{path} is a JSON object of several lines.  {rows.expected}.")
 
 
-def _text_rows(path: Path, stream: io.BufferedReader, encoding: str, report: Callable[[], None]) -> Iterator[Numbered]:
+def _text_rows(
+    path: Path, stream: io.BufferedReader, encoding: str, report: Callable[[], None], rows: RowKind
+) -> Iterator[Numbered]:
     if encoding != "utf-8-sig":
         lines = _decoded_lines(stream, encoding)
     else:
@@ -111,7 +156,7 @@ def _text_rows(path: Path, stream: io.BufferedReader, encoding: str, report: Cal
         if first.strip():
             break
     if first.lstrip().startswith(b"["):
-        items, read = _list(path, first, lines)
+        items, read = _list(path, first, lines, rows)
         if items is not None:
             for k, item in enumerate(items, start=1):
                 yield "row", k, _checked(item)
@@ -131,7 +176,7 @@ def _before(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _list(path: Path, first: bytes, rest: Iterator[bytes]) -> tuple[list[Any] | None, list[bytes]]:
+def _list(path: Path, first: bytes, rest: Iterator[bytes], rows: RowKind) -> tuple[list[Any] | None, list[bytes]]:
     """The items of a JSON list; or None and all lines, where each of them is a value of its own."""
     read, size = [first], len(first)
     for line in rest:
@@ -144,7 +189,9 @@ def _list(path: Path, first: bytes, rest: Iterator[bytes]) -> tuple[list[Any] | 
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg.startswith("Extra data"):
             return None, read
-        raise UserError(f"{path} is a JSON list that cannot be read ({why_not_json(error)}).  {EXPECTED}.") from None
+        raise UserError(
+            f"{path} is a JSON list that cannot be read ({why_not_json(error)}).  {rows.expected}."
+        ) from None
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -179,18 +226,25 @@ def _checked(row: Any) -> Row | BadRow:
     return row if isinstance(row, dict) else BadRow(f"the row is a JSON {type(row).__name__}, not an object")
 
 
-def _table(file: BinaryIO, report: Callable[[float], None]) -> Iterator[Numbered]:
+def _table(file: BinaryIO, report: Callable[[float], None], rows: RowKind) -> Iterator[Numbered]:
     table = pq.ParquetFile(file)
     number, total = 0, max(1, table.metadata.num_rows)
     for batch in table.iter_batches(batch_size=64):
         for row in batch.to_pylist():
             number += 1
-            yield "row", number, {key: _as_text(value) for key, value in row.items()}
+            values = {key: plain(value) for key, value in row.items()}
+            yield "row", number, {k: _as_text(v) for k, v in values.items()} if rows.texts else values
         report(number / total)
 
 
-def _as_text(value: Any) -> Any:
-    """The official rows hold strings only; a table may hold the same as dates, lists and objects."""
+def plain(value: Any) -> Any:
+    """A table's value as JSON has it: dates as ISO 8601 texts, tuples as lists."""
     if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _as_text(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
