@@ -14,12 +14,16 @@ from concurrent.futures import Future, InvalidStateError
 from . import wire
 from .errors import BadTests, IsolationUnavailable, SandboxError
 from .run import Run
-from .task import Task, result_of_exit, result_of_report, time_limit
+from .session import Session
+from .task import Task, result_of_examination, result_of_exit, result_of_report, time_limit
 from .types import Job, Judgement, Verdict, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
 _DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
+_ENDED_TESTS = wire.Report(
+    {"s": "exception", "e": "RuntimeError", "m": "what the program returned ended the process of its tests"}, b""
+)
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
@@ -126,6 +130,7 @@ class Engine:
         self._children: dict[int, Child] = {}  # by slot; every child that the server has not reported dead
         self._idle.clear()
         self._runs: dict[int, Run] = {}  # by slot
+        self._partners: dict[int, Run] = {}  # by the slot of the child that runs the tests
         self._retired: list[Child] = []  # stopped, to be killed when there is time
         self._stillborn = 0
         self._coming = 0  # children asked for and not ready yet
@@ -156,14 +161,14 @@ class Engine:
             self._waiting.append(self._submitted.popleft())
 
     def _assign(self) -> None:
-        while self._waiting and self._idle and len(self._runs) < self._workers:
+        while self._waiting and len(self._idle) >= self._waiting[0].children and len(self._runs) < self._workers:
             # A program that may be what kills children, or the fork server with all of them, runs alone.
             suspects = (self._waiting[0], *(run.task for run in self._runs.values()))
             if self._runs and any(task.deaths >= _SUSPICIOUS for task in suspects):
                 break
             task = self._waiting.popleft()
             if task.began or task.future.set_running_or_notify_cancel():
-                self._begin(self._idle.popleft(), task)
+                self._begin(task)
         if not self._waiting and not self._runs:  # the last program must not wait for the burials, either
             for child in self._retired:
                 child.kill()
@@ -175,8 +180,9 @@ class Engine:
         # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
         # before they are nearly due, since forks in a row are cheaper.
         busy = bool(self._waiting or self._runs)
-        wanted = min(len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
-        if have >= (min(wanted, 2 * self._workers) if busy else wanted):
+        each = self._waiting[0].children if self._waiting else 1
+        wanted = min(each * len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
+        if have >= (min(wanted, 2 * each * self._workers) if busy else wanted):
             return
         self._coming += wanted - have
         try:
@@ -185,21 +191,31 @@ class Engine:
         except OSError:
             pass  # the server is gone; its socket says so in the next turn
 
-    def _begin(self, child: Child, task: Task) -> None:
+    def _begin(self, task: Task) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
         if not task.began:
             task.began, task.deaths_before = True, self._deaths
+        children = [self._idle.popleft() for _ in range(task.children)]
         try:
-            run = self._runs[child.slot] = Run(child, task, task.next_tests())
+            run = Session(*children, task, task.next_tests()) if len(children) > 1 else Run(*children, task, task.next_tests())
+            self._runs[run.child.slot] = run
+            for child in children[1:]:
+                self._partners[child.slot] = run
             run.hand_over()
         except Exception as error:
-            self._runs.pop(child.slot, None)
-            self._unregister(child)
-            child.kill()
+            for child in children:
+                self._runs.pop(child.slot, None)
+                self._partners.pop(child.slot, None)
+                self._unregister(child)
+                child.kill()
             kind = SandboxError if isinstance(error, OSError | MemoryError) else BadTests
             failure = kind(f"the program could not be handed over: {type(error).__name__}: {error}")
             failure.__cause__ = error
             _fail(task, failure)
+
+    def _run_of(self, child_slot: int) -> Run | None:
+        """The run that a child is at work on."""
+        return self._runs.get(child_slot) or self._partners.get(child_slot)
 
     def _on_server(self) -> None:
         try:
@@ -253,6 +269,10 @@ class Engine:
             else:
                 self._unregister(child)
             return
+        run = self._run_of(child.slot)
+        if isinstance(run, Session):
+            run.flush(child)
+            self._listen(run, child)
         try:
             data = child.connection.recv(1 << 16)
         except (BlockingIOError, InterruptedError):
@@ -261,8 +281,18 @@ class Engine:
             data = b""
         if not data:  # the program closed it, or the child has ended: its exit status will tell
             self._unregister(child)
-        elif child.slot in self._runs:
-            self._guarded(self._runs[child.slot], self._read_reports)
+        elif run is not None:
+            self._guarded(run, self._read_reports)
+
+    def _listen(self, run: Session, child: Child) -> None:
+        """Hear of room in a child's socket while something waits to be sent."""
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if run.waits_for_room(child) else 0)
+        try:
+            key = self._selector.get_key(child.connection)
+            if key.events != wanted:
+                self._selector.modify(child.connection, wanted, key.data)
+        except (KeyError, ValueError):  # it has hung up
+            pass
 
     def _guarded(self, run: Run, step: Callable[..., None], *arguments: object) -> None:
         """Whatever a child may set off here must not reach the other programs, nor save its own from a verdict."""
@@ -275,6 +305,9 @@ class Engine:
                 self._release(run)
 
     def _read_reports(self, run: Run) -> None:
+        if isinstance(run, Session):
+            self._read_session(run)
+            return
         while run.child.slot in self._runs and (data := run.child.new_reports()):
             run.look()
             try:
@@ -290,6 +323,36 @@ class Engine:
                 run.heard = True
                 if run.child.slot not in self._runs:
                     return
+
+    def _read_session(self, run: Session) -> None:
+        """Carry messages until both are silent, or the test is over."""
+        silent = False
+        while not silent and run.child.slot in self._runs:
+            silent = True
+            for child in run.children:
+                if not (data := b"" if child.closed else child.new_reports()):
+                    continue
+                silent = False
+                try:
+                    report = run.take(child, data)
+                except ValueError:
+                    report = _DAMAGED
+                if report is not None:
+                    self._end_session(run, child, report)
+                    return
+        if run.child.slot in self._runs:
+            for child in run.children:
+                self._listen(run, child)
+
+    def _end_session(self, run: Session, child: Child, report: wire.Report) -> None:
+        clocks = run.cpu_s(), run.wall_s()
+        if child is run.examiner and report is not _DAMAGED:
+            report = report._replace(output=run.output(), peak_kib=run.child.resident_kib())
+            result = result_of_examination(run.task, report, max(run.examiner_cpu_s(), clocks[0]), *clocks)
+        else:
+            result = result_of_report(run.task, report._replace(output=run.output()), *clocks)
+        run.task.record(result)
+        self._release(run)
 
     def _on_report(self, run: Run, report: wire.Report) -> None:
         task = run.task
@@ -308,7 +371,8 @@ class Engine:
             run.begin_test(clocks)
 
     def _check_time(self, run: Run) -> None:
-        self._read_reports(run)
+        if run.child.slot in self._runs:
+            self._read_reports(run)
         if run.child.slot not in self._runs:
             return
         left_s = run.left_s()
@@ -320,10 +384,10 @@ class Engine:
 
     def _on_exit(self, end: Exit) -> None:
         child = self._children.pop(end.slot)
-        run = self._runs.get(end.slot)
+        run = self._run_of(end.slot)
         if run is not None:
             self._guarded(run, self._read_reports)  # one may still be in the socket
-        if run is not None and end.slot in self._runs:
+        if run is not None and run.child.slot in self._runs:
             self._guarded(run, self._take_exit, end)
         elif child in self._idle:
             self._idle.remove(child)
@@ -340,25 +404,37 @@ class Engine:
     def _take_exit(self, run: Run, end: Exit) -> None:
         cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
         result = result_of_exit(run.task, end, run.output(), cpu_s, run.wall_s())
+        if end.slot != run.child.slot and result is not None and result.verdict is not Verdict.TIME_LIMIT:
+            result = result_of_report(run.task, _ENDED_TESTS, cpu_s, run.wall_s())
         if result is not None:
             run.task.take(result, run.position)
             self._release(run)
         else:
-            del self._runs[end.slot]
+            self._drop(run)
             self._deaths += 1
             self._worker_died(run.task, "the process that ran the program was killed from outside", end.peak_memory_mb)
 
+    def _drop(self, run: Run) -> None:
+        """Forget a run whose process is gone; the other one of a session has nothing to do any more."""
+        del self._runs[run.child.slot]
+        for child in run.children:
+            self._partners.pop(child.slot, None)
+            if child.slot in self._children:
+                self._unregister(child)
+                child.kill()
+
     def _release(self, run: Run) -> None:
         """The run is over: stop its process, whatever it is doing, and go on with the task."""
-        child = run.child
-        del self._runs[child.slot]
-        self._unregister(child)
-        # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
-        if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
-            child.stop()
-            self._retired.append(child)
-        else:
-            child.kill()
+        del self._runs[run.child.slot]
+        for child in run.children:
+            self._partners.pop(child.slot, None)
+            self._unregister(child)
+            # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
+            if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
+                child.stop()
+                self._retired.append(child)
+            else:
+                child.kill()
         self._continue(run.task)
 
     def _worker_died(self, task: Task, why: str, peak_memory_mb: float = 0.0) -> None:

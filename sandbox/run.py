@@ -27,6 +27,10 @@ class Run:
         self.begin_test()
         self.look()
 
+    @property
+    def children(self) -> tuple[Child, ...]:
+        return (self.child,)
+
     def hand_over(self) -> None:
         """Give the child its program and its inputs."""
         child, job, limits = self.child, self.task.job, self.task.job.limits
@@ -37,13 +41,8 @@ class Run:
             inputs = (None,)
         output_limit, memory = limits.output_kb * 1024, limits.memory_mb << 20
         files = dict(job.files or {})
-        message = (job.code, files, fn_name, inputs, output_limit, limits.cpu_time_s, memory, limits.processes)
-        child.connection.settimeout(_SEND_TIMEOUT_S)
-        try:
-            wire.send_job(child.connection, message)
-        except OSError:
-            pass  # the child has died; the server will report how
-        child.connection.setblocking(False)
+        bounds = (output_limit, limits.cpu_time_s, memory, limits.processes)
+        give(child, (wire.SERIES, job.code, files, fn_name, inputs, *bounds))
 
     def begin_test(self, clocks: tuple[float, float] | None = None) -> None:
         """clocks: of CPU and wall at the end of the test of a series before this one; the child is ahead of us."""
@@ -83,6 +82,16 @@ class Run:
 
     def output(self) -> bytes:
         return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)
+
+
+def give(child: Child, message: tuple) -> None:
+    """Hand a job over to a child that waits for one."""
+    child.connection.settimeout(_SEND_TIMEOUT_S)
+    try:
+        wire.send_job(child.connection, message)
+    except OSError:
+        pass  # the child has died; the server will report how
+    child.connection.setblocking(False)
 
 
 def _within(said: float, least: float, most: float) -> float:

@@ -1,0 +1,86 @@
+"""Two children at work on one assertion test: the program in one, the tests in the other, and the judge in between.
+
+The judge carries their messages without reading them, and takes the verdict from the child of the tests alone.
+"""
+
+from __future__ import annotations
+
+from . import wire
+from .run import Run, give
+from .task import Task
+from .types import TestCase
+from .zygote import Child
+
+
+class Session(Run):
+    """`child` runs the program, `examiner` the tests."""
+
+    def __init__(self, child: Child, examiner: Child, task: Task, tests: tuple[TestCase, ...]) -> None:
+        self.examiner = examiner
+        self._turn = examiner  # whose message comes next
+        self._examiner_reader = wire.ReportReader(task.job.limits.output_kb * 1024)
+        self._unsent = {child.slot: bytearray(), examiner.slot: bytearray()}
+        super().__init__(child, task, tests)
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        return self.child, self.examiner
+
+    def hand_over(self) -> None:
+        job, limits, test = self.task.job, self.task.job.limits, self.tests[0]
+        output_limit, memory = limits.output_kb * 1024, limits.memory_mb << 20
+        bounds = (output_limit, limits.cpu_time_s, memory, limits.processes)
+        names = tuple((test.fn_name or "").split())
+        give(self.child, (wire.CANDIDATE, job.code, dict(job.files or {}), None, (None,), *bounds))
+        give(self.examiner, (wire.EXAMINER, test.input, {}, names, (job.stop == "all",), *bounds))
+
+    def begin_test(self, clocks: tuple[float, float] | None = None) -> None:
+        self._examiner_began = self.examiner.cpu_time_s() or 0.0
+        super().begin_test(clocks)
+
+    def left_s(self) -> float:
+        """As of a single child; the time of the tests counts too, since what a program returns can take theirs."""
+        limits, wall_s = self.task.job.limits, self.wall_s()
+        idle_left_s = limits.wall_s - wall_s
+        if idle_left_s <= 0:
+            idle_left_s += self.child.waited_s() + self.examiner.waited_s()
+        cpu_left_s = limits.cpu_time_s - max(self.cpu_s(), self.examiner_cpu_s())
+        return min(cpu_left_s, idle_left_s, limits.hard_wall_s - wall_s)
+
+    def examiner_cpu_s(self) -> float:
+        now = self.examiner.cpu_time_s()
+        return 0.0 if now is None else max(now - self._examiner_began, 0.0)
+
+    def take(self, child: Child, data: bytes) -> wire.Report | None:
+        """Pass on what a child has written; a report that ends the test.
+
+        Raises ValueError for what no child of ours would write, or not now: each waits for the other's answer.
+        """
+        reader = self.reader if child is self.child else self._examiner_reader
+        for report in reader.feed(data):
+            if report.header.get("s") != wire.RELAY["s"]:
+                return report
+            if child is not self._turn:
+                raise ValueError("a message out of turn")
+            self._turn = self.examiner if child is self.child else self.child
+            self._unsent[self._turn.slot] += wire.pack_message(report.value)
+            self.flush(self._turn)
+        return None
+
+    def flush(self, child: Child) -> bool:
+        """Send what there is room for; whether more is to be sent."""
+        unsent = self._unsent[child.slot]
+        while unsent:
+            try:
+                sent = child.connection.send(unsent)
+            except BlockingIOError:
+                return True
+            except OSError:  # it has died; the server will report how
+                unsent.clear()
+                break
+            del unsent[:sent]
+        return False
+
+    def waits_for_room(self, child: Child) -> bool:
+        return bool(self._unsent[child.slot])
+
