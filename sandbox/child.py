@@ -95,6 +95,7 @@ class _Child:
 
     def _serve(self, source: str, files: dict, dialogue: Dialogue, most: int, outbox: _Outbox) -> None:
         """Be the program of an assertion test."""
+        _empty_output()
         finder = modules.install(files) if files else None
         remove_prelude(self._prelude)
         program = self._compiled(source, finder, outbox)
@@ -133,8 +134,7 @@ class _Child:
             arguments, stdin = (None, test_input) if fn_name is None else (test_input, b"")
             if not series and stdin:  # None: the judge has put it there
                 _place_input(stdin)
-            os.ftruncate(1, 0)
-            os.lseek(1, 0, os.SEEK_SET)
+            _empty_output()
             outbox.put(program.run(fn_name, arguments, output_limit, stdin if series else None), last=not left)
             if left and program.left_a_trace():
                 os._exit(_NOT_REPEATABLE)  # the judge gives the next test to a fresh child
@@ -185,6 +185,11 @@ class _Outbox:
         self._next_ring = 4 * self._count
         self._rang = report.clock_s
         self._connection.sendall(wire.RING)
+
+
+def _empty_output() -> None:
+    os.ftruncate(1, 0)
+    os.lseek(1, 0, os.SEEK_SET)
 
 
 def _place_input(text: bytes) -> None:

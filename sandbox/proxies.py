@@ -75,9 +75,6 @@ class Remote:
     def printed(self) -> str:
         return str(self._ask(["printed"]))
 
-    def awaited(self, stand_in: object) -> object:
-        return self._ask(["await", self._encoder().encode(stand_in)])
-
     def call(self, function: object, name: str, values: tuple, named: dict) -> object:
         encoder = self._encoder()
         arguments = [encoder.encode(value) for value in values]
@@ -215,7 +212,7 @@ class Remote:
                 if found is value:
                     return {"global": [module, name]}
             return {"callback": self._number(value)}
-        if isinstance(value, Iterator):
+        if isinstance(value, Iterator) and not hasattr(value, "read"):
             return {"iterator": self._number(value)}
         if getattr(type(value), "__module__", None) == TESTS:
             return {"test object": self._number(value)}
@@ -240,11 +237,14 @@ class Remote:
         number, name = content
         if type(number) is not int or type(name) is not str:
             raise ValueError("a reference")
+        if tag == "coroutine":
+            return self._awaiting(number)
         if number not in self._stand_ins:
-            kinds = {"function": RemoteFunction, "class": RemoteClass, "object": RemoteObject, "holder": RemoteHolder,
-                     "coroutine": RemoteCoroutine}  # fmt: skip
-            self._stand_ins[number] = kinds[tag](self, number, name[:200])
+            self._stand_ins[number] = _KINDS[tag](self, number, name[:200])
         return self._stand_ins[number]
+
+    async def _awaiting(self, number: int) -> object:
+        return self._ask(["await", {"ref": number}])
 
     def _exception_class(self, number: int, name: str, bases: list) -> type:
         if number not in self._stand_ins:
@@ -410,10 +410,6 @@ class StandIn:
     def __subclasscheck__(self, kind: object) -> bool:
         return isinstance(kind, StandIn) and self._sandbox_remote.operator("issubclass", kind, self) is True
 
-    def __await__(self):  # noqa: ANN204
-        return self._sandbox_remote.awaited(self)
-        yield
-
 
 def same(one: object, other: object) -> bool:
     """`is`, for which stand-ins are what they stand for."""
@@ -477,18 +473,10 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "divmod"
         setattr(StandIn, f"__i{_special}__", _in_place(f"i{_special}"))
 
 
-class RemoteObject(StandIn):
-    pass
-
-
 class RemoteFunction(StandIn):
     @property
     def __name__(self) -> str:
         return self._sandbox_name.rpartition(".")[2]
-
-
-class RemoteCoroutine(StandIn):
-    pass
 
 
 class RemoteClass(StandIn):
@@ -519,6 +507,7 @@ class RemoteHolder(StandIn):
     __hash__ = StandIn.__hash__
 
 
+_KINDS = {"function": RemoteFunction, "class": RemoteClass, "object": StandIn, "holder": RemoteHolder}
 TESTS = "test_solution"  # the module's name
 
 

@@ -86,8 +86,8 @@ class Task:
         """Take the outcome of the next test."""
         self.results.append(result)
         over = len(self.results) == len(self.job.tests)
-        if result.verdict is Verdict.COMPILE_ERROR:
-            self._finish(Verdict.COMPILE_ERROR, result.message or "")
+        if result.verdict in (Verdict.COMPILE_ERROR, Verdict.SANDBOX_ERROR):
+            self._finish(result.verdict, result.message or "")
         elif not result.passed and (self.job.stop == "first_failure" or result.verdict is Verdict.TIME_LIMIT):
             self._finish(self._first_failure())
         elif over:
