@@ -70,7 +70,8 @@ def collected(tree: ast.Module) -> list[str]:
 def unknown_fixtures(tree: ast.Module) -> list[str]:
     """Arguments of test functions for which there is neither a fixture, a parameter nor a default."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    known = set(_FIXTURES) | {node.name for node in functions if any("fixture" in ast.unparse(d) for d in node.decorator_list)}
+    marked = [(node.name, " ".join(map(ast.unparse, node.decorator_list))) for node in functions]
+    known = _FIXTURES | {name for name, decorators in marked if "fixture" in decorators}
     unknown = []
     for node in functions:
         if not node.name.startswith("test"):

@@ -6,7 +6,6 @@ these arguments, an operator to apply: nothing of the tests' text, and no value 
 
 from __future__ import annotations
 
-import builtins
 import collections
 import copy
 import operator
@@ -90,7 +89,7 @@ class _Candidate:
             raise ValueError(request)
         return encoder.text(["value", encoder.encode(value)])
 
-    def _call(self, encoder: Encoder, function: object, arguments: list, keywords: list) -> str:
+    def _call(self, encoder: Encoder, function: object, arguments: list, keywords: list, _name: str) -> str:
         function, values = decode(function, self._resolve), [decode(value, self._resolve) for value in arguments]
         named = {name: decode(value, self._resolve) for name, value in keywords}
         result = function(*values, **named)

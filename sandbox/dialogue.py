@@ -15,7 +15,7 @@ from .objects import parse
 
 class Dialogue:
     def __init__(self, connection: socket.socket, buffer: bytearray, send: Callable[[wire.Report], None]) -> None:
-        """buffer: what has been read of the connection already.  send: puts a report where the judge finds it at once."""
+        """buffer: what has been read of the connection already.  send: puts a report where the judge finds it."""
         self._connection, self._buffer, self._send = connection, buffer, send
 
     def receive(self) -> list:

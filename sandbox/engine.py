@@ -197,7 +197,7 @@ class Engine:
             task.began, task.deaths_before = True, self._deaths
         children = [self._idle.popleft() for _ in range(task.children)]
         try:
-            run = Session(*children, task, task.next_tests()) if len(children) > 1 else Run(*children, task, task.next_tests())
+            run = (Session if len(children) > 1 else Run)(*children, task, task.next_tests())
             self._runs[run.child.slot] = run
             for child in children[1:]:
                 self._partners[child.slot] = run
@@ -379,7 +379,7 @@ class Engine:
         if left_s > 0:
             run.next_check = time.monotonic() + max(left_s, _CHECK_S)
             return
-        run.task.record(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s()))
+        run.task.record(run.explained(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s())))
         self._release(run)
 
     def _on_exit(self, end: Exit) -> None:
@@ -407,7 +407,7 @@ class Engine:
         if end.slot != run.child.slot and result is not None and result.verdict is not Verdict.TIME_LIMIT:
             result = result_of_report(run.task, _ENDED_TESTS, cpu_s, run.wall_s())
         if result is not None:
-            run.task.take(result, run.position)
+            run.task.take(run.explained(result), run.position)
             self._release(run)
         else:
             self._drop(run)

@@ -7,6 +7,7 @@ ever there.  A verdict is what this process says, so that a program that ends, h
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import itertools
 import random
@@ -183,9 +184,9 @@ class _Examination:
         decided = self._decided
         if decided is None and self._hidden:
             decided = next((failure for failure in self._failures), None)
-        told = {} if decided is None else {"a": decided.told}
-        passed = sum(self._passed.values())
-        return {"s": "tested", "ok": decided is None and not self._hidden, "n": len(self._prepared.places), "k": passed} | told
+        accepted, told = decided is None and not self._hidden, {} if decided is None else {"a": decided.told}
+        places, passed = len(self._prepared.places), sum(self._passed.values())
+        return {"s": "tested", "ok": accepted, "n": places, "k": passed} | told
 
 
 def _program_module(remote: Remote) -> types.ModuleType:
@@ -257,7 +258,7 @@ def _of_function(function: types.FunctionType, fixtures: dict, remote: Remote, b
         with_parameters = [(n, fixtures[n]._params) for n in in_use if n in fixtures and fixtures[n]._params]
         for choice in itertools.product(*(values for _, values in with_parameters)):
             chosen = dict(zip((n for n, _ in with_parameters), choice, strict=True))
-            yield lambda *owner, given=given, chosen=chosen: _run(function, owner, wanted, given, chosen, fixtures, remote)
+            yield functools.partial(_run, function, wanted, given, chosen, fixtures, remote)
 
 
 def _parameters(function: object) -> dict:
@@ -276,7 +277,7 @@ def _closure(names: list[str], fixtures: dict) -> list[str]:
     return found
 
 
-def _run(function, owner, wanted, given, chosen, fixtures, remote) -> None:  # noqa: ANN001
+def _run(function, wanted, given, chosen, fixtures, remote, *owner) -> None:  # noqa: ANN001
     made: dict[str, object] = dict(given)
     open_generators = []
 
@@ -324,5 +325,3 @@ class _Capsys:
 
     def readouterr(self) -> object:
         return types.SimpleNamespace(out=self._remote.printed(), err="")
-
-

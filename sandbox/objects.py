@@ -76,9 +76,8 @@ class Encoder:
         if kind in (collections.Counter, collections.OrderedDict):
             return {kind.__name__: self._pairs(value, depth)}
         if kind is collections.defaultdict:
-            factory = value.default_factory
-            name = factory.__name__ if isinstance(factory, type) and _FACTORIES.get(factory.__name__) is factory else None
-            return {"defaultdict": [name, self._pairs(value, depth)]}
+            names = [name for name, factory in _FACTORIES.items() if factory is value.default_factory]
+            return {"defaultdict": [*names, None][:1] + [self._pairs(value, depth)]}
         if kind is collections.deque:
             return {"deque": [self._items(value, depth), value.maxlen]}
         for name, date in _DATES.items():
@@ -134,7 +133,7 @@ class Encoder:
 
 
 def parse(text: bytes) -> list:
-    """A message as JSON.  Raises ValueError for one that no `Encoder` writes, before the parser can exhaust the stack."""
+    """A message as JSON.  Raises ValueError for what no `Encoder` writes, before the parser can exhaust the stack."""
     decoded = text.decode("ascii")
     if decoded.count("[") + decoded.count("{") > 2 * MAX_DEPTH and _deeper(decoded, 2 * MAX_DEPTH + 20):
         raise ValueError("nested too deeply")

@@ -5,11 +5,28 @@ The judge carries their messages without reading them, and takes the verdict fro
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import wire
+from .objects import decode, parse
 from .run import Run, give
 from .task import Task
-from .types import TestCase
+from .text import clean
+from .types import Assertion, TestCase, TestResult
 from .zygote import Child
+
+_SHOWN = 2000  # characters of a call
+
+
+class _Nameless:
+    """Of something that is no data."""
+
+    def __repr__(self) -> str:
+        return "<object>"
+
+
+def _nameless(tag: str, content: object) -> object:
+    return _Nameless()
 
 
 class Session(Run):
@@ -19,6 +36,7 @@ class Session(Run):
         self.examiner = examiner
         self._turn = examiner  # whose message comes next
         self._examiner_reader = wire.ReportReader(task.job.limits.output_kb * 1024)
+        self._last_call = b""  # what the tests asked last
         self._unsent = {child.slot: bytearray(), examiner.slot: bytearray()}
         super().__init__(child, task, tests)
 
@@ -62,10 +80,23 @@ class Session(Run):
                 return report
             if child is not self._turn:
                 raise ValueError("a message out of turn")
+            if child is self.examiner:
+                self._last_call = report.value
             self._turn = self.examiner if child is self.child else self.child
             self._unsent[self._turn.slot] += wire.pack_message(report.value)
             self.flush(self._turn)
         return None
+
+    def explained(self, result: TestResult) -> TestResult:
+        """With the call of the program that the tests were waiting for."""
+        try:
+            kind, _, arguments, keywords, name = parse(self._last_call)
+            shown = [repr(decode(value, _nameless))[:_SHOWN] for value in arguments]
+            shown += [f"{key}={decode(value, _nameless)!r}"[:_SHOWN] for key, value in keywords]
+        except Exception:  # no call, or one with what a program has made up
+            return result
+        call = clean(f"{name}({', '.join(shown)})"[:_SHOWN])
+        return replace(result, assertion=Assertion(0, call, calls=((call, "no answer"),))) if kind == "call" else result
 
     def flush(self, child: Child) -> bool:
         """Send what there is room for; whether more is to be sent."""
@@ -83,4 +114,3 @@ class Session(Run):
 
     def waits_for_room(self, child: Child) -> bool:
         return bool(self._unsent[child.slot])
-

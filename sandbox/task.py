@@ -114,7 +114,8 @@ class Task:
     def result(self, verdict: Verdict, **fields: object) -> TestResult:
         """A result of the next test."""
         test = self.test(self.next_test)
-        return TestResult(verdict, clean(test.input), clean(test.output), index=self.next_test, **fields)
+        given, wanted = clean(test.input), clean(test.output)
+        return TestResult(verdict, given, wanted, index=self.next_test, testtype=test.testtype, **fields)
 
     def _first_failure(self) -> Verdict:
         return next((r.verdict for r in self.results if not r.passed), Verdict.ACCEPTED)
@@ -157,9 +158,7 @@ def result_of_report(task: Task, report: Report, cpu_s: float, wall_s: float) ->
     return _result_of_value(base, report.value, test.output)
 
 
-def result_of_examination(
-    task: Task, report: Report, longest_cpu_s: float, cpu_s: float, wall_s: float
-) -> TestResult:
+def result_of_examination(task: Task, report: Report, longest_cpu_s: float, cpu_s: float, wall_s: float) -> TestResult:
     """What the process of the tests says of a program.
 
     longest_cpu_s: of the two processes; what a program returns can take the time of the other one.
@@ -187,14 +186,13 @@ def result_of_examination(
         message = clean(failure["m"]) or None
         return replace(base, verdict=Verdict.WRONG_ANSWER, value=base.assertion.left, message=message)
     kind = Verdict.MEMORY_LIMIT if failure["e"] == "MemoryError" else Verdict.RUNTIME_ERROR
-    return replace(
-        base, verdict=kind, exception_type=clean(failure["e"]), message=clean(failure["m"]), frames=_frames(failure["f"])
-    )
+    name, message = clean(failure["e"]), clean(failure["m"])
+    return replace(base, verdict=kind, exception_type=name, message=message, frames=_frames(failure["f"]))
 
 
 def _assertion(failure: dict) -> Assertion:
-    sides = [failure.get(side) for side in ("left", "right")]
-    left, right = (None if side is None else clean(side) for side in (reversed(sides) if failure.get("swap") else sides))
+    names = ("right", "left") if failure.get("swap") else ("left", "right")
+    left, right = (clean(failure[name]) if name in failure else None for name in names)
     calls = tuple((clean(call), clean(result)) for call, result in failure.get("calls", ()))
     return Assertion(failure["line"], clean(failure["source"]), left, right, calls)
 

@@ -33,9 +33,9 @@ class TestCase:
     """One test: in LiveCodeBench's form, or test code.
 
     stdin: `input` is fed to the script, `output` is compared with what it prints.  functional: `input` holds one JSON
-    value per line, the positional arguments of `fn_name`; `output` is one JSON value.  assertions: `input` is test code,
-    statements at the top level and what pytest would collect; names that it does not define are the program's, and so
-    are those in `fn_name` (parted by spaces) although Python has them too; `output` is empty.
+    value per line, the positional arguments of `fn_name`; `output` is one JSON value.  assertions: `input` is test
+    code, statements at the top level and what pytest would collect; names that it does not define are the program's,
+    and so are those in `fn_name` (parted by spaces) although Python has them too; `output` is empty.
     """
 
     __test__ = False  # not a test class, whatever its name suggests to pytest
@@ -116,6 +116,7 @@ class TestResult:
     peak_memory_mb: float | None = None  # resident set of the process that ran the test
     signal: int | None = None
     index: int = 0  # position among the job's tests
+    testtype: TestType = "stdin"
     assertion: Assertion | None = None  # of test code: the first that failed
     assertions: int = 0  # of test code: places in it that assert something
     assertions_passed: int = 0  # those that were reached and held every time

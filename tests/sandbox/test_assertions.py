@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501
+
 import runpy
 from pathlib import Path
 
@@ -64,7 +66,11 @@ def test_counts_places_and_names_the_first_that_fails(sandbox):
         (test,) = sandbox.judge(code, [case(tests)], PATIENT, stop=stop).tests
         assert (test.verdict, test.assertions, test.assertions_passed) == (Verdict.WRONG_ANSWER, 4, passed)
         assert (test.assertion.line, test.assertion.source) == (2, "assert 2 == f(2), 'two'")
-        assert (test.assertion.left, test.assertion.right, test.message) == ("3", "2", "two")  # the program's side first
+        assert (test.assertion.left, test.assertion.right, test.message) == (
+            "3",
+            "2",
+            "two",
+        )  # the program's side first
         assert test.assertion.calls == (("f(2)", "3"),)
 
 
@@ -162,7 +168,10 @@ def test_every_test_has_a_program_of_its_own(sandbox):
 
 def test_one_waiting_child_is_enough_to_begin_with():
     with Sandbox(workers=1, pool=1) as one:
-        jobs = [Job("def f(x): return x", [case("assert f(1) == 1")], PATIENT), Job("print(2)", [TestCase("", "2")])] * 3
+        jobs = [
+            Job("def f(x): return x", [case("assert f(1) == 1")], PATIENT),
+            Job("print(2)", [TestCase("", "2")]),
+        ] * 3
         assert all(judgement.passed for judgement in one.judge_many(jobs))
 
 
