@@ -10,27 +10,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
 from . import wire
-from .errors import BadTests, IsolationUnavailable, SandboxError
-from .run import Run
+from .errors import BadTests, SandboxError
+from .run import DAMAGED, Run
 from .session import Session
-from .task import Task, result_of_examination, result_of_exit, result_of_report, time_limit
-from .types import Job, Judgement, Verdict, check_job
+from .starter import Starter
+from .tally import Tally
+from .task import Task, result_of_report, time_limit
+from .types import Job, Judgement, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
-_DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
-_ENDED_TESTS = wire.Report(
-    {"s": "exception", "e": "RuntimeError", "m": "what the program returned ended the process of its tests"}, b""
-)
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
 _STILLBORN = 100  # in a row: children that died before they could take a program
-_ZYGOTE_RESTARTS = 8  # in a row, without a single child in between
 _SUSPICIOUS = 2  # deaths of one program; from then on it runs alone
-_WORTH_A_WARNING = 0.01  # of all judgements: sandbox errors
 
 log = logging.getLogger("sandbox")
 
@@ -41,7 +38,7 @@ class Engine:
     def __init__(self, workers: int, pool: int, start_server: Callable[[], Zygote]) -> None:
         self._workers = workers
         self._pool = pool
-        self._start_server = start_server
+        self._starter = Starter(start_server)
         self._submitted: deque[Task] = deque()
         try:
             self._selector = selectors.DefaultSelector()
@@ -57,8 +54,7 @@ class Engine:
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
         self._deaths = 0  # of children and servers, none of them by our hand
-        self._warned = 0  # sandbox errors at the last warning
-        self.counts = {"judged": 0, "sandbox_errors": 0}
+        self.tally = Tally()
         self.started: Future[dict] = Future()
         self._thread = threading.Thread(target=self._run, name="sandbox-engine", daemon=True)
         self._thread.start()
@@ -100,9 +96,8 @@ class Engine:
         failure: BaseException = SandboxError("the sandbox was closed before this program was judged")
         self._waiting: deque[Task] = deque()
         self._forget_children()
-        self._restarts = 0
         try:
-            self._server = self._start_server()
+            self._server = self._starter.start()
             self._register_server()
             self.started.set_result(self._server.report)
             while not self._closing:
@@ -220,7 +215,7 @@ class Engine:
     def _on_server(self) -> None:
         try:
             for message in self._server.messages():
-                self._restarts = 0
+                self._starter.in_a_row = 0
                 if isinstance(message, Child):
                     self._children[message.slot] = message
                     self._selector.register(
@@ -242,21 +237,8 @@ class Engine:
         self._forget_children()
         for run in runs:
             self._worker_died(run.task, "the fork server died")
-        self._server = self._restarted()
+        self._server = self._starter.again()
         self._register_server()
-
-    def _restarted(self) -> Zygote:
-        while True:
-            self._restarts += 1
-            if self._restarts > _ZYGOTE_RESTARTS:
-                many = f"the fork server died {self._restarts} times in a row"
-                raise SandboxError(f"{many}; see `python -m sandbox doctor`")
-            try:
-                return self._start_server()
-            except IsolationUnavailable:
-                raise
-            except SandboxError as error:  # killed while it started, perhaps
-                log.warning("%s; trying again", error)
 
     def _on_child(self, child: Child) -> None:
         if child.closed:  # by an event before this one in the same turn
@@ -271,8 +253,7 @@ class Engine:
             return
         run = self._run_of(child.slot)
         if isinstance(run, Session):
-            run.flush(child)
-            self._listen(run, child)
+            run.flush(child, self._selector)
         try:
             data = child.connection.recv(1 << 16)
         except (BlockingIOError, InterruptedError):
@@ -284,16 +265,6 @@ class Engine:
         elif run is not None:
             self._guarded(run, self._read_reports)
 
-    def _listen(self, run: Session, child: Child) -> None:
-        """Hear of room in a child's socket while something waits to be sent."""
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if run.waits_for_room(child) else 0)
-        try:
-            key = self._selector.get_key(child.connection)
-            if key.events != wanted:
-                self._selector.modify(child.connection, wanted, key.data)
-        except (KeyError, ValueError):  # it has hung up
-            pass
-
     def _guarded(self, run: Run, step: Callable[..., None], *arguments: object) -> None:
         """Whatever a child may set off here must not reach the other programs, nor save its own from a verdict."""
         try:
@@ -301,19 +272,22 @@ class Engine:
         except Exception:
             log.exception("a program's result could not be read")
             if run.child.slot in self._runs:
-                run.task.record(result_of_report(run.task, _DAMAGED, run.cpu_s(), run.wall_s()))
+                run.task.record(result_of_report(run.task, DAMAGED, run.cpu_s(), run.wall_s()))
                 self._release(run)
 
     def _read_reports(self, run: Run) -> None:
         if isinstance(run, Session):
-            self._read_session(run)
+            result = run.read(self._selector)
+            if result is not None:
+                run.task.record(result)
+                self._release(run)
             return
         while run.child.slot in self._runs and (data := run.child.new_reports()):
             run.look()
             try:
                 reports = run.reader.feed(data)
             except ValueError:
-                reports = [_DAMAGED]
+                reports = [DAMAGED]
             for report in reports:
                 if report.header == wire.ALONE and not run.heard and len(run.tests) > 1:
                     run.tests = run.tests[:1]
@@ -323,36 +297,6 @@ class Engine:
                 run.heard = True
                 if run.child.slot not in self._runs:
                     return
-
-    def _read_session(self, run: Session) -> None:
-        """Carry messages until both are silent, or the test is over."""
-        silent = False
-        while not silent and run.child.slot in self._runs:
-            silent = True
-            for child in run.children:
-                if not (data := b"" if child.closed else child.new_reports()):
-                    continue
-                silent = False
-                try:
-                    report = run.take(child, data)
-                except ValueError:
-                    report = _DAMAGED
-                if report is not None:
-                    self._end_session(run, child, report)
-                    return
-        if run.child.slot in self._runs:
-            for child in run.children:
-                self._listen(run, child)
-
-    def _end_session(self, run: Session, child: Child, report: wire.Report) -> None:
-        clocks = run.cpu_s(), run.wall_s()
-        if child is run.examiner and report is not _DAMAGED:
-            report = report._replace(output=run.output(), peak_kib=run.child.resident_kib())
-            result = result_of_examination(run.task, report, max(run.examiner_cpu_s(), clocks[0]), *clocks)
-        else:
-            result = result_of_report(run.task, report._replace(output=run.output()), *clocks)
-        run.task.record(result)
-        self._release(run)
 
     def _on_report(self, run: Run, report: wire.Report) -> None:
         task = run.task
@@ -402,12 +346,9 @@ class Engine:
         child.close()
 
     def _take_exit(self, run: Run, end: Exit) -> None:
-        cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
-        result = result_of_exit(run.task, end, run.output(), cpu_s, run.wall_s())
-        if end.slot != run.child.slot and result is not None and result.verdict is not Verdict.TIME_LIMIT:
-            result = result_of_report(run.task, _ENDED_TESTS, cpu_s, run.wall_s())
+        result = run.result_of_exit(end)
         if result is not None:
-            run.task.take(run.explained(result), run.position)
+            run.task.take(result, run.position)
             self._release(run)
         else:
             self._drop(run)
@@ -446,29 +387,14 @@ class Engine:
         if not task.done:
             self._waiting.appendleft(task)
             return
-        self._count(task.judgement)
+        self.tally.count(task.judgement)
         task.future.set_result(task.judgement)
 
-    def _count(self, judgement: Judgement) -> None:
-        counts = self.counts
-        counts["judged"] += 1
-        if judgement.verdict is not Verdict.SANDBOX_ERROR:
-            return
-        counts["sandbox_errors"] += 1
-        judged, errors = counts["judged"], counts["sandbox_errors"]
-        if errors >= _WORTH_A_WARNING * judged and errors >= 2 * self._warned:
-            self._warned = errors
-            log.warning("the sandbox itself failed on %d of %d programs: %s", errors, judged, judgement.message)
-
     def _unregister(self, child: Child) -> None:
-        try:
+        with suppress(KeyError, ValueError):
             self._selector.unregister(child.connection)
-        except (KeyError, ValueError):
-            pass
 
 
 def _fail(task: Task, failure: BaseException) -> None:
-    try:
+    with suppress(InvalidStateError):  # done, or cancelled meanwhile
         task.future.set_exception(failure)
-    except InvalidStateError:  # done, or cancelled meanwhile
-        pass

@@ -18,8 +18,9 @@ from typing import NamedTuple
 from . import pytest_like
 from .assertions import EXAMINER, Prepared, prepare
 from .dialogue import Dialogue
-from .proxies import TESTS, AnswerTooLarge, CannotHandOver, Remote, cut, same, show, type_of
+from .remote import TESTS, AnswerTooLarge, CannotHandOver, Remote
 from .runner import reset_limits
+from .standins import cut, same, show, type_of
 
 TESTS_FILE = "tests.py"
 
@@ -156,8 +157,10 @@ class _Examination:
         reset_limits()
         random.seed(source)  # the same inputs for every program, and none that it could foresee
         namespace = vars(module)
-        namespace |= {"__builtins__": builtins, "__file__": TESTS_FILE, EXAMINER: self}
+        known = dict(vars(builtins))
+        namespace |= {"__builtins__": known, "__file__": TESTS_FILE, EXAMINER: self}
         for name in self._prepared.free_names:
+            known.pop(name, None)  # what the program should have defined, nobody else does
             if name in names:
                 namespace[name] = self.remote.get(name)
         self._guarded(lambda: exec(compile(self._prepared.tree, TESTS_FILE, "exec", dont_inherit=True), namespace))

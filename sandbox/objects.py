@@ -1,7 +1,7 @@
 """Python values on their way between a program and the tests that call it: JSON with tags, types kept exactly.
 
 Plain data travel by value.  Everything else stays where it is and travels as a reference, which `refer` of the one side
-makes and `resolve` of the other understands (`sandbox.candidate`, `sandbox.proxies`).
+makes and `resolve` of the other understands (`sandbox.candidate`, `sandbox.remote`).
 """
 
 from __future__ import annotations

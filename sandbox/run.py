@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 
 from . import wire
-from .task import Task, inputs_of
+from .task import OUT_OF_TURN, Task, inputs_of, result_of_exit
 from .types import TestCase, TestResult
-from .zygote import Child
+from .zygote import Child, Exit
 
+DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": OUT_OF_TURN}, b"")
 _SEND_TIMEOUT_S = 10.0
 
 
@@ -83,6 +84,11 @@ class Run:
     def explained(self, result: TestResult) -> TestResult:
         """The result, with what only the judge knows of a test that came to no end."""
         return result
+
+    def result_of_exit(self, end: Exit) -> TestResult | None:
+        """What the end of a process without a report means; None: somebody outside killed it."""
+        cpu_s = max(end.cpu_time_s - self.cpu_began, 0.0)
+        return result_of_exit(self.task, end, self.output(), cpu_s, self.wall_s())
 
     def output(self) -> bytes:
         return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)

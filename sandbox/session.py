@@ -5,16 +5,20 @@ The judge carries their messages without reading them, and takes the verdict fro
 
 from __future__ import annotations
 
+import selectors
 from dataclasses import replace
 
 from . import wire
 from .objects import decode, parse
-from .run import Run, give
-from .task import Task
+from .run import DAMAGED, Run, give
+from .task import Task, result_of_examination, result_of_report
 from .text import clean
-from .types import Assertion, TestCase, TestResult
-from .zygote import Child
+from .types import Assertion, TestCase, TestResult, Verdict
+from .zygote import Child, Exit
 
+_ENDED_TESTS = wire.Report(
+    {"s": "exception", "e": "RuntimeError", "m": "what the program returned ended the process of its tests"}, b""
+)
 _SHOWN = 2000  # characters of a call
 
 
@@ -69,7 +73,24 @@ class Session(Run):
         now = self.examiner.cpu_time_s()
         return 0.0 if now is None else max(now - self._examiner_began, 0.0)
 
-    def take(self, child: Child, data: bytes) -> wire.Report | None:
+    def read(self, selector: selectors.BaseSelector) -> TestResult | None:
+        """Carry messages until both are silent; the result, once there is one."""
+        silent = False
+        while not silent:
+            silent = True
+            for child in self.children:
+                if not (data := b"" if child.closed else child.new_reports()):
+                    continue
+                silent = False
+                try:
+                    report = self._passed_on(child, data, selector)
+                except ValueError:
+                    report, child = DAMAGED, self.child
+                if report is not None:
+                    return self._result(child, report)
+        return None
+
+    def _passed_on(self, child: Child, data: bytes, selector: selectors.BaseSelector) -> wire.Report | None:
         """Pass on what a child has written; a report that ends the test.
 
         Raises ValueError for what no child of ours would write, or not now: each waits for the other's answer.
@@ -84,8 +105,22 @@ class Session(Run):
                 self._last_call = report.value
             self._turn = self.examiner if child is self.child else self.child
             self._unsent[self._turn.slot] += wire.pack_message(report.value)
-            self.flush(self._turn)
+            self.flush(self._turn, selector)
         return None
+
+    def _result(self, child: Child, report: wire.Report) -> TestResult:
+        """What a report that is no message means; only the child of the tests can say that they passed."""
+        cpu_s, wall_s = self.cpu_s(), self.wall_s()
+        report = report._replace(output=self.output(), peak_kib=self.child.resident_kib())
+        if child is self.examiner:
+            return result_of_examination(self.task, report, max(self.examiner_cpu_s(), cpu_s), cpu_s, wall_s)
+        return result_of_report(self.task, report, cpu_s, wall_s)
+
+    def result_of_exit(self, end: Exit) -> TestResult | None:
+        result = super().result_of_exit(end)
+        if end.slot == self.examiner.slot and result is not None and result.verdict is not Verdict.TIME_LIMIT:
+            result = result_of_report(self.task, _ENDED_TESTS, self.cpu_s(), self.wall_s())
+        return None if result is None else self.explained(result)
 
     def explained(self, result: TestResult) -> TestResult:
         """With the call of the program that the tests were waiting for."""
@@ -98,19 +133,20 @@ class Session(Run):
         call = clean(f"{name}({', '.join(shown)})"[:_SHOWN])
         return replace(result, assertion=Assertion(0, call, calls=((call, "no answer"),))) if kind == "call" else result
 
-    def flush(self, child: Child) -> bool:
-        """Send what there is room for; whether more is to be sent."""
+    def flush(self, child: Child, selector: selectors.BaseSelector) -> None:
+        """Send what there is room for, and hear of room for the rest."""
         unsent = self._unsent[child.slot]
-        while unsent:
-            try:
-                sent = child.connection.send(unsent)
-            except BlockingIOError:
-                return True
-            except OSError:  # it has died; the server will report how
-                unsent.clear()
-                break
-            del unsent[:sent]
-        return False
-
-    def waits_for_room(self, child: Child) -> bool:
-        return bool(self._unsent[child.slot])
+        try:
+            while unsent:
+                del unsent[: child.connection.send(unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has died; the server will report how
+            unsent.clear()
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
+        try:
+            key = selector.get_key(child.connection)
+            if key.events != wanted:
+                selector.modify(child.connection, wanted, key.data)
+        except (KeyError, ValueError):  # it has hung up
+            pass

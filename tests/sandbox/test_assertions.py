@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # ruff: noqa: E501
-
 import runpy
 from pathlib import Path
 

@@ -78,9 +78,9 @@ def last_input(test: TestResult) -> str:
 
 
 def call_lines(test: TestResult) -> list[str]:
-    """`f(1, 2) returned 3`: calls of the program in the failed assertion whose text does not show their arguments."""
+    """`f(1, 2) returned 3`: the last calls of the program up to the failed assertion, which may be in a loop."""
     calls = () if test.assertion is None else test.assertion.calls
-    return [f"{_cut(call, MAX_LINE)} returned {sanitize_inline(result, MAX_LINE)}" for call, result in calls]
+    return [f"{sanitize_inline(call, MAX_LINE)} returned {sanitize_inline(result, MAX_LINE)}" for call, result in calls]
 
 
 def _failed_assertion(test: TestResult, failed: Assertion) -> str:
@@ -90,7 +90,7 @@ def _failed_assertion(test: TestResult, failed: Assertion) -> str:
     if failed.calls:
         lines += ["Calls", *call_lines(test)]
     if failed.left is not None and failed.right is not None:
-        lines += ["Output", sanitize(failed.left, MAX_LINE), "Expected", _cut(failed.right, MAX_LINE)]
+        lines += ["Output", sanitize(failed.left, MAX_LINE), "Expected", sanitize(failed.right, MAX_LINE)]
     if test.message:
         lines += ["Message", sanitize(test.message, MAX_LINE)]
     return "\n".join(lines)
