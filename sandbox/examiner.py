@@ -149,7 +149,6 @@ class _Examination:
 
     def run(self, source: str) -> None:
         self._lines = source.split("\n")
-        names = set(self.remote.names())  # answered once the program's module has run
         module = types.ModuleType(TESTS)
         sys.modules[TESTS], sys.modules["solution"] = module, _program_module(self.remote)
         sys.modules["pytest"] = pytest_like.module()
@@ -159,10 +158,9 @@ class _Examination:
         namespace = vars(module)
         known = dict(vars(builtins))
         namespace |= {"__builtins__": known, "__file__": TESTS_FILE, EXAMINER: self}
-        for name in self._prepared.free_names:
-            known.pop(name, None)  # what the program should have defined, nobody else does
-            if name in names:
-                namespace[name] = self.remote.get(name)
+        self._guarded(lambda: self._bind(namespace, known))
+        if self._decided is not None:
+            return
         self._guarded(lambda: exec(compile(self._prepared.tree, TESTS_FILE, "exec", dont_inherit=True), namespace))
         if self._decided is not None and not self._keep_going:
             return
@@ -172,6 +170,14 @@ class _Examination:
                 self._guarded(test)
                 if self._decided is not None and not self._keep_going:
                     return
+
+    def _bind(self, namespace: dict, known: dict) -> None:
+        """Give the tests the names of the program; nobody else defines what the program should have."""
+        names = set(self.remote.names())  # answered once the program's module has run
+        for name in self._prepared.free_names:
+            known.pop(name, None)
+            if name in names:
+                namespace[name] = self.remote.get(name)
 
     def _guarded(self, step) -> None:  # noqa: ANN001
         try:

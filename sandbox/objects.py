@@ -28,6 +28,7 @@ TYPES = {
     for name, kind in vars(builtins).items()
     if isinstance(kind, type) and kind.__module__ == "builtins" and kind.__name__ == name
 }
+VERDICTS = frozenset(("startswith", "endswith", "issubset", "issuperset", "isdisjoint"))  # of text and sets
 _MAX_EXPONENT = 10_000  # of a Decimal: comparing one with an integer writes its digits out
 
 Refer = Callable[[object], object]
@@ -170,6 +171,7 @@ def _counter(content: list, inner: Callable[[object], object]) -> collections.Co
 
 def _named(content: list, inner: Callable[[object], object]) -> tuple:
     name, fields, items = content
+    fields = ["_" if field in VERDICTS else field for field in fields]  # they could hold functions of the program
     kind = collections.namedtuple(name if name.isidentifier() else "Record", fields, rename=True)  # noqa: PYI024
     return kind(*map(inner, items))
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .candidate import OPERATORS
+from .objects import VERDICTS
 from .values import CUT, TooLarge
 
 if TYPE_CHECKING:
     from .remote import Remote
 
 TEXT = 2000  # characters of a call or value that is shown
-_VERDICTS = frozenset(("startswith", "endswith", "issubset", "issuperset", "isdisjoint"))  # of text and sets
 
 
 class StandIn:
@@ -28,7 +28,7 @@ class StandIn:
         vars(self).update(_sandbox_remote=remote, _sandbox_number=number, _sandbox_name=name, _sandbox_made=made)
 
     def __getattr__(self, name: str) -> object:
-        if name in _VERDICTS and not self._sandbox_made:
+        if name in VERDICTS and not self._sandbox_made:
             raise AttributeError(f"{self._sandbox_name!r} object has no attribute {name!r} that a test may rely on")
         value = self._sandbox_remote.attribute(self, name)
         if isinstance(value, RemoteFunction):

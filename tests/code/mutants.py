@@ -108,12 +108,11 @@ def differences(found: list[tuple[str, str]]) -> tuple[Counter, list[dict]]:
     ours = judged(found)
     with multiprocessing.get_context("spawn").Pool(2, initializer=_may_have_children) as pool:
         theirs = pool.map(published, found, chunksize=5)
-    met = Counter(
-        (judgement.verdict.value, result.split(":")[0]) for judgement, result in zip(ours, theirs, strict=True)
-    )
+    both = list(zip(found, ours, theirs, strict=True))
+    met = Counter((judgement.verdict.value, result.split(":")[0]) for _, judgement, result in both)
     different = [
         {"task": name, "code": code, "sandbox": judgement.verdict.value, "published": result}
-        for (name, code), judgement, result in zip(found, ours, theirs, strict=True)
+        for (name, code), judgement, result in both
         if judgement.passed != (result == "passed")
     ]
     return met, different

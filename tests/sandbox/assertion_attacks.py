@@ -79,6 +79,22 @@ ATTACKS = {
     "dict_equal_to_everything": (
         "class D(dict):\n    __eq__ = lambda s, o: True\ndef f(n): return D(a=1)", "assert f(1) == {'a': 4711}"
     ),
+    "named_tuple_with_functions_for_methods": (
+        "from collections import namedtuple\nyes = lambda *a: True\n"
+        "def f(n): return namedtuple('T', 'startswith endswith')(yes, yes)",
+        TEXT,
+    ),
+    "named_tuple_that_is_a_subset": (
+        "from collections import namedtuple\ndef f(n): return namedtuple('T', 'issubset')(lambda *a: True)", SETS.split("\n")[0]
+    ),
+    "array_equal_to_everything": (
+        EVIL + "import numpy as np\ndef f(n): return np.array([Evil(), Evil()], dtype=object)", LISTS
+    ),
+    "unittest_close": (
+        EVIL + "def f(n): return Evil()",
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertAlmostEqual(f(1), 4711.5)",
+    ),
+    "numpy_close": (EVIL + "def f(n): return Evil()", "import numpy as np\nassert np.allclose(f(1), [4711.5])"),
     "not_a_number": ("def f(n): return float('nan')", CLOSE),
     "object_that_says_it_is_a_list": (
         EVIL + "class L(Evil):\n    __class__ = list\n    __iter__ = lambda s: iter([1, 2])\ndef f(n): return L()", LISTS

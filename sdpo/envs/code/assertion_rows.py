@@ -28,13 +28,13 @@ from sdpo.envs.code.question import Question
 Row = Mapping[str, Any]
 
 _HUMANEVAL = (
-    "Complete the following Python function. Answer with the whole function, its imports and helper functions included, "
-    "in one code block.\n\n```python\n{prompt}\n```"
+    "Complete the following Python function. Answer with the whole function, its imports and helper functions "
+    "included, in one code block.\n\n```python\n{prompt}\n```"
 )
 # Austin et al. 2021 (arXiv 2108.07732), §3; the last sentence is for models that answer in Markdown.
 _MBPP = (
-    "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{tests}\n\n"
-    "Answer with the complete code in one code block."
+    "You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n"
+    "{tests}\n\nAnswer with the complete code in one code block."
 )
 # The first sentence after the question is the one that KodCode's own training prompts have.
 _KODCODE = (
