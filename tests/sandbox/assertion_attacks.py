@@ -94,7 +94,7 @@ ATTACKS = {
         EVIL + "def f(n): return Evil()",
         "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertAlmostEqual(f(1), 4711.5)",
     ),
-    "numpy_close": (EVIL + "def f(n): return Evil()", "import numpy as np\nassert np.allclose(f(1), [4711.5])"),
+    "numpy_close": (EVIL + "def f(n): return Evil()", "import numpy as np\nassert np.allclose(f(1), [4711.5, 1.0])"),
     "not_a_number": ("def f(n): return float('nan')", CLOSE),
     "object_that_says_it_is_a_list": (
         EVIL + "class L(Evil):\n    __class__ = list\n    __iter__ = lambda s: iter([1, 2])\ndef f(n): return L()", LISTS
