@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from .dialogue import Dialogue
+from .failure import MAX_FRAMES, MAX_MESSAGE, MAX_NAME, MAX_SOURCE
 from .objects import TYPES, Encoder, decode, update
 from .standins import KINDS, StandIn, cut, show
 
@@ -157,7 +158,7 @@ class Remote:
             error = self._exception(told)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as problem:
             raise BadAnswer(f"{type(problem).__name__}: {problem}") from None
-        self.described[id(error)] = described
+        self.described[id(error)] = _plain_description(described)
         self._raised.append(error)  # keeps its id
         return error
 
@@ -257,7 +258,8 @@ class Remote:
             kind = TYPES[content]
         elif tag == "library class":
             module, name, bases = content
-            kind = getattr(sys.modules.get(module), name, None) if module in sys.stdlib_module_names else None
+            known = module.partition(".")[0] in sys.stdlib_module_names
+            kind = getattr(sys.modules.get(module), name, None) if known else None
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 kind = self._base(bases[0]) if bases else Exception
         else:
@@ -277,6 +279,15 @@ class Remote:
             pass
         self._stand_ins[number] = error
         return error
+
+
+def _plain_description(told: object) -> dict:
+    """`failure.describe`'s fields and no others, of a size that a report has room for."""
+    told = told if type(told) is dict else {}
+    frames = told.get("f")
+    fits = type(frames) is list and len(frames) <= MAX_FRAMES and len(str(frames)) < MAX_FRAMES * 4 * MAX_SOURCE
+    kind, message = str(told.get("e"))[:MAX_NAME], str(told.get("m"))[:MAX_MESSAGE]
+    return {"e": kind, "m": message, "f": frames if fits else []}
 
 
 def _made(kind: type, arguments: list, text: str) -> BaseException:

@@ -183,3 +183,19 @@ def test_the_prelude_is_not_there(sandbox):
     """The published harnesses have none: a program that forgets an import fails there, too."""
     judgement = sandbox.judge("def f(x): return Counter(x)", [case("assert f('a') == {'a': 1}")], PATIENT)
     assert judgement.tests[0].message.startswith("name 'Counter' is not defined")
+
+
+def test_a_program_cannot_word_the_failure(sandbox):
+    """What it says of its own exception is a type, a text and frames, and nothing else."""
+    code = (
+        "import sandbox.failure as failure\nsaid = failure.describe\n"
+        "def describe(*a): return said(*a) | {'asserted': True, 'source': 'FAKE', 'left': 'FAKE', 'right': 'FAKE', "
+        "'calls': [['FAKE', 'FAKE']]}\nfailure.describe = describe\ndef f(x): raise ValueError('no')"
+    )
+    (test,) = sandbox.judge(code, [case("y = f(1)\nassert y == 1")], PATIENT).tests
+    assert (test.verdict, test.exception_type, test.assertion.source) == (
+        Verdict.RUNTIME_ERROR,
+        "ValueError",
+        "y = f(1)",
+    )
+    assert "FAKE" not in str(test.assertion)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sandbox import Judgement
+from sandbox import Frame, Judgement
 
 PROGRAM_FILE = "solution.py"
 
@@ -25,7 +26,7 @@ class Program:
         tests = tuple(replace(test, frames=tuple(self._frames(test.frames))) for test in judgement.tests)
         return replace(judgement, tests=tests)
 
-    def _frames(self, frames):  # noqa: ANN001, ANN202
+    def _frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         for frame in frames:
             if frame.file != PROGRAM_FILE:
                 yield frame

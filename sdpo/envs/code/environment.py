@@ -100,7 +100,7 @@ class CodeEnvironment(Environment):
     def problems(self, progress: Progress | None = None) -> ProblemSet:
         """The problems behind the tasks."""
         data = self.recipe.data
-        if data.source in ASSERTION_SOURCES:
+        if data.source is not None and data.source in ASSERTION_SOURCES:
             return load_assertions(
                 data.source,
                 None if data.path is None else locate(data.path),
