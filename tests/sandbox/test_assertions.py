@@ -110,6 +110,8 @@ def test_an_exception_names_the_assertion_and_the_programs_own_line(sandbox):
          "        self.code = code\ndef f(): raise E(3, 4)",
          "import pytest\nfrom solution import E, f\ndef test():\n    with pytest.raises(E, match='code 3') as info:\n"
          "        f()\n    assert info.value.code == 3 and isinstance(info.value, E)"),
+        ("import json\ndef f(x): return json.loads(x)",
+         "import json, pytest\ndef test():\n    with pytest.raises(json.JSONDecodeError):\n        f('{')"),
         ("import enum\nclass C(enum.Enum):\n    A = 1\ndef f(): return C.A",
          "from solution import C, f\nassert f() == C.A and f() is C.A and C.A.value == 1 and C['A'].name == 'A'"),
         ("def f(node):\n    n = 0\n    while node: n, node = n + node.value, node.next\n    return n",
