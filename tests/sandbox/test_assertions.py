@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 # ruff: noqa: E501
+import os
 import runpy
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,3 +205,15 @@ def test_a_program_cannot_word_the_failure(sandbox):
         "y = f(1)",
     )
     assert "FAKE" not in str(test.assertion)
+
+
+@pytest.mark.parametrize("side", ["child", "examiner"])
+def test_a_process_killed_from_outside_is_forgiven_on_either_side(sandbox, side):
+    code = "import time\ndef f(x):\n    time.sleep(0.3)\n    return x"
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(sandbox.judge, code, [case("assert f(1) == 1")], PATIENT)
+        while not (runs := list(sandbox._engine._runs.values())):
+            time.sleep(0.005)
+        os.kill(getattr(runs[0], side).process_id, signal.SIGKILL)
+        assert future.result().passed
+    assert not sandbox._engine._runs and not sandbox._engine._partners
