@@ -5,9 +5,10 @@ from __future__ import annotations
 from .client import Sandbox
 from .errors import BadTests, IsolationUnavailable, SandboxError
 from .extract import extract_code
-from .types import Frame, Job, Judgement, Limits, TestCase, TestResult, Verdict
+from .types import Assertion, Frame, Job, Judgement, Limits, TestCase, TestResult, Verdict
 
 __all__ = [
+    "Assertion",
     "BadTests",
     "Frame",
     "IsolationUnavailable",

@@ -7,8 +7,10 @@ import os
 import resource
 import socket
 
-from . import failure, modules, screen, wire
+from . import candidate, examiner, failure, modules, screen, wire
+from .dialogue import Dialogue
 from .modules import PROGRAM_FILE
+from .prelude import remove_prelude
 from .runner import Program
 from .seccomp import LastFilter
 
@@ -35,7 +37,7 @@ def rehearse(prelude: dict[str, object]) -> None:
     """Judge a small program and throw the result away: what that touches is loaded, and copied, before it counts."""
     (judge, doorbell), (read_reports, reports) = socket.socketpair(), socket.socketpair()
     inputs = (b"1 2 3\n", b"2 3 4\n")
-    wire.send_job(judge, (_REHEARSAL, {}, None, inputs, 1 << 16, None, 0, 0))
+    wire.send_job(judge, (wire.SERIES, _REHEARSAL, {}, None, inputs, 1 << 16, None, 0, 0))
     _Child(doorbell, reports, prelude).judge()
     for end in (judge, doorbell, read_reports, reports):
         end.close()
@@ -72,21 +74,56 @@ class _Child:
         self._base_bytes, self._other_threads, self._last_filter = base_bytes, other_threads, last_filter
 
     def judge(self) -> None:
-        """Take one job and report each of its tests."""
-        job = wire.receive_job(self._connection)
+        """Take one job and do it."""
+        buffer = bytearray()
+        job = wire.receive_job(self._connection, buffer)
         if job is None:
             return
-        source, files, fn_name, inputs, output_limit, cpu_s, memory_bytes, processes = job
+        role, source, files, names, inputs, output_limit, cpu_s, memory_bytes, processes = job
         self._apply_limits(cpu_s and cpu_s * len(inputs), memory_bytes, output_limit, processes)
-        finder = modules.install(files) if files else None
-        source = source.removeprefix("\ufeff")  # the byte-order mark that an interpreter skips in a file
         outbox = _Outbox(self._connection, self._reports)
+        if role == wire.SERIES:
+            self._run_series(source, files, names, inputs, output_limit, outbox)
+            return
+        dialogue = Dialogue(self._connection, buffer, lambda report: outbox.put(report, last=True))
+        most = output_limit + wire.VALUE_ALLOWANCE
+        if role == wire.CANDIDATE:
+            self._serve(source, files, dialogue, most, outbox)
+        else:
+            header = examiner.examine(source, names, inputs[0], dialogue, most)
+            outbox.put(wire.Report(header, b""), last=True)
+
+    def _serve(self, source: str, files: dict, dialogue: Dialogue, most: int, outbox: _Outbox) -> None:
+        """Be the program of an assertion test."""
+        _empty_output()
+        finder = modules.install(files) if files else None
+        remove_prelude(self._prelude)
+        program = self._compiled(source, finder, outbox)
+        if program is None:
+            return
+        if problem := program.load():
+            outbox.put(wire.Report(problem, b""), last=True)
+            return
+        candidate.serve(program, dialogue, most)
+
+    def _compiled(self, source: str, finder, outbox: _Outbox, **options: bool) -> Program | None:  # noqa: ANN001
+        """The program; None, and a report, where it does not compile."""
+        source = source.removeprefix("\ufeff")  # the byte-order mark that an interpreter skips in a file
         try:
-            floats = fn_name is not None and any(map(screen.may_hold_floats, inputs))
-            program = Program(source, self._prelude, finder, repeated=len(inputs) > 1, floats=floats)
+            return Program(source, self._prelude, finder, **options)
         except BaseException as error:  # compile() raises about anything: SyntaxError, ValueError, MemoryError, …
             header = {"s": "compile"} | failure.describe(error, {PROGRAM_FILE: source.split("\n")})
             outbox.put(wire.Report(header, b""), last=True)
+            return None
+
+    def _run_series(
+        self, source: str, files: dict, fn_name: str | None, inputs: tuple, output_limit: int, outbox: _Outbox
+    ) -> None:
+        """Run a program's tests one after the other, as far as that may be, and report each of them."""
+        finder = modules.install(files) if files else None
+        floats = fn_name is not None and any(map(screen.may_hold_floats, inputs))
+        program = self._compiled(source, finder, outbox, repeated=len(inputs) > 1, floats=floats)
+        if program is None:
             return
         if len(inputs) > 1 and not program.repeatable:
             # Said before the program has run a single instruction, so that no program can claim otherwise.
@@ -97,8 +134,7 @@ class _Child:
             arguments, stdin = (None, test_input) if fn_name is None else (test_input, b"")
             if not series and stdin:  # None: the judge has put it there
                 _place_input(stdin)
-            os.ftruncate(1, 0)
-            os.lseek(1, 0, os.SEEK_SET)
+            _empty_output()
             outbox.put(program.run(fn_name, arguments, output_limit, stdin if series else None), last=not left)
             if left and program.left_a_trace():
                 os._exit(_NOT_REPEATABLE)  # the judge gives the next test to a fresh child
@@ -149,6 +185,11 @@ class _Outbox:
         self._next_ring = 4 * self._count
         self._rang = report.clock_s
         self._connection.sendall(wire.RING)
+
+
+def _empty_output() -> None:
+    os.ftruncate(1, 0)
+    os.lseek(1, 0, os.SEEK_SET)
 
 
 def _place_input(text: bytes) -> None:

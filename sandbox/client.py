@@ -71,7 +71,7 @@ class Sandbox:
     @property
     def counts(self) -> dict[str, int]:
         """`judged`: programs so far; `sandbox_errors`: those among them on which the sandbox itself failed."""
-        return dict(self._engine.counts)
+        return dict(self._engine.tally.counts)
 
     def __enter__(self) -> Sandbox:
         return self

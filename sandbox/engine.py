@@ -10,23 +10,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
 from . import wire
-from .errors import BadTests, IsolationUnavailable, SandboxError
-from .run import Run
-from .task import Task, result_of_exit, result_of_report, time_limit
-from .types import Job, Judgement, Verdict, check_job
+from .errors import BadTests, SandboxError
+from .run import DAMAGED, Run
+from .session import Session
+from .starter import Starter
+from .tally import Tally
+from .task import Task, result_of_report, time_limit
+from .types import Job, Judgement, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
-_DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": "the program damaged its result channel"}, b"")
 _FORKS_IN_A_ROW = 8
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
 _STILLBORN = 100  # in a row: children that died before they could take a program
-_ZYGOTE_RESTARTS = 8  # in a row, without a single child in between
 _SUSPICIOUS = 2  # deaths of one program; from then on it runs alone
-_WORTH_A_WARNING = 0.01  # of all judgements: sandbox errors
 
 log = logging.getLogger("sandbox")
 
@@ -37,7 +38,7 @@ class Engine:
     def __init__(self, workers: int, pool: int, start_server: Callable[[], Zygote]) -> None:
         self._workers = workers
         self._pool = pool
-        self._start_server = start_server
+        self._starter = Starter(start_server)
         self._submitted: deque[Task] = deque()
         try:
             self._selector = selectors.DefaultSelector()
@@ -53,8 +54,7 @@ class Engine:
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
         self._deaths = 0  # of children and servers, none of them by our hand
-        self._warned = 0  # sandbox errors at the last warning
-        self.counts = {"judged": 0, "sandbox_errors": 0}
+        self.tally = Tally()
         self.started: Future[dict] = Future()
         self._thread = threading.Thread(target=self._run, name="sandbox-engine", daemon=True)
         self._thread.start()
@@ -96,9 +96,8 @@ class Engine:
         failure: BaseException = SandboxError("the sandbox was closed before this program was judged")
         self._waiting: deque[Task] = deque()
         self._forget_children()
-        self._restarts = 0
         try:
-            self._server = self._start_server()
+            self._server = self._starter.start()
             self._register_server()
             self.started.set_result(self._server.report)
             while not self._closing:
@@ -126,6 +125,7 @@ class Engine:
         self._children: dict[int, Child] = {}  # by slot; every child that the server has not reported dead
         self._idle.clear()
         self._runs: dict[int, Run] = {}  # by slot
+        self._partners: dict[int, Run] = {}  # by the slot of the child that runs the tests
         self._retired: list[Child] = []  # stopped, to be killed when there is time
         self._stillborn = 0
         self._coming = 0  # children asked for and not ready yet
@@ -156,14 +156,14 @@ class Engine:
             self._waiting.append(self._submitted.popleft())
 
     def _assign(self) -> None:
-        while self._waiting and self._idle and len(self._runs) < self._workers:
+        while self._waiting and len(self._idle) >= self._waiting[0].children and len(self._runs) < self._workers:
             # A program that may be what kills children, or the fork server with all of them, runs alone.
             suspects = (self._waiting[0], *(run.task for run in self._runs.values()))
             if self._runs and any(task.deaths >= _SUSPICIOUS for task in suspects):
                 break
             task = self._waiting.popleft()
             if task.began or task.future.set_running_or_notify_cancel():
-                self._begin(self._idle.popleft(), task)
+                self._begin(task)
         if not self._waiting and not self._runs:  # the last program must not wait for the burials, either
             for child in self._retired:
                 child.kill()
@@ -175,8 +175,9 @@ class Engine:
         # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
         # before they are nearly due, since forks in a row are cheaper.
         busy = bool(self._waiting or self._runs)
-        wanted = min(len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
-        if have >= (min(wanted, 2 * self._workers) if busy else wanted):
+        each = self._waiting[0].children if self._waiting else 1
+        wanted = min(each * len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
+        if have >= (min(wanted, 2 * each * self._workers) if busy else wanted):
             return
         self._coming += wanted - have
         try:
@@ -185,26 +186,36 @@ class Engine:
         except OSError:
             pass  # the server is gone; its socket says so in the next turn
 
-    def _begin(self, child: Child, task: Task) -> None:
+    def _begin(self, task: Task) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
         if not task.began:
             task.began, task.deaths_before = True, self._deaths
+        children = [self._idle.popleft() for _ in range(task.children)]
         try:
-            run = self._runs[child.slot] = Run(child, task, task.next_tests())
+            run = (Session if len(children) > 1 else Run)(*children, task, task.next_tests())
+            self._runs[run.child.slot] = run
+            for child in children[1:]:
+                self._partners[child.slot] = run
             run.hand_over()
         except Exception as error:
-            self._runs.pop(child.slot, None)
-            self._unregister(child)
-            child.kill()
+            for child in children:
+                self._runs.pop(child.slot, None)
+                self._partners.pop(child.slot, None)
+                self._unregister(child)
+                child.kill()
             kind = SandboxError if isinstance(error, OSError | MemoryError) else BadTests
             failure = kind(f"the program could not be handed over: {type(error).__name__}: {error}")
             failure.__cause__ = error
             _fail(task, failure)
 
+    def _run_of(self, child_slot: int) -> Run | None:
+        """The run that a child is at work on."""
+        return self._runs.get(child_slot) or self._partners.get(child_slot)
+
     def _on_server(self) -> None:
         try:
             for message in self._server.messages():
-                self._restarts = 0
+                self._starter.in_a_row = 0
                 if isinstance(message, Child):
                     self._children[message.slot] = message
                     self._selector.register(
@@ -226,21 +237,8 @@ class Engine:
         self._forget_children()
         for run in runs:
             self._worker_died(run.task, "the fork server died")
-        self._server = self._restarted()
+        self._server = self._starter.again()
         self._register_server()
-
-    def _restarted(self) -> Zygote:
-        while True:
-            self._restarts += 1
-            if self._restarts > _ZYGOTE_RESTARTS:
-                many = f"the fork server died {self._restarts} times in a row"
-                raise SandboxError(f"{many}; see `python -m sandbox doctor`")
-            try:
-                return self._start_server()
-            except IsolationUnavailable:
-                raise
-            except SandboxError as error:  # killed while it started, perhaps
-                log.warning("%s; trying again", error)
 
     def _on_child(self, child: Child) -> None:
         if child.closed:  # by an event before this one in the same turn
@@ -253,6 +251,9 @@ class Engine:
             else:
                 self._unregister(child)
             return
+        run = self._run_of(child.slot)
+        if isinstance(run, Session):
+            run.flush(child, self._selector)
         try:
             data = child.connection.recv(1 << 16)
         except (BlockingIOError, InterruptedError):
@@ -261,8 +262,8 @@ class Engine:
             data = b""
         if not data:  # the program closed it, or the child has ended: its exit status will tell
             self._unregister(child)
-        elif child.slot in self._runs:
-            self._guarded(self._runs[child.slot], self._read_reports)
+        elif run is not None:
+            self._guarded(run, self._read_reports)
 
     def _guarded(self, run: Run, step: Callable[..., None], *arguments: object) -> None:
         """Whatever a child may set off here must not reach the other programs, nor save its own from a verdict."""
@@ -271,16 +272,22 @@ class Engine:
         except Exception:
             log.exception("a program's result could not be read")
             if run.child.slot in self._runs:
-                run.task.record(result_of_report(run.task, _DAMAGED, run.cpu_s(), run.wall_s()))
+                run.task.record(result_of_report(run.task, DAMAGED, run.cpu_s(), run.wall_s()))
                 self._release(run)
 
     def _read_reports(self, run: Run) -> None:
+        if isinstance(run, Session):
+            result = run.read(self._selector)
+            if result is not None:
+                run.task.record(result)
+                self._release(run)
+            return
         while run.child.slot in self._runs and (data := run.child.new_reports()):
             run.look()
             try:
                 reports = run.reader.feed(data)
             except ValueError:
-                reports = [_DAMAGED]
+                reports = [DAMAGED]
             for report in reports:
                 if report.header == wire.ALONE and not run.heard and len(run.tests) > 1:
                     run.tests = run.tests[:1]
@@ -308,22 +315,23 @@ class Engine:
             run.begin_test(clocks)
 
     def _check_time(self, run: Run) -> None:
-        self._read_reports(run)
+        if run.child.slot in self._runs:
+            self._read_reports(run)
         if run.child.slot not in self._runs:
             return
         left_s = run.left_s()
         if left_s > 0:
             run.next_check = time.monotonic() + max(left_s, _CHECK_S)
             return
-        run.task.record(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s()))
+        run.task.record(run.explained(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s())))
         self._release(run)
 
     def _on_exit(self, end: Exit) -> None:
         child = self._children.pop(end.slot)
-        run = self._runs.get(end.slot)
+        run = self._run_of(end.slot)
         if run is not None:
             self._guarded(run, self._read_reports)  # one may still be in the socket
-        if run is not None and end.slot in self._runs:
+        if run is not None and run.child.slot in self._runs:
             self._guarded(run, self._take_exit, end)
         elif child in self._idle:
             self._idle.remove(child)
@@ -338,27 +346,36 @@ class Engine:
         child.close()
 
     def _take_exit(self, run: Run, end: Exit) -> None:
-        cpu_s = max(end.cpu_time_s - run.cpu_began, 0.0)
-        result = result_of_exit(run.task, end, run.output(), cpu_s, run.wall_s())
+        result = run.result_of_exit(end)
         if result is not None:
             run.task.take(result, run.position)
             self._release(run)
         else:
-            del self._runs[end.slot]
+            self._drop(run)
             self._deaths += 1
             self._worker_died(run.task, "the process that ran the program was killed from outside", end.peak_memory_mb)
 
+    def _drop(self, run: Run) -> None:
+        """Forget a run whose process is gone; the other one of a session has nothing to do any more."""
+        del self._runs[run.child.slot]
+        for child in run.children:
+            self._partners.pop(child.slot, None)
+            if child.slot in self._children:
+                self._unregister(child)
+                child.kill()
+
     def _release(self, run: Run) -> None:
         """The run is over: stop its process, whatever it is doing, and go on with the task."""
-        child = run.child
-        del self._runs[child.slot]
-        self._unregister(child)
-        # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
-        if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
-            child.stop()
-            self._retired.append(child)
-        else:
-            child.kill()
+        del self._runs[run.child.slot]
+        for child in run.children:
+            self._partners.pop(child.slot, None)
+            self._unregister(child)
+            # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
+            if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
+                child.stop()
+                self._retired.append(child)
+            else:
+                child.kill()
         self._continue(run.task)
 
     def _worker_died(self, task: Task, why: str, peak_memory_mb: float = 0.0) -> None:
@@ -370,29 +387,14 @@ class Engine:
         if not task.done:
             self._waiting.appendleft(task)
             return
-        self._count(task.judgement)
+        self.tally.count(task.judgement)
         task.future.set_result(task.judgement)
 
-    def _count(self, judgement: Judgement) -> None:
-        counts = self.counts
-        counts["judged"] += 1
-        if judgement.verdict is not Verdict.SANDBOX_ERROR:
-            return
-        counts["sandbox_errors"] += 1
-        judged, errors = counts["judged"], counts["sandbox_errors"]
-        if errors >= _WORTH_A_WARNING * judged and errors >= 2 * self._warned:
-            self._warned = errors
-            log.warning("the sandbox itself failed on %d of %d programs: %s", errors, judged, judgement.message)
-
     def _unregister(self, child: Child) -> None:
-        try:
+        with suppress(KeyError, ValueError):
             self._selector.unregister(child.connection)
-        except (KeyError, ValueError):
-            pass
 
 
 def _fail(task: Task, failure: BaseException) -> None:
-    try:
+    with suppress(InvalidStateError):  # done, or cancelled meanwhile
         task.future.set_exception(failure)
-    except InvalidStateError:  # done, or cancelled meanwhile
-        pass

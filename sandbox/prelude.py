@@ -14,6 +14,7 @@ _PLAIN = _STAR[: _STAR.index("json") + 1]
 PRELUDE = "\n".join([f"from {name} import *" for name in _STAR] + [f"import {name}" for name in _PLAIN])
 RECURSION_LIMIT = 50_000
 MAX_INT_DIGITS = 50_000
+_PYTHONS_OWN = frozenset(vars(builtins))  # before the prelude
 
 
 def install_prelude() -> dict[str, object]:
@@ -28,3 +29,11 @@ def install_prelude() -> dict[str, object]:
     vars(builtins).update(names)
     copy.deepcopy.__defaults__ = (None, object())  # a marker, a list by default, which it hands to the caller's `memo`
     return names
+
+
+def remove_prelude(names: dict[str, object]) -> None:
+    """Take them away again, in a child whose program is judged by a harness that has no prelude."""
+    mine = vars(builtins)
+    for name in names:
+        if name not in _PYTHONS_OWN and name not in ("exit", "quit"):
+            mine.pop(name, None)

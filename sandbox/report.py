@@ -14,11 +14,18 @@ def report(judgement: Judgement) -> str:
     failed = judgement.first_failure
     if failed is None:
         return printable(judgement.message or judgement.verdict.value)
-    parts = [f"test {failed.index + 1}: {failed.verdict.value}", f"input:\n{_block(failed.input)}"]
+    parts = [f"test {failed.index + 1}: {failed.verdict.value}"]
+    if failed.assertion is None:
+        parts.append(f"input:\n{_block(failed.input)}")
+    else:
+        where = f"line {failed.assertion.line} of the tests, {failed.assertions_passed} of {failed.assertions} passed"
+        parts.append(f"{where}:\n{_block(failed.assertion.source)}")
     if failed.exception_type:
         where = "".join(f"\n  {f.file}, line {f.line}: {f.source}" for f in failed.frames)
         parts.append(printable(f"{failed.exception_type}: {failed.message or ''}{where}"))
-    if failed.verdict is Verdict.WRONG_ANSWER:
+    if failed.assertion is not None:
+        parts += [printable(f"{call} -> {result}") for call, result in failed.assertion.calls]
+    elif failed.verdict is Verdict.WRONG_ANSWER:
         parts += [f"output:\n{_block(_shown(failed))}", f"expected:\n{_block(failed.expected)}"]
     return "\n".join(parts)
 

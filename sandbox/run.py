@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 
 from . import wire
-from .task import Task, inputs_of
-from .types import TestCase
-from .zygote import Child
+from .task import OUT_OF_TURN, Task, inputs_of, result_of_exit
+from .types import TestCase, TestResult
+from .zygote import Child, Exit
 
+DAMAGED = wire.Report({"s": "exception", "e": "RuntimeError", "m": OUT_OF_TURN}, b"")
 _SEND_TIMEOUT_S = 10.0
 
 
@@ -27,6 +28,10 @@ class Run:
         self.begin_test()
         self.look()
 
+    @property
+    def children(self) -> tuple[Child, ...]:
+        return (self.child,)
+
     def hand_over(self) -> None:
         """Give the child its program and its inputs."""
         child, job, limits = self.child, self.task.job, self.task.job.limits
@@ -37,13 +42,8 @@ class Run:
             inputs = (None,)
         output_limit, memory = limits.output_kb * 1024, limits.memory_mb << 20
         files = dict(job.files or {})
-        message = (job.code, files, fn_name, inputs, output_limit, limits.cpu_time_s, memory, limits.processes)
-        child.connection.settimeout(_SEND_TIMEOUT_S)
-        try:
-            wire.send_job(child.connection, message)
-        except OSError:
-            pass  # the child has died; the server will report how
-        child.connection.setblocking(False)
+        bounds = (output_limit, limits.cpu_time_s, memory, limits.processes)
+        give(child, (wire.SERIES, job.code, files, fn_name, inputs, *bounds))
 
     def begin_test(self, clocks: tuple[float, float] | None = None) -> None:
         """clocks: of CPU and wall at the end of the test of a series before this one; the child is ahead of us."""
@@ -81,8 +81,27 @@ class Run:
             idle_left_s += self.child.waited_s()
         return min(limits.cpu_time_s - self.cpu_s(), idle_left_s, limits.hard_wall_s - wall_s)
 
+    def explained(self, result: TestResult) -> TestResult:
+        """The result, with what only the judge knows of a test that came to no end."""
+        return result
+
+    def result_of_exit(self, end: Exit) -> TestResult | None:
+        """What the end of a process without a report means; None: somebody outside killed it."""
+        cpu_s = max(end.cpu_time_s - self.cpu_began, 0.0)
+        return result_of_exit(self.task, end, self.output(), cpu_s, self.wall_s())
+
     def output(self) -> bytes:
         return os.pread(self.child.stdout, self.task.job.limits.output_kb * 1024 + 1, 0)
+
+
+def give(child: Child, message: tuple) -> None:
+    """Hand a job over to a child that waits for one."""
+    child.connection.settimeout(_SEND_TIMEOUT_S)
+    try:
+        wire.send_job(child.connection, message)
+    except OSError:
+        pass  # the child has died; the server will report how
+    child.connection.setblocking(False)
 
 
 def _within(said: float, least: float, most: float) -> float:

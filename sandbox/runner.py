@@ -27,6 +27,12 @@ _OBSERVED = (
 ).split()
 
 
+def reset_limits() -> None:
+    """What a program may have changed of the interpreter's own limits."""
+    _set_recursion_limit(RECURSION_LIMIT)
+    _set_int_max_str_digits(MAX_INT_DIGITS)
+
+
 class Program:
     """A compiled program and what it needs for a run; every run starts from a fresh `__main__`."""
 
@@ -54,6 +60,7 @@ class Program:
         if repeated:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
             self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None, floats)
+        self.namespace: dict[str, object] = {}  # of the module, once it is loaded
         self._namespaces = [sys.modules[name].__dict__ for name in _OBSERVED if name in sys.modules]
         self._sizes = self._measure()
 
@@ -63,6 +70,34 @@ class Program:
 
     def _measure(self) -> list[object]:
         return [*map(len, self._namespaces), sys.gettrace(), sys.getprofile(), "threading" in sys.modules]
+
+    def load(self) -> dict:
+        """Run the module once, for tests that will call what it defines (`self.namespace`).
+
+        Returns the header of a report on what went wrong; empty if nothing did.
+        """
+        self.namespace = self._fresh_module("solution", None)
+        try:
+            exec(self._code, self.namespace)
+        except BaseException as error:
+            reset_limits()
+            return {"s": "exception"} | failure.describe(error, self.sources)
+        reset_limits()
+        return {}
+
+    def _fresh_module(self, name: str, stdin: bytes | None) -> dict:
+        """The namespace of a module in which nothing has run, in a process set up as for a first run."""
+        module = types.ModuleType(name)
+        namespace = module.__dict__
+        namespace["__file__"] = PROGRAM_FILE
+        namespace["__builtins__"] = builtins
+        namespace["__loader__"] = self._loader
+        sys.modules["__main__"] = sys.modules[name] = module
+        reset_limits()
+        _open_streams(stdin)
+        if self.modules is not None:
+            self.modules.forget()
+        return namespace
 
     def run(
         self, functional_name: str | None, arguments: str | None, output_limit: int, stdin: bytes | None = None
@@ -77,17 +112,7 @@ class Program:
         header: dict = {}
         text = b""
         # LiveCodeBench imports a functional program: its main guard does not run.
-        module = types.ModuleType("__main__" if functional_name is None else "solution")
-        namespace = module.__dict__
-        namespace["__file__"] = PROGRAM_FILE
-        namespace["__builtins__"] = builtins
-        namespace["__loader__"] = self._loader
-        sys.modules["__main__"] = sys.modules[module.__name__] = module
-        _set_recursion_limit(RECURSION_LIMIT)
-        _set_int_max_str_digits(MAX_INT_DIGITS)
-        _open_streams(stdin)
-        if self.modules is not None:
-            self.modules.forget()
+        namespace = self._fresh_module("__main__" if functional_name is None else "solution", stdin)
         try:
             if functional_name is None:
                 _as_script(self._code, namespace)

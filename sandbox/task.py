@@ -13,10 +13,11 @@ from dataclasses import replace
 from . import values
 from .compare import parse_expected, returned_equal, stdin_equal
 from .text import as_printed, clean, from_bytes, to_bytes
-from .types import Frame, Job, Judgement, TestCase, TestResult, Verdict, argument_lines
+from .types import Assertion, Frame, Job, Judgement, TestCase, TestResult, Verdict, argument_lines
 from .wire import Report
 from .zygote import Exit
 
+OUT_OF_TURN = "the program damaged its result channel"
 _DEATHS_FORGIVEN = 3
 _COMMAS = 10_000  # that a returned value may hold more of than the expected one could
 _SERIES_BYTES = 1 << 19  # inputs beyond this are handed over one by one
@@ -46,10 +47,17 @@ class Task:
     def next_test(self) -> int:
         return len(self.results)
 
+    @property
+    def children(self) -> int:
+        """Processes that the next test takes."""
+        return 2 if self.test(self.next_test).testtype == "assertions" else 1
+
     def next_tests(self) -> Sequence[TestCase]:
         """The tests for the next child: as many as may run there one after the other (see `sandbox.screen`)."""
         tests = self.job.tests[self.next_test :]
         if self._one_by_one or self._confirm or tests[0].testtype != tests[-1].testtype:
+            return tests[:1]
+        if self.children > 1:  # whoever runs its tests has a process of its own, with a fresh one of the program
             return tests[:1]
         largest = min(_SERIES_BYTES, self.job.limits.output_kb << 8)
         size = 0
@@ -79,8 +87,8 @@ class Task:
         """Take the outcome of the next test."""
         self.results.append(result)
         over = len(self.results) == len(self.job.tests)
-        if result.verdict is Verdict.COMPILE_ERROR:
-            self._finish(Verdict.COMPILE_ERROR, result.message or "")
+        if result.verdict in (Verdict.COMPILE_ERROR, Verdict.SANDBOX_ERROR):
+            self._finish(result.verdict, result.message or "")
         elif not result.passed and (self.job.stop == "first_failure" or result.verdict is Verdict.TIME_LIMIT):
             self._finish(self._first_failure())
         elif over:
@@ -107,7 +115,8 @@ class Task:
     def result(self, verdict: Verdict, **fields: object) -> TestResult:
         """A result of the next test."""
         test = self.test(self.next_test)
-        return TestResult(verdict, clean(test.input), clean(test.output), index=self.next_test, **fields)
+        given, wanted = clean(test.input), clean(test.output)
+        return TestResult(verdict, given, wanted, index=self.next_test, testtype=test.testtype, **fields)
 
     def _first_failure(self) -> Verdict:
         return next((r.verdict for r in self.results if not r.passed), Verdict.ACCEPTED)
@@ -147,7 +156,48 @@ def result_of_report(task: Task, report: Report, cpu_s: float, wall_s: float) ->
     if test.testtype == "stdin":
         equal = stdin_equal(base.stdout or "", as_printed(test.output))
         return base if equal else replace(base, verdict=Verdict.WRONG_ANSWER)
+    if test.testtype == "assertions":  # only the process of the tests says that they passed
+        return replace(base, verdict=Verdict.RUNTIME_ERROR, exception_type="RuntimeError", message=OUT_OF_TURN)
     return _result_of_value(base, report.value, test.output)
+
+
+def result_of_examination(task: Task, report: Report, longest_cpu_s: float, cpu_s: float, wall_s: float) -> TestResult:
+    """What the process of the tests says of a program.
+
+    longest_cpu_s: of the two processes; what a program returns can take the time of the other one.
+    """
+    limits, header = task.job.limits, report.header
+    base = task.result(
+        Verdict.ACCEPTED,
+        stdout=from_bytes(report.output[: limits.output_kb * 1024]),
+        cpu_time_s=cpu_s,
+        wall_time_s=wall_s,
+        peak_memory_mb=report.peak_kib / 1024,
+    )
+    if header.get("s") == "unfit":
+        return replace(base, verdict=Verdict.SANDBOX_ERROR, message=clean(str(header.get("m"))))
+    if longest_cpu_s > limits.cpu_time_s:
+        return replace(base, verdict=Verdict.TIME_LIMIT)
+    if header.get("s") == "too large" or len(report.output) > limits.output_kb * 1024:
+        return replace(base, verdict=Verdict.OUTPUT_LIMIT, message=clean(str(header.get("m", ""))))
+    base = replace(base, assertions=int(header["n"]), assertions_passed=int(header["k"]))
+    failure = header.get("a")
+    if failure is None:
+        return base if header["ok"] is True else replace(base, verdict=Verdict.WRONG_ANSWER)
+    base = replace(base, assertion=_assertion(failure))
+    if failure["asserted"]:
+        message = clean(failure["m"]) or None
+        return replace(base, verdict=Verdict.WRONG_ANSWER, value=base.assertion.left, message=message)
+    kind = Verdict.MEMORY_LIMIT if failure["e"] == "MemoryError" else Verdict.RUNTIME_ERROR
+    name, message = clean(failure["e"]), clean(failure["m"])
+    return replace(base, verdict=kind, exception_type=name, message=message, frames=_frames(failure["f"]))
+
+
+def _assertion(failure: dict) -> Assertion:
+    names = ("right", "left") if failure.get("swap") else ("left", "right")
+    left, right = (clean(failure[name]) if name in failure else None for name in names)
+    calls = tuple((clean(call), clean(result)) for call, result in failure.get("calls", ()))
+    return Assertion(failure["line"], clean(failure["source"]), left, right, calls)
 
 
 def _result_of_value(base: TestResult, encoded: bytes, expected: str) -> TestResult:
@@ -188,7 +238,7 @@ def result_of_exit(task: Task, end: Exit, output: bytes, cpu_s: float, wall_s: f
         return replace(base, message=f"the program was ended by {name}", exception_type=name)
     if end.code != 0:
         return replace(base, message=f"the program ended with exit status {end.code}", exception_type="SystemExit")
-    if test.testtype == "functional":
+    if test.testtype != "stdin":
         return replace(base, message="the program ended instead of returning a value", exception_type="SystemExit")
     equal = stdin_equal(base.stdout or "", as_printed(test.output))
     return replace(base, verdict=Verdict.ACCEPTED if equal else Verdict.WRONG_ANSWER)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from .assertions import problem_with
 from .errors import BadTests
 
-TestType = Literal["stdin", "functional"]
+TestType = Literal["stdin", "functional", "assertions"]
 Stop = Literal["first_failure", "all"]
 _LARGEST = 10**9  # of any limit, in its unit: the kernel's own numbers end somewhere
 
@@ -29,10 +30,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class TestCase:
-    """One test in LiveCodeBench's form.
+    """One test: in LiveCodeBench's form, or test code.
 
     stdin: `input` is fed to the script, `output` is compared with what it prints.  functional: `input` holds one JSON
-    value per line, the positional arguments of `fn_name`; `output` is one JSON value.
+    value per line, the positional arguments of `fn_name`; `output` is one JSON value.  assertions: `input` is test
+    code, statements at the top level and what pytest would collect; names that it does not define are the program's,
+    and so are those in `fn_name` (parted by spaces) although Python has them too; `output` is empty.
     """
 
     __test__ = False  # not a test class, whatever its name suggests to pytest
@@ -84,6 +87,17 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Assertion:
+    """The assertion that failed, or the line of the test code that did."""
+
+    line: int  # of the test code, counted from 1; 0: unknown
+    source: str
+    left: str | None = None  # what the sides of a comparison were, as Python writes them; the program's side first
+    right: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()  # the last calls of the program: call, result
+
+
+@dataclass(frozen=True)
 class TestResult:
     """What happened in one test.  Texts are the program's own, unfiltered."""
 
@@ -102,6 +116,10 @@ class TestResult:
     peak_memory_mb: float | None = None  # resident set of the process that ran the test
     signal: int | None = None
     index: int = 0  # position among the job's tests
+    testtype: TestType = "stdin"
+    assertion: Assertion | None = None  # of test code: the first that failed
+    assertions: int = 0  # of test code: places in it that assert something
+    assertions_passed: int = 0  # those that were reached and held every time
 
     @property
     def passed(self) -> bool:
@@ -154,8 +172,14 @@ def check_job(job: Job) -> None:
             raise BadTests(f"test {number}: input and output must be text (str)")
         if test.testtype == "stdin":
             continue
+        if test.testtype == "assertions":
+            if problem := problem_with(test.input):
+                raise BadTests(f"test {number}: {problem}")
+            continue
         if test.testtype != "functional":
-            raise BadTests(f'test {number}: testtype must be "stdin" or "functional", it is {test.testtype!r}')
+            raise BadTests(
+                f'test {number}: testtype must be "stdin", "functional" or "assertions", it is {test.testtype!r}'
+            )
         if not isinstance(test.fn_name, str) or not test.fn_name:
             raise BadTests(f"test {number} is functional: fn_name must name the function to call")
         for what, texts in (("input", argument_lines(test.input)), ("output", [test.output])):

@@ -19,8 +19,11 @@ MAX_HEADER = 1 << 18  # bytes, whatever the tests are; see `failure.MAX_MESSAGE`
 VALUE_ALLOWANCE = 1000  # characters of a returned value beyond the output limit
 READY = b"R"
 RING = b"!"  # there are reports to read
+RELAY = {"s": "relay"}  # header of a message between a program and its tests
 ALONE = {"alone": True}  # header of a report that comes before the first one: only one test can run in this child
 _FIRST_READ = 1 << 16
+# What a child does with its job: run a program's tests, be the program of an assertion test, be its tests
+SERIES, CANDIDATE, EXAMINER = "series", "candidate", "examiner"
 
 # Messages of the fork server
 SPAWNED = struct.Struct("!cI")  # b"C", slot; carries descriptors: doorbell, reports, stdin, stdout
@@ -45,20 +48,30 @@ def send_job(connection: socket.socket, job: tuple) -> None:
     connection.sendall(_LENGTH.pack(len(payload)) + payload)
 
 
-def receive_job(connection: socket.socket) -> tuple | None:
-    """The job, or None when the judge has closed the connection."""
-    buffer = connection.recv(_FIRST_READ)  # nearly always all of it
-    if not buffer:
+def receive_job(connection: socket.socket, buffer: bytearray) -> tuple | None:
+    """The job, or None when the judge has closed the connection; `buffer` keeps what came behind it."""
+    try:
+        return marshal.loads(receive_message(connection, buffer))
+    except EOFError:
         return None
-    end = _LENGTH.size + _LENGTH.unpack_from(buffer)[0]
-    if len(buffer) < end:
-        buffer = bytearray(buffer)
-        while len(buffer) < end:
-            chunk = connection.recv(min(end - len(buffer), 1 << 20))
-            if not chunk:
-                return None
-            buffer += chunk
-    return marshal.loads(memoryview(buffer)[_LENGTH.size :])
+
+
+def pack_message(text: bytes) -> bytes:
+    """What the judge hands on to a child that has its job already."""
+    return _LENGTH.pack(len(text)) + text
+
+
+def receive_message(connection: socket.socket, buffer: bytearray) -> bytes:
+    """The next message; `buffer` keeps what came behind it.  Raises EOFError when the judge has gone."""
+    end = _LENGTH.size
+    while len(buffer) < end or len(buffer) < (end := _LENGTH.size + _LENGTH.unpack_from(buffer)[0]):
+        chunk = connection.recv(_FIRST_READ if not buffer else 1 << 20)
+        if not chunk:
+            raise EOFError
+        buffer += chunk
+    message = bytes(buffer[_LENGTH.size : end])
+    del buffer[:end]
+    return message
 
 
 def pack_report(report: Report) -> bytes:

@@ -54,16 +54,14 @@ def load_recipe(path: Path, profile: str, overrides: Iterable[str] = ()) -> Reci
     """Resolve and validate a recipe file for one profile.  Raises UserError with one line per mistake."""
     values = _read(path, profile)
     values["profile"] = profile
-    for text in overrides:
-        _override(values, text)
+    _apply(values, list(overrides))
     return validate(values, str(path))
 
 
 def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read the resolved recipe that a run folder holds."""
     values = _yaml(path)
-    for text in overrides:
-        _override(values, text)
+    _apply(values, list(overrides))
     return validate(values, str(path), resolved=True)
 
 
@@ -132,6 +130,16 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _apply(values: dict[str, Any], overrides: list[str]) -> None:
+    """Overrides in order; a source of rows with other tests leaves nothing of the recipe's section `data`."""
+    source = next((text.partition("=")[2] for text in overrides if text.startswith("data.source=")), "")
+    if source in registry.ASSERTION_SOURCES and (values.get("data") or {}).get("source") != source:
+        values["data"], values["environment"] = {}, {"kind": registry.ASSERTION_SOURCES[source]}
+        (values.get("evaluation") or {}).pop("training_problems", None)  # speaks of the recipe's own rows, too
+    for text in overrides:
+        _override(values, text)
 
 
 def _override(values: dict[str, Any], text: str) -> None:

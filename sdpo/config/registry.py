@@ -37,6 +37,8 @@ ENVIRONMENTS: Mapping[str, str] = {
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
 SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode", "bfcl": "tools"}
+# The same for rows with tests of another kind, which a recipe's section `data` was not written for.
+ASSERTION_SOURCES: Mapping[str, str] = dict.fromkeys(("humaneval", "mbpp", "kodcode", "acecode"), "code")
 
 
 class NotImportable(ValueError, UserError):

@@ -103,7 +103,7 @@ def test_where_others_die_too_it_is_a_sandbox_error_counted_and_warned_of(sandbo
 
 
 def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypatch):
-    start, attempts = sandbox._engine._start_server, []
+    start, attempts = sandbox._engine._starter.start, []
 
     def killed_once():
         attempts.append(1)
@@ -111,7 +111,7 @@ def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypa
             raise SandboxError("the fork server did not start: no answer")
         return start()
 
-    monkeypatch.setattr(sandbox._engine, "_start_server", killed_once)
+    monkeypatch.setattr(sandbox._engine._starter, "start", killed_once)
     os.kill(_server_pid(sandbox), signal.SIGKILL)
     _wait_until(lambda: len(attempts) == 2)
     assert sandbox.judge(ADD, TESTS).passed

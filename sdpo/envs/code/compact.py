@@ -13,7 +13,7 @@ by " / ", and the brackets and commas of JSON lists are left out, so that both k
 from __future__ import annotations
 
 from sandbox import Judgement, TestResult, Verdict
-from sdpo.envs.code.published import error_line
+from sdpo.envs.code.published import error_line, last_input
 from sdpo.envs.sanitize import sanitize, sanitize_inline
 
 TEXT_CHARACTERS = 80  # of an input and of an output
@@ -35,12 +35,20 @@ def compact_feedback(judgement: Judgement) -> str:
     failed = next((test for test in judgement.tests if not test.passed), None)
     if failed is None:
         return sanitize(judgement.message.split("\n")[0], ERROR_CHARACTERS) or "Could not be judged"
-    return f"Input:{_values(failed.input)}\nExpected:{_values(failed.expected)}\n{_outcome(failed)}"
+    return f"Input:{_values(last_input(failed))}\nExpected:{_values(_expected(failed))}\n{_outcome(failed)}"
+
+
+def _expected(test: TestResult) -> str:
+    """Of test code, what the failed comparison has beside the program's value."""
+    return test.expected if test.assertion is None else test.assertion.right or "True"
 
 
 def _outcome(test: TestResult) -> str:
     if test.verdict is Verdict.WRONG_ANSWER:
-        return f"Output:{_values((test.stdout if test.value is None else test.value) or '')}"
+        shown = test.stdout if test.value is None else test.value
+        if test.assertion is not None and test.value is None:
+            shown = test.assertion.calls[-1][1] if test.assertion.calls else "False"
+        return f"Output:{_values(shown or '')}"
     if test.verdict in _PLAIN:
         return _PLAIN[test.verdict]
     return error_line(test, ERROR_CHARACTERS).split("\n")[0]

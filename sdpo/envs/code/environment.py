@@ -1,4 +1,4 @@
-"""Code with tests: problems in LiveCodeBench's format, programs judged in the sandbox, its words as feedback."""
+"""Code with tests: problems with tests of any kind, programs judged in the sandbox, its words as feedback."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pydantic import Field
 
 from sandbox import Judgement, Limits, Sandbox, Verdict, extract_code
 from sdpo.config.paths import locate
+from sdpo.config.registry import ASSERTION_SOURCES
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings, SandboxSettings
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
+from sdpo.envs.code.assertion_files import load_assertions
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox
 from sdpo.envs.code.livecodebench import load_livecodebench
@@ -47,11 +49,15 @@ class CodeEnvironment(Environment):
         + ("held_out_fraction", "max_bad_rows")
     }
     inert: ClassVar[Inert] = (
+        *(
+            (f"data.{option}", lambda r: r.data.source in ASSERTION_SOURCES, "with rows that are not LiveCodeBench's")
+            for option in ("release", "window", "exclude_ungradable")
+        ),
         ("data.release", lambda r: Path(r.data.path or "").suffix in ROW_FILES, "when data.path is a single file"),
         ("data.held_out_fraction", lambda r: r.data.problem_split != "hash", "unless data.problem_split=hash"),
         ("evaluation.training_problems", lambda r: r.data.problem_split == "none", "unless problems are held out"),
     )
-    source: ClassVar[str] = "livecodebench"  # what `data.source` calls its rows
+    sources: ClassVar[tuple[str, ...]] = ("livecodebench", *ASSERTION_SOURCES)  # what `data.source` may call its rows
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -60,7 +66,10 @@ class CodeEnvironment(Environment):
 
     @classmethod
     def check(cls, recipe: Recipe) -> None:
-        if recipe.data.source not in (None, cls.source):
+        source = recipe.data.source
+        if source in ASSERTION_SOURCES and source != "humaneval" and recipe.data.path is None:
+            raise ValueError(f"data.source={source} needs a file or folder of its rows: set data.path")
+        if source not in (None, *cls.sources):
             raise ValueError(
                 f"data.source={recipe.data.source} is not what environment.kind={recipe.environment.kind} reads; "
                 "remove one of the two"
@@ -95,6 +104,18 @@ class CodeEnvironment(Environment):
     def problems(self, progress: Progress | None = None) -> ProblemSet:
         """The problems behind the tasks."""
         data = self.recipe.data
+        if data.source is not None and data.source in ASSERTION_SOURCES:
+            return load_assertions(
+                data.source,
+                None if data.path is None else locate(data.path),
+                test_split=data.test_split,
+                problem_split=data.problem_split,
+                held_out_fraction=data.held_out_fraction if data.problem_split == "hash" else None,
+                seed=self.recipe.seed,
+                max_bad_rows=data.max_bad_rows,
+                limits=self.limits,
+                progress=progress,
+            )
         return load_livecodebench(
             None if data.path is None else locate(data.path),
             release=data.release,
@@ -117,15 +138,16 @@ class CodeEnvironment(Environment):
         problem: Problem = task.content
         training = purpose == "training"
         code = extract_code(turn.answer, thinking="official")  # of thoughts it knows already
+        program = problem.program(code)
         judgement = await self.sandbox.ajudge(
-            code,
+            program.source,
             problem.training_tests if training else problem.evaluation_tests,
             problem.limits,
             files=problem.files,
             stop=self.recipe.sandbox.feedback_from if training else "first_failure",
             truncated=training and turn.truncated,
         )
-        return outcome_of(judgement, RENDERERS[self.style], code)
+        return outcome_of(program.in_its_own_lines(judgement), RENDERERS[self.style], code)
 
 
 def outcome_of(judgement: Judgement, render: Renderer, code: str | None = None) -> Outcome:

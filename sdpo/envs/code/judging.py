@@ -38,7 +38,7 @@ def judge_responses(
     for problem, text in zip(problems, texts, strict=True):
         key = problem.id, extract_code(text)
         tests = problem.training_tests if training else problem.evaluation_tests
-        jobs.setdefault(key, Job(key[1], tests, problem.limits, problem.files))
+        jobs.setdefault(key, Job(problem.program(key[1]).source, tests, problem.limits, problem.files))
         keys.append(key)
     judged = dict(zip(jobs, sandbox.judge_many(list(jobs.values())), strict=True))
     return [judged[key] for key in keys]

@@ -70,7 +70,7 @@ def load_livecodebench(
     files = find_files(path, release)
     report = DataReport(files=tuple(file.name for file in files))
     questions = list(read_questions(files, window=window, report=report, progress=progress))
-    _check_bad_rows(report, max_bad_rows)
+    check_bad_rows(report, max_bad_rows)
     if not questions:
         raise UserError(
             f"None of the {report.rows} rows of {', '.join(report.files)} can be used"
@@ -175,7 +175,7 @@ def _moment(row: dict[str, str]) -> datetime:
         raise BadRow(f"contest_date {row['contest_date']!r} is not an ISO 8601 date") from None
 
 
-def _check_bad_rows(report: DataReport, limit: float) -> None:
+def check_bad_rows(report: DataReport, limit: float) -> None:
     bad, allowed = len(report.bad_rows), max(1 if limit else 0, int(limit * report.rows))
     if bad <= allowed:
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sandbox import Limits, TestCase
+from sdpo.envs.code.completion import Program, Stub
 from sdpo.types import Task
 
 Style = Literal["published", "compact"]
@@ -50,6 +51,12 @@ class Problem:
     files: Mapping[str, str] = field(default_factory=dict)  # modules that the program may import: name → source
     solution: str | None = None  # a reference program, where the source has one
     columns: Mapping[str, str] = field(default_factory=dict)  # further texts of its row
+    wording: str = ""  # the whole question as its source asks it; empty: by `QUESTIONS`
+    stub: Stub | None = None  # the beginning of a program that a response may complete
+
+    def program(self, code: str | None) -> Program:
+        """The program that is judged where a response holds `code`."""
+        return Program(code) if self.stub is None or code is None else self.stub.completed(code)
 
     @property
     def functional(self) -> bool:
@@ -61,6 +68,8 @@ class Problem:
         script, function = QUESTIONS[style]
         question = function if self.functional or self.starter_code else script
         content = question.format(statement=self.statement, starter_code=self.starter_code)
+        if self.wording and style == "published":
+            content = self.wording
         return Task(
             id=self.id,
             messages=({"role": "user", "content": content},),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 
-from sandbox import Judgement, TestResult, Verdict
+from sandbox import Assertion, Judgement, TestResult, Verdict
 from sandbox.text import clean
 from sdpo.envs.sanitize import CUT, sanitize, sanitize_inline
 
@@ -49,7 +49,7 @@ def _render(judgement: Judgement) -> str:
             return _error(by_verdict[verdict][0])
     if Verdict.TIME_LIMIT in by_verdict:
         test = by_verdict[Verdict.TIME_LIMIT][0]
-        return f"Time Limit Exceeded\nLast Executed Input\n{_block(test.input)}"
+        return f"Time Limit Exceeded\nLast Executed Input\n{_block(last_input(test))}"
     wrong = sorted(by_verdict.get(Verdict.WRONG_ANSWER, []), key=lambda test: len(test.input) + len(test.expected))
     if wrong:
         return "\n\n".join(_wrong_answer(test) for test in wrong[:2])
@@ -66,11 +66,39 @@ def _error(test: TestResult) -> str:
         where = f"Line {frame.line} in {function} ({frame.file})"
         lines.append(where + (f": {sanitize_inline(frame.source, MAX_LINE)}" if frame.source else ""))
     if test.verdict is not Verdict.COMPILE_ERROR:
-        lines += ["Last Executed Input", _block(test.input)]
+        lines += ["Last Executed Input", _block(last_input(test))]
+    return "\n".join(lines)
+
+
+def last_input(test: TestResult) -> str:
+    """What the program was given, as far as a reader is told: of test code the assertion or the call, not all of it."""
+    if test.assertion is not None:
+        return test.assertion.source
+    return test.input if test.testtype != "assertions" else ""
+
+
+def call_lines(test: TestResult) -> list[str]:
+    """`f(1, 2) returned 3`: the last calls of the program up to the failed assertion, which may be in a loop."""
+    calls = () if test.assertion is None else test.assertion.calls
+    return [f"{sanitize_inline(call, MAX_LINE)} returned {sanitize_inline(result, MAX_LINE)}" for call, result in calls]
+
+
+def _failed_assertion(test: TestResult, failed: Assertion) -> str:
+    lines = [f"Test Case {test.index + 1}: Wrong Answer"]
+    lines.append(f"Assertion in line {failed.line} ({test.assertions_passed} of {test.assertions} assertions passed)")
+    lines.append(_block(failed.source))
+    if failed.calls:
+        lines += ["Calls", *call_lines(test)]
+    if failed.left is not None and failed.right is not None:
+        lines += ["Output", sanitize(failed.left, MAX_LINE), "Expected", sanitize(failed.right, MAX_LINE)]
+    if test.message:
+        lines += ["Message", sanitize(test.message, MAX_LINE)]
     return "\n".join(lines)
 
 
 def _wrong_answer(test: TestResult) -> str:
+    if test.assertion is not None:
+        return _failed_assertion(test, test.assertion)
     shown = test.stdout if test.value is None else test.value
     return (
         f"Test Case {test.index + 1}: Wrong Answer\n"

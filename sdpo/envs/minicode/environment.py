@@ -16,7 +16,7 @@ class MinicodeEnvironment(CodeEnvironment):
 
     reads = SANDBOX_OPTIONS | {f"data.{option}" for option in ("source", "test_split", "problem_split", "world_seed")}
 
-    source = "minicode"
+    sources = ("minicode",)
 
     inert: ClassVar[Inert] = (
         *CodeEnvironment.inert,
