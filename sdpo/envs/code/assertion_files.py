@@ -9,12 +9,11 @@ from pathlib import Path
 from sandbox import Limits
 from sdpo.envs.code.assertion_rows import FORMATS
 from sdpo.envs.code.lcb_files import find_files
-from sdpo.envs.code.lcb_rows import BadRow
 from sdpo.envs.code.livecodebench import check_bad_rows
 from sdpo.envs.code.question import Question
-from sdpo.envs.code.row_files import Progress, read_rows
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.report import BadRowReport, DataReport
+from sdpo.envs.rows.files import BadRow, Progress, RowKind, read_rows
 from sdpo.errors import UserError
 
 
@@ -57,7 +56,7 @@ def load_assertions(
 def _questions(source: str, files: Sequence[Path], report: DataReport, progress: Progress | None) -> Iterator[Question]:
     seen: dict[str, str] = {}
     for file in files:
-        for unit, number, row in read_rows(file, progress):
+        for unit, number, row in read_rows(file, progress, RowKind(f"rows of {source}")):
             report.rows += 1
             try:
                 if isinstance(row, BadRow):

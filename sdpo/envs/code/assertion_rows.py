@@ -22,8 +22,8 @@ from sandbox import TestCase
 from sandbox.assertions import problem_with
 from sandbox.client import PACKAGES
 from sdpo.envs.code.completion import Stub
-from sdpo.envs.code.lcb_rows import BadRow
 from sdpo.envs.code.question import Question
+from sdpo.envs.rows.files import BadRow
 
 Row = Mapping[str, Any]
 
