@@ -136,7 +136,7 @@ def _apply(values: dict[str, Any], overrides: list[str]) -> None:
     """Overrides in order; a source of rows with other tests leaves nothing of the recipe's section `data`."""
     source = next((text.partition("=")[2] for text in overrides if text.startswith("data.source=")), "")
     if source in registry.ASSERTION_SOURCES and (values.get("data") or {}).get("source") != source:
-        values["data"], values["environment"] = {}, {"kind": registry.ASSERTION_SOURCES[source]}
+        values["data"], values["environment"] = {}, {"kind": registry.SOURCES[source]}
         (values.get("evaluation") or {}).pop("training_problems", None)  # speaks of the recipe's own rows, too
     for text in overrides:
         _override(values, text)

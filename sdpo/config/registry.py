@@ -35,10 +35,15 @@ ENVIRONMENTS: Mapping[str, str] = {
     "function": "sdpo.envs.function:FunctionEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
-# Where rows come from says which environment, where a recipe does not (`data.source`).
-SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode", "bfcl": "tools"}
-# The same for rows with tests of another kind, which a recipe's section `data` was not written for.
-ASSERTION_SOURCES: Mapping[str, str] = dict.fromkeys(("humaneval", "mbpp", "kodcode", "acecode"), "code")
+# Rows with assertions for tests, for which a recipe's section `data` was not written.
+ASSERTION_SOURCES = ("humaneval", "mbpp", "kodcode", "acecode")
+# Where rows come from says which environment, where a recipe does not (`data.source`).  The first is its own.
+SOURCES: Mapping[str, str] = {
+    "livecodebench": "code",
+    **dict.fromkeys(ASSERTION_SOURCES, "code"),
+    "minicode": "minicode",
+    "bfcl": "tools",
+}
 
 
 class NotImportable(ValueError, UserError):

@@ -67,8 +67,7 @@ class Recipe(Settings):
         if not isinstance(environment, Mapping) or not isinstance(data, Mapping):
             return values  # refused as what they are
         environment, data = dict(environment), dict(data)
-        kinds = {**registry.SOURCES, **registry.ASSERTION_SOURCES}
-        environment.setdefault("kind", kinds.get(str(data.get("source")), registry.DEFAULT_ENVIRONMENT))
+        environment.setdefault("kind", registry.SOURCES.get(str(data.get("source")), registry.DEFAULT_ENVIRONMENT))
         if data.get("source") is None and data.get("path") is None:
             own = (source for source, kind in registry.SOURCES.items() if kind == environment["kind"])
             data["source"] = next(own, None)

@@ -43,7 +43,7 @@ class ColumnSettings(Settings):
 class DataSettings(Settings):
     source: str | None = Field(
         None,
-        description=f"where rows come from: {', '.join((*registry.SOURCES, *registry.ASSERTION_SOURCES))}, or "
+        description=f"where rows come from: {', '.join(registry.SOURCES)}, or "
         "module:function or path.py:function that gives them; null: data.path, or the environment's own",
     )
     path: str | None = Field(

@@ -59,7 +59,7 @@ def load_livecodebench(
 ) -> ProblemSet:
     """Problems of LiveCodeBench, or of anything written in its format.
 
-    `path` is a file of rows (`sdpo.envs.rows.files`) or a folder of them; without it the official files come from the Hugging Face
+    `path` is a file of rows or a folder of them; without it the official files come from the Hugging Face
     hub.  `release` names official files (`lcb_files.release_files`), `window` the contest dates [from, to).
     `max_bad_rows` is the fraction of rows that may be unusable; a single one never stops a run, unless the fraction is
     0.  The splits are those of `splits`.  UserError for whatever the user can mend; bad rows that did not stop the run
