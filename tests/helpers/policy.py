@@ -24,7 +24,9 @@ class ScriptedPolicy:
         self.tokenizer, self.answer, self.version = tokenizer, answer, version
         self.asked: list[tuple[int, Sampling, int]] = []  # n, sampling, seed of every call
 
-    def generate(self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int) -> list[asyncio.Future[Turn]]:
+    def generate(
+        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+    ) -> list[asyncio.Future[Turn]]:
         self.asked.append((n, sampling, seed))
         return [asyncio.ensure_future(self._respond(tuple(prompt_ids), i, sampling)) for i in range(n)]
 
