@@ -23,7 +23,7 @@ Inert = tuple[tuple[str, Callable[[Recipe], bool], str], ...]  # (option, when i
 Progress = Callable[[str, int, int], None]  # what is read, how far, of how much
 
 # How a failed attempt is answered, in the words of `context.template` (this project's own).
-_REPLIES: Mapping[str, str] = {"compact": "Feedback:\n{feedback}"}
+_REPLIES: Mapping[str, str] = {"compact": "\nFeedback:\n{feedback}"}
 _REPLY = (
     "The following is feedback from your unsuccessful attempt:\n\n{feedback}\n\n"
     "Correctly solve the original question.\n"

@@ -232,6 +232,21 @@ class ContextBuilder:
             longest["content"] = self._safe.text(kept) + CUT_MARK
         return cut
 
+    def check_turns(self) -> str:
+        """What should be known before a run of several turns; may be empty.
+
+        Raises UserError where the chat template takes no such conversation.
+        """
+        self.chat.following([{"role": "user", "content": self._safe.placeholder}])
+        if not self.chat.rewrites:
+            return ""
+        if self.settings.history == "sampled":
+            return f"The chat template {self.chat.rewrites}; context.history=sampled goes on from what was sampled."
+        return (
+            f"The chat template {self.chat.rewrites}, so a turn's prompt is not the conversation before it, and the "
+            "learner computes each by itself; context.history=sampled goes on from what was sampled."
+        )
+
     # ---------------------------------------------------------------------------------------------------- one prompt
 
     def _messages(
