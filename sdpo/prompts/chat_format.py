@@ -166,10 +166,11 @@ class ChatFormat:
         """What the template makes of earlier turns when a conversation goes on; empty: they stay as they were."""
         opens, closes = self.thinking_tags[0]
         thought = f"{opens}{_THOUGHT}{closes}{_ANSWER}"
-        for said, told in ((_ANSWER, "changes earlier turns"), (thought, "drops or changes earlier thoughts")):
+        probes = {"changes": _ANSWER, "drops or changes the thoughts of": thought, "trims": f" {_ANSWER}\n"}
+        for told, said in probes.items():
             whole = self._text(self._asked, {"role": "assistant", "content": said}, self._asked, header=True)
             if whole != self._prompt_text + said + self.following([self._asked]):
-                return told
+                return f"{told} earlier turns"
         return ""
 
     # --------------------------------------------------------------------------------------------------- thoughts

@@ -243,8 +243,8 @@ class ContextBuilder:
         if self.settings.history == "sampled":
             return f"The chat template {self.chat.rewrites}; context.history=sampled goes on from what was sampled."
         return (
-            f"The chat template {self.chat.rewrites}, so a turn's prompt is not the conversation before it, and the "
-            "learner computes each by itself; context.history=sampled goes on from what was sampled."
+            f"The chat template {self.chat.rewrites}, so a later prompt may not be the conversation before it, and "
+            "the learner then computes each by itself; context.history=sampled goes on from what was sampled."
         )
 
     # ---------------------------------------------------------------------------------------------------- one prompt
