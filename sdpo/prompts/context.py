@@ -198,8 +198,7 @@ class ContextBuilder:
             self._insert(messages, -1, {name: insert(text) for name, text in inserted.items()})
             return self._following(messages, chat)
 
-        ids = self._safest(following)
-        assert ids is not None, "a reply is harmless without what is inserted"
+        ids = self._safest(following) or following(self._word, self._word)  # a run does not end with a teacher's prompt
         return chat.unended(turn.response_ids, ids)
 
     def _following(self, reply: Sequence[Message], chat: ChatFormat | None = None) -> tuple[int, ...]:

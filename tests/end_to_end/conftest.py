@@ -14,13 +14,19 @@ from sdpo.training.placement import engine_options, plan_placement
 from tests.helpers.training import make_recipe
 
 
+@pytest.fixture(scope="module")
+def overrides() -> tuple[str, ...]:
+    """Of the recipe that engine and learner are started with; a module may have others."""
+    return ()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def workers():
+async def workers(overrides):
     """(pool, learner) as `sdpo.training.launch` starts them."""
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    recipe = make_recipe("sdpo")
+    recipe = make_recipe("sdpo", *overrides)
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner)
     pool = EnginePool(engine_options(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)
