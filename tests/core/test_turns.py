@@ -179,6 +179,20 @@ def test_the_teacher_of_a_turn_is_told_where_it_decides_and_sees_what_the_studen
     assert contexts.reprompt(TASK, Hint(None, "Wrong."), turns[:1]) == contexts.reprompt(TASK, Hint(None, "Wrong."))
 
 
+def test_a_reply_of_several_messages_is_told_in_its_last_one(tokenizer):
+    """Results of two tool calls, say."""
+    contexts = builder(tokenizer, template="compact")
+    results = tuple({"role": "tool", "content": text} for text in ("4", "5"))
+    called = turn("call", Outcome(0.0, reply=results), prompt_ids=contexts.prompt(TASK), response_ids=(1, 2, 3))
+    called = replace(called, text=contexts.chat.decode((1, 2, 3)))
+    after = turn(prompt_ids=contexts.prompt(TASK, [called]))
+    assert continues(called, after)
+    seen = tokenizer.decode(after.prompt_ids)
+    assert seen.endswith("<|im_start|>tool\n4<|im_end|>\n<|im_start|>tool\n5<|im_end|>\n<|im_start|>assistant\n")
+    told = tokenizer.decode(contexts.reprompt(TASK, Hint(None, "No."), [called, after]))
+    assert told == seen.replace("tool\n5", "tool\n5\nFeedback:\nNo.")
+
+
 @pytest.mark.parametrize("template", [CHAT, DROPS_THOUGHTS])
 def test_a_hint_in_the_first_message_leaves_the_rest_as_it_was(template):
     tokenizer = byte_tokenizer()
@@ -336,6 +350,14 @@ async def test_a_turn_draws_from_a_stream_of_its_own(tokenizer):
         asked.append(sorted(s for _, _, s in made.pool.asked))
     assert asked[0] == asked[1] and len(set(asked[0])) == 4 == len(asked[0])  # a group and three later turns
     assert not set(asked[0]) & set(asked[2])
+
+
+async def test_a_conversation_stays_with_the_engine_that_has_it_in_its_cache(tokenizer):
+    made = generation(recipe_of("grpo"), tokenizer)
+    groups = [await rollouts_of(made, (0, seed)) for seed in range(2)]
+    first = [group.turns[0].engine for group in groups]
+    assert first[0] != first[1]
+    assert made.pool.engines == [None, *[first[0]] * 3, None, *[first[1]] * 3]
 
 
 async def test_an_evaluation_tells_no_more_than_training_does(tokenizer):
