@@ -10,7 +10,7 @@ Each own token attends to the shared tokens of its group and to those before it 
 the whole prompt; the teacher's prompts for them share the question.
 
 A conversation of several turns is one sequence with several responses in it: the tokens between them are attended to,
-and predict nothing.
+and predict nothing.  Conversations that begin with the same turns share these too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
     ids, positions, groups = [], [], []
     predicts: list[np.ndarray] = [np.empty(0, np.int64)] * len(prompts)
     start = 0
-    for members, shared in _groups([prompts[talk[0]] for talk in talks]):
+    for members, shared in _groups([prompts[talk[-1]] for talk in talks]):
         ids.append(sequences[members[0]][:shared])
         positions.append(np.arange(shared))
         own_start = start + shared
@@ -61,10 +61,8 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
             ids.append(sequences[member][shared:])
             positions.append(np.arange(shared, length))
             for i in talks[member]:
-                places = np.arange(len(responses[i])) + own_start - shared + len(prompts[i]) - 1
-                if len(prompts[i]) == shared:
-                    places[0] = start + shared - 1  # the last token of the prompt is a shared one
-                predicts[i] = places
+                places = np.arange(len(responses[i])) + len(prompts[i]) - 1  # within the conversation
+                predicts[i] = places + np.where(places < shared, start, own_start - shared)
             own_start += length - shared
         groups.append(SharedPrefix(shared, tuple(len(sequences[i]) - shared for i in members)))
         start = own_start

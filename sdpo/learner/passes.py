@@ -73,9 +73,9 @@ class ForwardPasses:
         prompts = [rows[i].teacher_prompt_ids for i in taught]
         lengths = [len(row.response_ids) for row in rows]
         talks = conversations(prompts, [rows[i].response_ids for i in taught])
-        # The turns after the first are as if they were a part of one response to its prompt.
-        behind = [len(prompts[talk[-1]]) + lengths[taught[talk[-1]]] - len(prompts[talk[0]]) for talk in talks]
-        filled = fill([prompts[talk[0]] for talk in talks], behind, self.recipe.learner.micro_batch_tokens)
+        last = [talk[-1] for talk in talks]
+        limit = self.recipe.learner.micro_batch_tokens
+        filled = fill([prompts[j] for j in last], [lengths[taught[j]] for j in last], limit)
         passes = [[j for talk in members for j in talks[talk]] for members in filled]
         order = [taught[j] for members in passes for j in members]
         packs = [self._pack([rows[taught[j]] for j in members], "teacher_prompt_ids") for members in passes]

@@ -97,6 +97,20 @@ def test_a_rollout_is_computed_once(model, start):
     assert sum(seen) == conversation - 1 <= 1.3 * conversation
 
 
+def test_turns_that_rollouts_have_in_common_are_computed_once():
+    """A first turn that two rollouts of a group said alike, and what was replied to it."""
+    rng = np.random.default_rng(0)
+    one = rollout(rng, tuple(range(20)))
+    other = [one[0], *rollout(rng, one[1].prompt_ids, 2)]
+    samples = [*one, *other]
+    made = pack(*arrays(samples), CPU)
+    whole = [len(turns[-1].prompt_ids) + len(turns[-1].response_ids) - 1 for turns in (one, other)]
+    assert made.input_ids.shape[1] == sum(whole) - len(one[1].prompt_ids)
+    tokens = made.input_ids[0][made.predicts].split([len(s.response_ids) for s in samples])
+    for sample, found in zip(samples, tokens, strict=True):  # each response stands behind its prompt's last token
+        assert found.tolist() == [sample.prompt_ids[-1], *sample.response_ids[:-1]]
+
+
 @pytest.mark.parametrize("stream", ["policy_gradient_weight", "distillation_weight", "reference_weight"])
 def test_no_stream_has_a_gradient_on_what_was_observed(model, start, stream):
     chosen = recipe(model, *EVERY_STREAM)
