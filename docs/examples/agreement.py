@@ -7,7 +7,7 @@ was worse, in what it likes less.  Run it with `PYTHONPATH=docs/examples sdpo tr
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.sections import AlgorithmSettings
 
@@ -27,12 +27,9 @@ class Agreement(PerGroup):
         return "teacher", "distillation", "policy_gradient"
 
     def assign_group(self, group, contexts, rng):
-        return [
-            sample_of(rollout, self.plan, advantages=a, teacher=teacher_of(group, i, contexts, rng, self.plan))
-            for i, (rollout, a) in enumerate(
-                zip(group.rollouts, response_advantages(group, self.plan.policy_gradient), strict=True)
-            )
-        ]
+        advantages = response_advantages(group, self.plan.policy_gradient)
+        teachers = teachers_of(group, contexts, rng, self.plan)
+        return samples_of(group, self.plan, advantages=advantages, teachers=teachers)
 
     def where_they_agree(self, scored):
         """1 where log q − log π has the sign of the advantage; responses without a teacher are left alone."""

@@ -13,7 +13,7 @@ from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder
-from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext
+from sdpo.types import Group, Sample, ScoredTokens, TeacherContext, Turn
 
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
@@ -85,7 +85,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        """One list of samples per group, in the order of its rollouts."""
+        """One list of samples per group, in the order of its turns (`Group.turns`)."""
 
 
 _NEEDS_SOURCE = "imitates the dataset's demonstrations; set rollout.source=solution or column"
@@ -123,35 +123,61 @@ class Distillation(PerGroup):
             )
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        return [
-            sample_of(rollout, self.plan, teacher=teacher_of(group, i, contexts, rng, self.plan))
-            for i, rollout in enumerate(group.rollouts)
-        ]
+        return samples_of(group, self.plan, teachers=teachers_of(group, contexts, rng, self.plan))
 
 
-def teacher_of(
-    group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, plan: LossPlan
-) -> TeacherContext | None:
-    """The teacher of a response; None without a hint.  Every token weighs 1, the first `skip_tokens` nothing."""
+def teachers_of(
+    group: Group,
+    contexts: ContextBuilder,
+    rng: np.random.Generator,
+    plan: LossPlan,
+    wanted: Callable[[Turn], bool] = lambda turn: True,
+) -> list[TeacherContext | None]:
+    """The teacher of every turn of the group; None where there is no hint, or none is wanted.
+
+    Every token weighs 1, the first `skip_tokens` of a turn nothing.
+    """
     assert plan.distillation is not None
-    hint = contexts.hint(group, index, rng)
-    if hint is None or group.rollouts[index].ungradable:
-        return None
-    weight = np.ones(len(group.rollouts[index].last.response_ids), np.float32)
-    weight[: plan.distillation.skip_tokens] = 0
-    return TeacherContext(contexts.reprompt(group.task, hint), weight, hint)
+    teachers: list[TeacherContext | None] = []
+    for index, rollout in enumerate(group.rollouts):
+        for number, turn in enumerate(rollout.turns):
+            hint = contexts.hint(group, index, rng, number) if wanted(turn) else None
+            if hint is None or turn.ungradable:
+                teachers.append(None)
+                continue
+            weight = np.ones(len(turn.response_ids), np.float32)
+            weight[: plan.distillation.skip_tokens] = 0
+            prompt = contexts.reprompt(group.task, hint, rollout.turns[: number + 1])
+            teachers.append(TeacherContext(prompt, weight, hint))
+    return teachers
 
 
-def sample_of(
-    rollout: Rollout, plan: LossPlan, *, advantages: np.ndarray | None = None, teacher: TeacherContext | None = None
-) -> Sample:
-    """What the rollout's turn trains on; the reference KL, where the plan has one, is on every token."""
-    turn, reference = rollout.last, plan.reference is not None and not rollout.ungradable
-    return Sample(
-        prompt_ids=turn.prompt_ids,
-        response_ids=turn.response_ids,
-        sampler_log_probs=turn.sampler_log_probs,
-        advantages=advantages,
-        teacher=teacher,
-        reference_weight=np.ones(len(turn.response_ids), np.float32) if reference else None,
-    )
+def samples_of(
+    group: Group,
+    plan: LossPlan,
+    *,
+    advantages: Sequence[np.ndarray | None] | None = None,
+    teachers: Sequence[TeacherContext | None] | None = None,
+) -> list[Sample]:
+    """What each turn of the group trains on; the reference KL, where the plan has one, is on every token.
+
+    advantages, teachers: one for each of `Group.turns`; None: for none of them.
+    """
+    numbers = [number for rollout in group.rollouts for number, _ in enumerate(rollout.turns, start=1)]
+    nothing = [None] * len(numbers)
+    return [
+        Sample(
+            prompt_ids=turn.prompt_ids,
+            response_ids=turn.response_ids,
+            sampler_log_probs=turn.sampler_log_probs,
+            advantages=advantage,
+            teacher=teacher,
+            reference_weight=np.ones(len(turn.response_ids), np.float32)
+            if plan.reference is not None and not turn.ungradable
+            else None,
+            turn=number,
+        )
+        for turn, number, advantage, teacher in zip(
+            group.turns, numbers, advantages or nothing, teachers or nothing, strict=True
+        )
+    ]

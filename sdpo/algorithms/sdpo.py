@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, StreamSettings
@@ -55,18 +55,9 @@ class SDPO(PerGroup):
         return ("teacher", "distillation", *mixed)
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        advantages: list[np.ndarray | None] = [None] * len(group.rollouts)
-        if self.gradient is not None:
-            advantages = response_advantages(group, self.gradient)
-        return [
-            sample_of(
-                rollout,
-                self.plan,
-                advantages=advantages[i],
-                teacher=teacher_of(group, i, contexts, rng, self.plan),
-            )
-            for i, rollout in enumerate(group.rollouts)
-        ]
+        advantages = None if self.gradient is None else response_advantages(group, self.gradient)
+        teachers = teachers_of(group, contexts, rng, self.plan)
+        return samples_of(group, self.plan, advantages=advantages, teachers=teachers)
 
 
 def _scaled(settings: Stream, factor: float) -> Stream:

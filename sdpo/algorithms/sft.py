@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpo.algorithms.base import LossPlan, PerGroup, sample_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.config.schema import Recipe
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
@@ -31,5 +31,5 @@ class SFT(PerGroup):
         return ("policy_gradient",)
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        ones = [np.ones(len(rollout.last.response_ids), np.float32) for rollout in group.rollouts]
-        return [sample_of(r, self.plan, advantages=a) for r, a in zip(group.rollouts, ones, strict=True)]
+        ones = [np.ones(len(turn.response_ids), np.float32) for turn in group.turns]
+        return samples_of(group, self.plan, advantages=ones)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, sample_of, teacher_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -47,14 +47,10 @@ class SRPO(PerGroup):
         return ("teacher", "distillation", "policy_gradient")
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        samples = []
-        for i, advantages in enumerate(response_advantages(group, self.gradient)):
-            rollout = group.rollouts[i]
-            wrong = rollout.graded and not rollout.solved
-            teacher = teacher_of(group, i, contexts, rng, self.plan) if wrong else None
-            routed = advantages if teacher is None else None
-            samples.append(sample_of(rollout, self.plan, advantages=routed, teacher=teacher))
-        return samples
+        teachers = teachers_of(group, contexts, rng, self.plan, lambda turn: turn.graded and not turn.solved)
+        advantages = response_advantages(group, self.gradient)
+        routed = [a if teacher is None else None for a, teacher in zip(advantages, teachers, strict=True)]
+        return samples_of(group, self.plan, advantages=routed, teachers=teachers)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def make_plan(recipe: Recipe) -> Plan:
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
     updates = run.steps * recipe.learner.updates_per_batch
-    generations = run.steps * recipe.samples_per_step
+    generations, turns = run.steps * recipe.samples_per_step, recipe.environment.turns
     return Plan(
         {
             "run": [
@@ -67,10 +67,11 @@ def make_plan(recipe: Recipe) -> Plan:
             "budget": [
                 (
                     "step",
-                    f"{run.questions} questions × {rollout.responses} responses = {recipe.samples_per_step} samples",
+                    f"{run.questions} questions × {rollout.responses} responses = {recipe.samples_per_step} samples"
+                    + (f" of at most {turns} turns" if turns > 1 else ""),
                 ),
                 ("budget", f"{run.steps} steps, {generations:,} samples, {updates:,} optimiser steps"),
-                ("at most", f"{generations * rollout.max_response_tokens:,} response tokens"),
+                ("at most", f"{generations * turns * rollout.max_response_tokens:,} response tokens"),
                 ("evaluation", _evaluation(recipe, dataset)),
             ],
         }

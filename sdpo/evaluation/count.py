@@ -20,6 +20,7 @@ def count(
     test_split: str = "",
     problem_split: str = "",
     thinking: str = "official",
+    most_turns: int = 1,
 ) -> EvaluationResult:
     """pass@k for each of `ks` from n rollouts per task (for greedy decoding n is 1).
 
@@ -45,6 +46,7 @@ def count(
         problem_split=problem_split,
         sampling=dict(sampling or {}),
         thinking=thinking,
+        most_turns=most_turns,
         policy_version=versions.pop() if len(versions) == 1 else None,
     )
 
@@ -57,6 +59,8 @@ def _count(group: Group) -> ProblemResult:
         id=group.task.id,
         n=len(rollouts),
         c=sum(rollout.solved for rollout in rollouts),
+        first_c=sum(rollout.turns[0].solved for rollout in rollouts),
+        turns=sum(len(rollout.turns) for rollout in rollouts) / max(len(rollouts), 1),
         difficulty=group.task.difficulty,
         verdicts=dict(sorted(labels.items())),
         truncated=sum(rollout.last.truncated for rollout in rollouts),

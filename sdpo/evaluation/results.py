@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """One problem: n samples, of which c passed every evaluation test."""
+    """One problem: n samples, of which c passed every evaluation test, with several turns in the end."""
 
     id: str
     n: int
@@ -28,7 +28,9 @@ class ProblemResult:
     difficulty: str = ""
     verdicts: Mapping[str, int] = field(default_factory=dict)  # verdict → how many samples
     truncated: int = 0  # samples that hit the token limit
-    response_tokens: float = 0.0  # mean length
+    response_tokens: float = 0.0  # mean length, of all turns together
+    first_c: int | None = None  # of the samples, how many passed at the first turn; None: of a result that did not say
+    turns: float = 1.0  # mean
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,20 @@ class EvaluationResult:
     thinking: str = "official"  # the rule by which programs were found in responses, `evaluation.thinking` of a recipe
     policy_version: int | None = None  # the only one that answered; None if it changed during the evaluation
     seed: int = 0  # of the bootstrap
+    most_turns: int = 1  # that a sample might have; pass@k is what was reached in the end
     unjudged: int = 0  # samples left out because the sandbox itself failed
 
     @cached_property
     def pass_at_k(self) -> dict[int, Estimate]:
         """k → mean over all problems of pass@k."""
         return _estimates(self.problems, self.ks, self.seed)
+
+    @cached_property
+    def first_turn(self) -> dict[int, Estimate]:
+        """k → the same of first turns alone; empty where there was one turn anyway."""
+        if self.most_turns == 1:
+            return {}
+        return _estimates([replace(p, c=p.first_c or 0) for p in self.problems], self.ks, self.seed)
 
     @cached_property
     def by_difficulty(self) -> dict[str, dict[int, Estimate]]:
@@ -86,9 +96,13 @@ class EvaluationResult:
         return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
     def metrics(self) -> dict[str, float]:
-        """Flat numbers for a tracker: `pass@1`, `pass@1/low`, `pass@1/high`, `easy/pass@1`, `verdict/…` (share), …"""
+        """Flat numbers for a tracker: `pass@1`, `pass@1/low`, `pass@1/high`, `easy/pass@1`, `verdict/…` (share), …
+
+        With several turns also `first_turn/pass@1`, …, and `turns`.
+        """
         flat: dict[str, float] = {}
-        for prefix, estimates in (("", self.pass_at_k), *((f"{d}/", e) for d, e in self.by_difficulty.items())):
+        parts = {"first_turn": self.first_turn, **self.by_difficulty}
+        for prefix, estimates in (("", self.pass_at_k), *((f"{d}/", e) for d, e in parts.items())):
             for k, estimate in estimates.items():
                 flat[f"{prefix}pass@{k}"] = estimate.value
                 if estimate.low is not None:
@@ -96,6 +110,8 @@ class EvaluationResult:
         flat.update({f"verdict/{verdict}": count / self.samples for verdict, count in self.verdicts.items()})
         flat["truncated"] = sum(p.truncated for p in self.problems) / self.samples
         flat["response_tokens"] = float(np.average([p.response_tokens for p in self.problems], weights=self._n))
+        if self.most_turns > 1:
+            flat["turns"] = float(np.average([p.turns for p in self.problems], weights=self._n))
         flat["problems"], flat["samples"] = float(len(self.problems)), float(self.samples)
         if self.unjudged:
             flat["unjudged"] = float(self.unjudged)
@@ -110,7 +126,8 @@ class EvaluationResult:
         stored = asdict(self)
         stored["problems"] = [asdict(problem) for problem in self.problems]
         stored["ks"] = list(self.ks)
-        named = {"": self.pass_at_k, **self.by_difficulty}
+        first = {"first_turn": self.first_turn} if self.first_turn else {}
+        named = {"": self.pass_at_k, **first, **self.by_difficulty}
         return {
             "format": FORMAT,
             **stored,

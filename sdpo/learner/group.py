@@ -144,7 +144,7 @@ def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
     """What a rank is given: nothing from a module outside the package, which it need not find."""
     named = {
         "algorithm": AlgorithmSettings(name=recipe.algorithm.name),
-        "environment": EnvironmentSettings(kind=recipe.environment.kind),
+        "environment": EnvironmentSettings(kind=recipe.environment.kind, turns=recipe.environment.turns),
     }
     return recipe.model_copy(update=named), replace(plan, weight_hook=None)
 

@@ -8,6 +8,9 @@ stand there once, followed by what is their own:
 Each own token attends to the shared tokens of its group and to those before it in its own sequence
 (`sdpo.learner.attention`), so its hidden state is the one of the sequence alone.  The responses to one question share
 the whole prompt; the teacher's prompts for them share the question.
+
+A conversation of several turns is one sequence with several responses in it: the tokens between them are attended to,
+and predict nothing.  Conversations that begin with the same turns share these too.
 """
 
 from __future__ import annotations
@@ -42,24 +45,24 @@ class Pack:
 def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device) -> Pack:
     """One pack of prompts and responses, int64 [P] and [R], none empty.
 
-    The last token of a response is left out: its hidden state predicts nothing.
+    The last token of a conversation is left out: its hidden state predicts nothing.
     """
-    sequences = [np.concatenate([p, r[:-1]]) for p, r in zip(prompts, responses, strict=True)]
+    talks = conversations(prompts, responses)
+    sequences = [np.concatenate([prompts[talk[-1]], responses[talk[-1]][:-1]]) for talk in talks]
     ids, positions, groups = [], [], []
-    predicts: list[np.ndarray] = [np.empty(0, np.int64)] * len(sequences)
+    predicts: list[np.ndarray] = [np.empty(0, np.int64)] * len(prompts)
     start = 0
-    for members, shared in _groups(prompts):
+    for members, shared in _groups([prompts[talk[-1]] for talk in talks]):
         ids.append(sequences[members[0]][:shared])
         positions.append(np.arange(shared))
         own_start = start + shared
-        for i in members:
-            prompt, length = len(prompts[i]), len(sequences[i])
-            ids.append(sequences[i][shared:])
+        for member in members:
+            length = len(sequences[member])
+            ids.append(sequences[member][shared:])
             positions.append(np.arange(shared, length))
-            places = np.arange(prompt - 1, length) + own_start - shared
-            if prompt == shared:
-                places[0] = start + shared - 1  # the last token of the prompt is a shared one
-            predicts[i] = places
+            for i in talks[member]:
+                places = np.arange(len(responses[i])) + len(prompts[i]) - 1  # within the conversation
+                predicts[i] = places + np.where(places < shared, start, own_start - shared)
             own_start += length - shared
         groups.append(SharedPrefix(shared, tuple(len(sequences[i]) - shared for i in members)))
         start = own_start
@@ -84,6 +87,28 @@ def fill(prompts: Sequence[np.ndarray], response_lengths: Sequence[int], limit: 
             sharing.add(prompts[i])
         packs[-1].append(i)
     return packs
+
+
+def conversations(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray]) -> list[list[int]]:
+    """Indices of the turns of each conversation, the first turn first; int64 prompts [P] and responses [R].
+
+    A turn goes on from another one where its prompt begins with the other's prompt and response, so that the last turn
+    holds the tokens of all.
+    """
+    whole = [np.concatenate(turn) for turn in zip(prompts, responses, strict=True)]
+    order, last = _sorted(whole), list(range(len(whole)))
+    for place in reversed(range(len(order))):
+        turn = order[place]
+        for other in order[place + 1 :]:
+            if common_prefix(whole[turn], whole[other]) < len(whole[turn]):
+                break  # what begins with this turn comes right behind it
+            if len(whole[turn]) <= len(prompts[other]):
+                last[turn] = last[other]
+                break
+    talks: dict[int, list[int]] = {}
+    for turn in range(len(whole)):
+        talks.setdefault(last[turn], []).append(turn)
+    return [sorted(talk, key=lambda turn: len(whole[turn])) for talk in talks.values()]
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:

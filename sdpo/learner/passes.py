@@ -19,7 +19,7 @@ from sdpo.learner import model_check
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
-from sdpo.learner.packing import Pack, fill, pack
+from sdpo.learner.packing import Pack, conversations, fill, pack
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row, unweighted_row
 from sdpo.learner.sums import scored_tokens
@@ -72,7 +72,11 @@ class ForwardPasses:
         taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
         prompts = [rows[i].teacher_prompt_ids for i in taught]
         lengths = [len(row.response_ids) for row in rows]
-        passes = fill(prompts, [lengths[i] for i in taught], self.recipe.learner.micro_batch_tokens)
+        talks = conversations(prompts, [rows[i].response_ids for i in taught])
+        last = [talk[-1] for talk in talks]
+        limit = self.recipe.learner.micro_batch_tokens
+        filled = fill([prompts[j] for j in last], [lengths[taught[j]] for j in last], limit)
+        passes = [[j for talk in members for j in talks[talk]] for members in filled]
         order = [taught[j] for members in passes for j in members]
         packs = [self._pack([rows[taught[j]] for j in members], "teacher_prompt_ids") for members in passes]
         if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.learner.packing import conversations
 from sdpo.losses.aggregate import counts, token_weights
 from sdpo.types import Sample
 
@@ -32,6 +33,7 @@ class Row:
         None  # float32 [R], of the policy that the batch began with; None: still that policy
     )
     counts: bool = True  # False for filler, which belongs to no metric
+    turn: int = 1  # its number within its rollout
 
 
 def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
@@ -62,6 +64,7 @@ def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_t
                 distillation_weight=streams[1][i],
                 reference_weight=streams[2][i],
                 teacher_prompt_ids=None if s.teacher is None else np.asarray(s.teacher.prompt_ids, np.int64),
+                turn=s.turn,
             )
         )
     return rows
@@ -110,14 +113,17 @@ def _tokens_of(weight: np.ndarray | None, sample: Sample) -> np.ndarray:
 def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list[list[int]]]:
     """Indices of rows per rank and micro-batch: `[rank][micro-batch]`.
 
-    Rows with one prompt stay together, since a pack holds it once.  Ranks get about the same work (longest first, to
+    The turns of a conversation stay together, and conversations with one first prompt, since a pack holds what they
+    share once.  Ranks get about the same work (longest first, to
     the one with the least) and the same number of micro-batches, since collectives of ZeRO-2 and ZeRO-3 run in every
     one of them; an empty list asks for filler.  A micro-batch packs at most `micro_batch_tokens` tokens of the
-    student (always one row), and the micro-batches of a rank about the same number.
+    student (always one conversation), and the micro-batches of a rank about the same number.
     """
-    total = sum(len(row.prompt_ids) + len(row.response_ids) for row in rows)
-    pieces = _pieces(rows, min(micro_batch_tokens, -(-total // ranks)))
-    student = [_packed([rows[i] for i in piece]) for piece in pieces]
+    talks = conversations([row.prompt_ids for row in rows], [row.response_ids for row in rows])
+    total = sum(len(rows[talk[-1]].prompt_ids) + len(rows[talk[-1]].response_ids) for talk in talks)
+    cut = _pieces(rows, talks, min(micro_batch_tokens, -(-total // ranks)))
+    student = [_packed(rows, piece) for piece in cut]
+    pieces = [[i for talk in piece for i in talk] for piece in cut]
     work = [3 * s + _teacher_tokens([rows[i] for i in piece]) for s, piece in zip(student, pieces, strict=True)]
     shares = _spread(range(len(pieces)), work, ranks)
     most = max(map(len, shares))
@@ -130,26 +136,29 @@ def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list
         count += 1
 
 
-def _pieces(rows: Sequence[Row], limit: int) -> list[list[int]]:
-    """Rows of one prompt, cut where a pack of them would pass the limit."""
-    groups: dict[bytes, list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(row.prompt_ids.tobytes(), []).append(i)
+def _pieces(rows: Sequence[Row], talks: Sequence[list[int]], limit: int) -> list[list[list[int]]]:
+    """Conversations with one first prompt, cut where a pack of them would pass the limit."""
+    groups: dict[bytes, list[list[int]]] = {}
+    for talk in talks:
+        groups.setdefault(rows[talk[0]].prompt_ids.tobytes(), []).append(talk)
     pieces = []
     for members in groups.values():
-        piece: list[int] = []
-        for i in members:
-            if piece and _packed([rows[j] for j in (*piece, i)]) > limit:
+        piece: list[list[int]] = []
+        for talk in members:
+            if piece and _packed(rows, (*piece, talk)) > limit:
                 pieces.append(piece)
                 piece = []
-            piece.append(i)
+            piece.append(talk)
         pieces.append(piece)
     return pieces
 
 
-def _packed(rows: Sequence[Row]) -> int:
-    """Tokens of the student's pack of rows with one prompt."""
-    return len(rows[0].prompt_ids) + sum(len(row.response_ids) - 1 for row in rows)
+def _packed(rows: Sequence[Row], talks: Sequence[list[int]]) -> int:
+    """Tokens of the student's pack of conversations with one first prompt."""
+    shared = len(rows[talks[0][0]].prompt_ids)
+    return shared + sum(
+        len(rows[talk[-1]].prompt_ids) + len(rows[talk[-1]].response_ids) - 1 - shared for talk in talks
+    )
 
 
 def _teacher_tokens(rows: Sequence[Row]) -> int:

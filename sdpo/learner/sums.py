@@ -63,8 +63,13 @@ _METRICS = {
 }
 
 
-def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Tensor]) -> Sums:
+_BY_TURN = ("distillation_loss", "teacher_gain")  # how far the teacher is from the policy
+
+
+def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Tensor], by_turn: bool = False) -> Sums:
     """Sums over the response tokens of one micro-batch; filler rows belong to no metric.
+
+    by_turn: what tells how far the teacher is from the policy also for turns of each number (`…/turn_2`).
 
     policy/kl_sampler is the mean of log π_sampler − log π over sampled tokens, π the trainer's policy that the batch
     began with: an estimate of KL(sampler‖trainer), which on-policy is rounding;
@@ -74,6 +79,7 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
     sums = Sums()
     sums.plain["learner/loss"] = float(loss.detach())
     counted = np.concatenate([np.full(len(row.response_ids), row.counts) for row in rows])
+    turns = np.concatenate([np.full(len(row.response_ids), row.turn) for row in rows])
     values = {name: value.float().cpu().numpy() for name, value in outputs.items()}
     if "teacher_log_probs" in values:
         values["teacher_gain"] = values["teacher_log_probs"] - values["log_probs"]
@@ -83,6 +89,10 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
             mask = counted if over == "all" else counted & (np.concatenate([getattr(row, over) for row in rows]) != 0)
             sums.totals[metric][0] += float(values[name][mask].sum())
             sums.totals[metric][1] += int(mask.sum())
+            for turn in np.unique(turns[mask]) if by_turn and name in _BY_TURN else ():
+                found = values[name][mask & (turns == turn)]
+                sums.totals[f"{metric}/turn_{turn}"][0] += float(found.sum())
+                sums.totals[f"{metric}/turn_{turn}"][1] += len(found)
     if rows[0].old_log_probs is not None:  # later updates of a batch: the policy that was sampled from is the old one
         values["log_probs"] = np.concatenate([row.old_log_probs for row in rows])
     gap = np.concatenate([row.sampler_log_probs for row in rows]) - values["log_probs"]

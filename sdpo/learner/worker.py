@@ -110,7 +110,7 @@ class LearnerWorker:
             loss, outputs = self.passes.loss(rows)
             # DeepSpeed averages gradients over ranks; the weights already divide by the counts of all ranks.
             self.engine.backward(loss * self.recipe.learner.ranks)
-            sums.add(token_sums(rows, loss, outputs))
+            sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before

@@ -94,7 +94,7 @@ def _mean_note(runs: Sequence[Run]) -> str:
 
 
 def pass_at_k_figure(runs: Sequence[Run], axis: str) -> Figure | None:
-    """pass@k against `axis` ("generations" or "wall_clock_s"): a row per data set, a column per k."""
+    """pass@k against generations, `generated_tokens` or `wall_clock_s`: a row per data set, a column per k."""
     metrics = measured_pass_at_k(runs)
     scale, x_label, against = 1.0, GENERATIONS, "generations"
     note = ""
@@ -102,6 +102,8 @@ def pass_at_k_figure(runs: Sequence[Run], axis: str) -> Figure | None:
         scale, unit = _time_unit(runs)
         x_label, against = f"wall clock ({unit})", "wall clock"
         note = " Wall clock includes the evaluations and leaves out start-up."
+    if axis == "generated_tokens":
+        x_label, against = "generated tokens (of all turns)", "generated tokens"
     panels = []
     for metric in metrics:
         lines = _lines(runs, lambda run, key=metric.key: run.series(key, axis), metric, scale)
@@ -168,6 +170,7 @@ def comparison_figures(runs: Sequence[Run]) -> list[Figure]:
     """What `sdpo compare` shows, in order."""
     figures = [
         pass_at_k_figure(runs, "generations"),
+        pass_at_k_figure(runs, "generated_tokens") if any(run.turns > 1 for run in runs) else None,
         pass_at_k_figure(runs, "wall_clock_s"),
         parts_figure(runs),
         *learning_figures(runs),

@@ -44,6 +44,11 @@ class Run:
         return float(max((row.get("wall_clock_s", 0.0) for row in self.rows), default=0.0))
 
     @property
+    def turns(self) -> int:
+        """The most that a rollout may have."""
+        return int((self.recipe.get("environment") or {}).get("turns", 1))
+
+    @property
     def thinking(self) -> str:
         """The rule by which its evaluations found programs in responses; runs from before there were two: official."""
         return str((self.recipe.get("evaluation") or {}).get("thinking", "official"))

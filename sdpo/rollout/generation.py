@@ -1,8 +1,9 @@
-"""Steps 2 and 3 of the loop: n responses per task, each one graded as soon as it is there."""
+"""Steps 2 and 3 of the loop: n rollouts per task, each turn graded as soon as it is there, then the next one."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +12,7 @@ import numpy as np
 
 from sdpo.config.schema import Recipe
 from sdpo.envs.base import Environment, Purpose
-from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.context import ContextBuilder
-from sdpo.prompts.inserted_text import Neutraliser
 from sdpo.prompts.sources import dataset_text
 from sdpo.rollout.pool import EnginePool
 from sdpo.rollout.requests import Sampling
@@ -24,15 +23,15 @@ EVALUATION_ATTEMPTS = 3  # to grade a response, where the environment itself fai
 
 @dataclass(frozen=True)
 class PendingGroup:
-    """A task with its responses, while the environment still grades them."""
+    """A task with its rollouts, while the environment still grades their last turns."""
 
     task: Task
-    grading: tuple[Awaitable[Turn], ...]  # of each response
+    grading: tuple[Awaitable[Rollout], ...]
 
     async def graded(self, on_outcome: Callable[[], None] = lambda: None) -> Group:
         rollouts = []
         for waiting in self.grading:
-            rollouts.append(Rollout((await waiting,)))
+            rollouts.append(await waiting)
             on_outcome()
         return Group(self.task, tuple(rollouts))
 
@@ -50,6 +49,7 @@ class Generation:
     ) -> None:
         self.recipe, self.environment, self.contexts = recipe, environment, contexts
         self.tokenizer, self.pool = tokenizer, pool
+        self.turns = recipe.environment.turns
         rollout = recipe.rollout
         self.training_sampling = Sampling(
             temperature=rollout.temperature,
@@ -58,7 +58,6 @@ class Generation:
             max_tokens=rollout.max_response_tokens,
         )
         self.evaluation_sampling = evaluation_sampling(recipe)
-        self._safe_demonstration = _safe_demonstration(contexts.chat)
 
     async def training_group(
         self,
@@ -69,16 +68,17 @@ class Generation:
     ) -> PendingGroup:
         """The group of a training step, as soon as all its responses are there.
 
-        graded: False for an algorithm that needs no rewards; its responses come without outcomes.
+        on_response: hears of every rollout that needs no further response.  graded: False for an algorithm that needs
+        no rewards; its responses come without outcomes, unless replies to them are needed.
         """
         if self.recipe.rollout.source != "policy":
             on_response(1)
-            return PendingGroup(task, (_done(self._demonstrated(task)),))
-        n, purpose = self.recipe.rollout.responses, "training" if graded else None
+            return PendingGroup(task, (_done(Rollout((self._demonstrated(task),))),))
+        n, purpose = self.recipe.rollout.responses, "training" if graded or self.turns > 1 else None
         return await self._group(task, n, self.training_sampling, seed, purpose, on_response)
 
     async def evaluation_group(self, task: Task, n: int, on_outcome: Callable[[], None] = lambda: None) -> Group:
-        """n graded responses, seeded by the task alone: evaluations of different steps differ by the policy only."""
+        """n graded rollouts, seeded by the task alone: evaluations of different steps differ by the policy only."""
         seed = [self.recipe.seed, *task.id.encode()]
         pending = await self._group(task, n, self.evaluation_sampling, seed, "evaluation")
         return await pending.graded(on_outcome)
@@ -92,31 +92,55 @@ class Generation:
         purpose: Purpose | None,
         on_response: Callable[[int], None] = lambda count: None,
     ) -> PendingGroup:
-        prompt = self.contexts.prompt(task)
-        number = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+        number = _number(seed)
 
-        async def respond(sampled: Awaitable[Turn]) -> Awaitable[Turn]:
-            turn = await sampled
-            on_response(1)
-            text = self.contexts.chat.decode(turn.response_ids)
-            turn = replace(turn, text=text, answer=self._answer(text, purpose))
-            return _done(turn) if purpose is None else asyncio.ensure_future(self._graded(task, turn, purpose))
+        async def rollout(index: int, sampled: Awaitable[Turn]) -> Awaitable[Rollout]:
+            """Turn after turn; there when the last one is sampled, though it may still be graded."""
+            turns: tuple[Turn, ...] = ()
+            while True:
+                turns = (*turns, self._read(await sampled, purpose))
+                if purpose is None or len(turns) == self.turns:
+                    on_response(1)
+                    return _done(Rollout(turns)) if purpose is None else self._ended(task, turns, purpose)
+                turns = await self._graded(task, turns, purpose)
+                prompt = self._next_prompt(task, turns)
+                full = prompt is not None and len(prompt) + sampling.max_tokens > self.recipe.max_model_len
+                if prompt is None or full:
+                    on_response(1)
+                    return _done(Rollout(turns, context_full=full))
+                drawn = _number([number, index, len(turns)])
+                [sampled] = self.pool.generate(prompt, 1, sampling, drawn, engine=turns[-1].engine)
 
-        sampled = self.pool.generate(prompt, n, sampling, number)
-        return PendingGroup(task, tuple(await asyncio.gather(*map(respond, sampled))))
+        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
+        return PendingGroup(task, tuple(await asyncio.gather(*itertools.starmap(rollout, enumerate(sampled)))))
+
+    def _read(self, turn: Turn, purpose: Purpose | None) -> Turn:
+        text = self.contexts.chat.decode(turn.response_ids)
+        return replace(turn, text=text, answer=self._answer(text, purpose))
+
+    def _next_prompt(self, task: Task, turns: tuple[Turn, ...]) -> tuple[int, ...] | None:
+        """None where the rollout is over."""
+        outcome = turns[-1].outcome
+        return self.contexts.prompt(task, turns) if outcome and outcome.reply and not outcome.solved else None
+
+    def _ended(self, task: Task, turns: tuple[Turn, ...], purpose: Purpose) -> asyncio.Future[Rollout]:
+        async def rollout() -> Rollout:
+            return Rollout(await self._graded(task, turns, purpose))
+
+        return asyncio.ensure_future(rollout())
 
     def _answer(self, text: str, purpose: Purpose | None) -> str:
         """What was thought is no answer, unless the rule of an evaluation looks there too."""
         official = purpose == "evaluation" and self.recipe.evaluation.thinking == "official"
         return text if official else self.contexts.chat.answer(text)
 
-    async def _graded(self, task: Task, turn: Turn, purpose: Purpose) -> Turn:
-        """The turn with its outcome.  Where an evaluation could not grade it, it is tried again."""
+    async def _graded(self, task: Task, turns: tuple[Turn, ...], purpose: Purpose) -> tuple[Turn, ...]:
+        """The turns, the last one with its outcome.  Where an evaluation could not grade it, it is tried again."""
         for _ in range(EVALUATION_ATTEMPTS if purpose == "evaluation" else 1):
-            turn = replace(turn, outcome=await self.environment.grade(task, turn, purpose))
-            if turn.outcome is not None and turn.outcome.reward is not None:
+            last = replace(turns[-1], outcome=await self.environment.respond(task, turns, purpose))
+            if last.graded:
                 break
-        return turn
+        return (*turns[:-1], last)
 
     def _demonstrated(self, task: Task) -> Turn:
         """The dataset's demonstration as a response; nothing sampled it, so its log-probs are NaN.
@@ -126,7 +150,7 @@ class Generation:
         """
         demonstrated = dataset_text(self.recipe.rollout.source, self.recipe.context.column)(task)
         assert demonstrated is not None  # checked before the start
-        text = self._safe_demonstration.text(demonstrated)
+        text = self.contexts.safe_response.text(demonstrated)
         ids = [*self.tokenizer.encode(text, add_special_tokens=False), *self.contexts.chat.turn_end]
         most = self.recipe.rollout.max_response_tokens
         return Turn(
@@ -138,12 +162,6 @@ class Generation:
         )
 
 
-def _safe_demonstration(chat: ChatFormat) -> Neutraliser:
-    """Breaks up special tokens in demonstrations, but for the tags of their thoughts."""
-    tags = "".join(tag for pair in chat.thinking_tags for tag in pair)
-    return Neutraliser(chat, kept=[token for token in chat.turn_tokens.values() if token in tags])
-
-
 def evaluation_sampling(recipe: Recipe) -> Sampling:
     """Temperature 0 is greedy decoding."""
     settings, tokens = recipe.evaluation, recipe.evaluation_tokens
@@ -152,7 +170,11 @@ def evaluation_sampling(recipe: Recipe) -> Sampling:
     return Sampling(temperature=settings.temperature, top_p=settings.top_p, max_tokens=tokens)
 
 
-def _done(turn: Turn) -> asyncio.Future[Turn]:
-    future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-    future.set_result(turn)
+def _number(seed: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+
+
+def _done(rollout: Rollout) -> asyncio.Future[Rollout]:
+    future: asyncio.Future[Rollout] = asyncio.get_running_loop().create_future()
+    future.set_result(rollout)
     return future

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,8 +73,6 @@ class EnginePool:
 
     def launch(self) -> None:
         """Ask Ray for the actors, without waiting for them.  The learner can start meanwhile."""
-        import dataclasses
-
         if self.handles:
             return
         self._check_resources()
@@ -158,16 +157,20 @@ class EnginePool:
 
     # ---- sampling ----
 
-    def generate(self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int) -> list[asyncio.Future[Turn]]:
+    def generate(
+        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+    ) -> list[asyncio.Future[Turn]]:
         """n responses to one prompt, each there as soon as it is finished.
 
-        All come from the engine with the fewest responses under way: they share its prefix cache.  Response i draws
-        from its own stream, so that neither n, nor other requests, nor the choice of the engine change it.
+        All come from one engine, whose prefix cache they share: that of an earlier turn (`Turn.engine`), else the one
+        with the fewest responses under way.  Response i draws from its own stream, so that neither n, nor other
+        requests, nor the choice of the engine change it.
 
         Raises (the responses, when awaited):
             UserError: the prompt does not fit.  EngineError: the engine cannot serve (see `RolloutEngine.generate`).
         """
-        index, prompt = self._least_loaded(), list(prompt_ids)
+        least, prompt = self._least_loaded(), list(prompt_ids)
+        index = least if engine is None else engine
         self._load[index] += n  # now, not when the calls run: the next group chooses before that
         seeds = [response_seed(seed, i) for i in range(n)]
         return [asyncio.ensure_future(self._generate(index, prompt, sampling, number)) for number in seeds]
@@ -175,7 +178,7 @@ class EnginePool:
     async def _generate(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> Turn:
         ref = self.handles[index].generate.remote(prompt, sampling, seed)
         try:
-            return await _result(ref)
+            return dataclasses.replace(await _result(ref), engine=index)
         except asyncio.CancelledError:
             ray.cancel(ref)
             raise

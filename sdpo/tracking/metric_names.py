@@ -33,7 +33,7 @@ LEARNING_RATE = Shown("learner/lr", "learning rate")
 SAMPLER_KL = Shown("policy/kl_sampler", "KL to the sampler", "nats per token")
 
 _PASS_AT_K = re.compile(r"eval/(?P<dataset>.+)/pass@(?P<k>\d+)")
-_ORDER = ("train", "held_out", "test", "easy", "medium", "hard")
+_ORDER = ("train", "held_out", "test", "first_turn", "easy", "medium", "hard")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""`rollouts/step-NNNNNN.parquet`: everything that was asked, answered and judged, one compressed table per step."""
+"""`rollouts/step-NNNNNN.parquet`: everything that was asked, answered and judged, one compressed table per step.
+
+A row is one response; a rollout of several turns has as many rows, each with the conversation before it as its prompt.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
         ("problem_id", pa.string()),
-        ("sample", pa.int32()),  # index of the response within its group
+        ("sample", pa.int32()),  # index of the rollout within its group
+        ("turn", pa.int32()),  # number of the response within its rollout, from 1
         ("prompt", pa.string()),
         ("response", pa.string()),
         ("response_tokens", pa.int32()),
@@ -41,24 +45,27 @@ def rollout_rows(
 
     Args:
         groups: the step's groups.
-        samples: [groups][n] what each rollout trains on.
+        samples: of each group, what each of its turns trains on.
         decode: token ids → text.
     """
     rows = []
     for group, trained in zip(groups, samples, strict=True):
-        prompt = decode(group.rollouts[0].last.prompt_ids)
-        for i, (rollout, sample) in enumerate(zip(group.rollouts, trained, strict=True)):
-            turn, teacher = rollout.last, sample.teacher
+        first = group.turns[0].prompt_ids
+        question = decode(first)
+        places = [(i, number) for i, r in enumerate(group.rollouts) for number, _ in enumerate(r.turns, start=1)]
+        for (i, number), turn, sample in zip(places, group.turns, trained, strict=True):
+            teacher = sample.teacher
             rows.append(
                 {
                     "problem_id": group.task.id,
                     "sample": i,
-                    "prompt": prompt,
+                    "turn": number,
+                    "prompt": question if turn.prompt_ids == first else decode(turn.prompt_ids),
                     "response": turn.text,
                     "response_tokens": len(turn.response_ids),
                     "finish_reason": turn.finish_reason,
                     "policy_version": turn.policy_version,
-                    **(_graded(rollout.outcome) if rollout.outcome else {}),
+                    **(_graded(turn.outcome) if turn.outcome else {}),
                     # What the teacher was told where there is one: an algorithm may have changed it.
                     **({"feedback": teacher.hint.feedback} if teacher and teacher.hint else {}),
                     "teacher_prompt": decode(teacher.prompt_ids) if teacher else None,

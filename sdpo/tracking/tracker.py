@@ -66,14 +66,15 @@ class Tracker:
         if self._started is None:
             self._started = time.monotonic()
 
-    def log(self, step: int, generations: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def log(self, step: int, generations: int, metrics: Mapping[str, Any], generated_tokens: int = 0) -> dict[str, Any]:
         """Record one row: a step's numbers, an evaluation's (`eval/…`), or both.  Returns the row as written.
 
         Args:
             step: number of the step, from 1; 0 is the policy before training.
-            generations: responses sampled for training so far.
+            generations: rollouts sampled for training so far.
             metrics: numbers, 0-d arrays or tensors, named as in `metric_names`.  NaN and infinities become null.  From
                 `response/tokens` and the seconds of the phases since the last row comes `throughput/tokens_per_s`.
+            generated_tokens: tokens of all responses sampled for training so far, of every turn.
 
         Raises `UserError` if the disk is full, and TypeError for a value that is no number.
         """
@@ -93,6 +94,7 @@ class Tracker:
             "generations": int(generations),
             "wall_clock_s": round(self.wall_clock_s, 3),
             "time": now(),
+            "generated_tokens": int(generated_tokens),
         }
         row = {**clock, **times, **values}
         self._folder.append_metrics(row)

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from sdpo.errors import UserError
 
 MODES = ("auto", "online", "offline", "disabled")
-AXES = ("step", "generations", "wall_clock_s")  # the x axes that every row brings
+AXES = ("step", "generations", "generated_tokens", "wall_clock_s")  # the x axes that every row brings
 _INIT_TIMEOUT_S = 20  # without an answer of the server by then, the run is written offline
 
 

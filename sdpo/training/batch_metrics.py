@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from sdpo.types import Group, Sample
+from sdpo.prompts.context import continues
+from sdpo.types import Group, Rollout, Sample
 
 _WORTH_A_WARNING = 0.01
 
 
-def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]], version: int) -> dict[str, float]:
+def batch_metrics(
+    groups: Sequence[Group], samples: Sequence[Sequence[Sample]], version: int, most_turns: int = 1
+) -> dict[str, float]:
     """Pass rate, spread of the groups, lengths, counts of outcomes, and how much of the batch feeds which stream.
 
-    version: of the weights that learned from the batch, before they did.
+    version: of the weights that learned from the batch, before they did.  most_turns: that a rollout may have.
     """
     rollouts = [r for group in groups for r in group.rollouts]
     turns = [turn for r in rollouts for turn in r.turns]
@@ -24,9 +28,10 @@ def batch_metrics(groups: Sequence[Group], samples: Sequence[Sequence[Sample]], 
     lags = [version - turn.policy_version for turn in turns if turn.policy_version]  # a dataset's responses have none
     flat = [s for group in samples for s in group]
     labels = Counter(r.outcome.label for r in rollouts if r.outcome is not None)
-    distinct = [len({r.last.text for r in group.rollouts}) / len(group.rollouts) for group in groups]
+    distinct = [len({r.turns[0].text for r in group.rollouts}) / len(group.rollouts) for group in groups]
     return {
         **(_rewards(rates) if len(rates) else {}),
+        **(_turns(rollouts, most_turns) if most_turns > 1 else {}),
         "train/distinct_responses": float(np.mean(distinct)),
         "train/taught_fraction": float(np.mean([s.teacher is not None for s in flat])),
         "response/length_mean": float(lengths.mean()),
@@ -44,6 +49,23 @@ def _rewards(rates: np.ndarray) -> dict[str, float]:
         "train/groups_with_success": float((rates > 0).mean()),
         "train/groups_with_spread": float(((rates > 0) & (rates < 1)).mean()),
     }
+
+
+def _turns(rollouts: Sequence[Rollout], most: int) -> dict[str, float]:
+    """What is solved within so many turns, and how the turns went on."""
+    later = [pair for rollout in rollouts for pair in pairwise(rollout.turns)]
+    solved = [len(rollout.turns) for rollout in rollouts if rollout.solved]
+    return {
+        **{f"train/pass_rate/turn_{t}": sum(n <= t for n in solved) / len(rollouts) for t in range(1, most + 1)},
+        "turns/per_rollout": float(np.mean([len(rollout.turns) for rollout in rollouts])),
+        "turns/context_full": float(sum(rollout.context_full for rollout in rollouts)),
+        "turns/history_rewritten": float(np.mean([not continues(*pair) for pair in later])) if later else 0.0,
+    }
+
+
+def generated_tokens(groups: Sequence[Group]) -> int:
+    """Tokens that were sampled for these groups; a dataset's responses were not."""
+    return sum(len(turn.response_ids) for group in groups for turn in group.turns if turn.versions)
 
 
 def ungraded_warning(groups: Sequence[Group]) -> str | None:

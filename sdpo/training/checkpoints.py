@@ -25,6 +25,7 @@ class TrainerState:
 
     step: int = 0
     generations: int = 0
+    generated_tokens: int = 0
     random_state: dict[str, Any] = field(default_factory=dict)  # of the generator that draws demonstrations
     best_value: float = -1.0
     best_step: int = 0

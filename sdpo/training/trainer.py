@@ -21,7 +21,7 @@ from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
-from sdpo.training.batch_metrics import batch_metrics, ungraded_warning
+from sdpo.training.batch_metrics import batch_metrics, generated_tokens, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
@@ -108,6 +108,7 @@ class Trainer:
         learned |= await self.utilization.since_last()
         self.state.step = step
         self.state.generations += self.recipe.samples_per_step
+        self.state.generated_tokens += generated_tokens(groups)
         self._record(groups, samples, learned)
 
     async def _learn(self, samples: list[list[Sample]], on_update: Callable[[], None], step: int) -> dict[str, float]:
@@ -184,7 +185,7 @@ class Trainer:
             metrics |= {f"eval/{name}/{key}": value for key, value in results[name].metrics().items()}
             if warning := results[name].warning:
                 self.tracker.message(warning)
-        self.tracker.log(self.state.step, self.state.generations, metrics)
+        self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         self.state.evaluated_step = self.state.step
         value = next(iter(results.values())).pass_at_k[1].value
         if self.state.step == 0 or value <= self.state.best_value:
@@ -193,11 +194,11 @@ class Trainer:
         return True
 
     def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
-        metrics = batch_metrics(groups, samples, self.state.step) | learned
+        metrics = batch_metrics(groups, samples, self.state.step, self.recipe.environment.turns) | learned
         counts = {name: 0 for name in COUNTED} | self.contexts.counts
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
-        self.tracker.log(self.state.step, self.state.generations, metrics)
+        self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         self.tracker.rollouts(self.state.step, rollout_rows(groups, samples, self.tokenizer.decode))
         if warning := ungraded_warning(groups):
             self.tracker.message(warning)

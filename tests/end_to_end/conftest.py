@@ -11,7 +11,7 @@ from sdpo.algorithms import build_algorithm
 from sdpo.learner.group import Learner, for_a_rank
 from sdpo.rollout.pool import EnginePool
 from sdpo.training.placement import engine_options, plan_placement
-from tests.helpers.training import make_recipe
+from tests.helpers.training import TURNS, make_recipe
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
@@ -20,7 +20,7 @@ async def workers():
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    recipe = make_recipe("sdpo")
+    recipe = make_recipe("sdpo", *TURNS)  # whose context is the longest
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     learner = Learner(recipe, build_algorithm(recipe).plan, placement.learner)
     pool = EnginePool(engine_options(recipe), 1, cpus_per_engine=placement.engine_cpus, gpus_per_engine=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,18 @@ async def test_grading(addition, answer, wanted, solved, label, feedback):
     outcome = await environment.grade(environment._task(3, 4), turn(answer), "training")
     assert (outcome.reward, outcome.solved, outcome.label) == (pytest.approx(wanted), solved, label)
     assert outcome.feedback == feedback
+
+
+async def test_it_has_several_turns_without_a_line_about_them(addition):
+    environment = build_environment(load("environment.turns=3"))
+    task = environment._task(3, 4)
+    for answers, replied in ((["9"], True), (["9", "8"], True), (["9", "8", "6"], False), (["7"], False)):
+        outcome = await environment.respond(task, [turn(answer) for answer in answers], "training")
+        assert outcome == replace(await environment.grade(task, turn(answers[-1]), "training"), reply=outcome.reply)
+        told = f"\nFeedback:\nYour answer {answers[-1]} is too large by {int(answers[-1]) - 7}."
+        assert [message["content"] for message in outcome.reply] == ([told] if replied else [])
+    outcome = await build_environment(load()).respond(task, [turn("9")], "training")
+    assert outcome.feedback and not outcome.reply  # one turn
 
 
 async def test_real_rewards_give_advantages_and_the_words_reach_the_teacher(addition, tokenizer):

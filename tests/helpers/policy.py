@@ -23,12 +23,17 @@ class ScriptedPolicy:
     def __init__(self, tokenizer: Any, answer: Answer, version: Callable[[str], int] = lambda prompt: 1) -> None:
         self.tokenizer, self.answer, self.version = tokenizer, answer, version
         self.asked: list[tuple[int, Sampling, int]] = []  # n, sampling, seed of every call
+        self.engines: list[int | None] = []  # that a call was meant for
 
-    def generate(self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int) -> list[asyncio.Future[Turn]]:
+    def generate(
+        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+    ) -> list[asyncio.Future[Turn]]:
         self.asked.append((n, sampling, seed))
-        return [asyncio.ensure_future(self._respond(tuple(prompt_ids), i, sampling)) for i in range(n)]
+        self.engines.append(engine)
+        taken = len(self.asked) if engine is None else engine  # the first turns of every group come from another one
+        return [asyncio.ensure_future(self._respond(tuple(prompt_ids), i, sampling, taken)) for i in range(n)]
 
-    async def _respond(self, prompt_ids: tuple[int, ...], index: int, sampling: Sampling) -> Turn:
+    async def _respond(self, prompt_ids: tuple[int, ...], index: int, sampling: Sampling, engine: int) -> Turn:
         prompt = self.tokenizer.decode(prompt_ids)
         ids = self.tokenizer.encode(await self.answer(prompt, index), add_special_tokens=False)
         kept = tuple(ids[: sampling.max_tokens])
@@ -38,4 +43,5 @@ class ScriptedPolicy:
             sampler_log_probs=np.zeros(len(kept), np.float32),
             finish_reason="stop" if len(kept) == len(ids) else "length",
             versions=(VersionSpan(self.version(prompt), 0, len(kept)),),
+            engine=engine,
         )

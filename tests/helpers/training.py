@@ -31,6 +31,7 @@ COMMON = (
     "evaluation.ks=[1]",
     "tracking.wandb=offline",
 )
+TURNS = ("environment.turns=3",)
 
 
 def make_recipe(algorithm: str, *overrides: str):

@@ -125,7 +125,7 @@ class ToolsEnvironment(JudgedEnvironment):
 
     async def respond(self, task: Task, turns: Sequence[Turn], purpose: Purpose) -> Outcome:
         if not isinstance(task.content, Conversation):
-            return await super().respond(task, turns, purpose)  # type: ignore[misc]
+            return await super().respond(task, turns, purpose)
         content, form = task.content, self._form_of_leaderboard
         reply = await self.ask(dict(content.entry), content.wanted, [turn.answer for turn in turns], form)
         if reply.kind != "value":
