@@ -14,7 +14,7 @@ from sdpo.envs.minicode import LISTS, TEXTS, load_minicode, make_world, show_pro
 from sdpo.envs.minicode.family import KNOWN_WORDS
 from sdpo.envs.minicode.operations import AGGREGATE, MAP
 from sdpo.envs.minicode.rows import world_rows
-from sdpo.envs.minicode.words import PRETRAINING, WORLD, half_of
+from sdpo.envs.words import PRETRAINING, WORLD, half_of
 from sdpo.envs.minicode.world import LIBRARY
 from studies.pretrain.corpus import corpus, random_task
 from studies.pretrain.shortcut import judge
