@@ -35,6 +35,7 @@ class Outcome:
     solved: bool = False  # what pass@k counts
     feedback: str | None = None  # words for the teacher; None: there is nothing to say
     label: str = ""  # a short word to count outcomes by
+    reply: tuple[Message, ...] = ()  # what the environment says next; empty: the rollout ends here
     details: Mapping[str, Any] = field(default_factory=dict)  # the environment's own, for its exports
 
 
@@ -64,6 +65,7 @@ class Turn:
     text: str = ""  # the decoded response, without special tokens but those that mark thoughts
     outcome: Outcome | None = None  # None: nobody asked for it
     answer: str = ""  # of the text, what the environment grades: without thoughts, unless `evaluation.thinking` says so
+    engine: int = 0  # that sampled it, and holds the conversation in its prefix cache
 
     @property
     def truncated(self) -> bool:
@@ -78,22 +80,6 @@ class Turn:
     def final_version(self) -> int:
         """The version that sampled the last token."""
         return self.versions[-1].version if self.versions else 0
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One attempt at a task, from the first turn to the last."""
-
-    turns: tuple[Turn, ...]
-
-    @property
-    def last(self) -> Turn:
-        return self.turns[-1]
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """What the attempt was worth in the end."""
-        return self.last.outcome
 
     @property
     def graded(self) -> bool:
@@ -111,11 +97,41 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """One attempt at a task, from the first turn to the last.  Its outcome is that of the last."""
+
+    turns: tuple[Turn, ...]
+    context_full: bool = False  # the environment had a reply, but the next turn did not fit
+
+    @property
+    def last(self) -> Turn:
+        return self.turns[-1]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the attempt was worth in the end."""
+        return self.last.outcome
+
+    @property
+    def graded(self) -> bool:
+        return self.last.graded
+
+    @property
+    def solved(self) -> bool:
+        return self.last.solved
+
+
+@dataclass(frozen=True)
 class Group:
     """One task with its n rollouts."""
 
     task: Task
     rollouts: tuple[Rollout, ...]
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Of all rollouts, one after the other: the order of a group's samples."""
+        return tuple(turn for rollout in self.rollouts for turn in rollout.turns)
 
     @property
     def rewards(self) -> np.ndarray:
@@ -172,3 +188,4 @@ class Sample:
     advantages: np.ndarray | None = None  # float32 [R]: policy-gradient stream
     teacher: TeacherContext | None = None  # distillation stream
     reference_weight: np.ndarray | None = None  # float32 [R]: KL to the reference policy
+    turn: int = 1  # its number within its rollout

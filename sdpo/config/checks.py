@@ -29,6 +29,7 @@ def check(recipe: Recipe, resolved: bool) -> None:
     for kind in _classes(recipe, resolved):
         kind.check(recipe)
     _source(recipe)
+    _turns(recipe)
     _engines_and_data(recipe, resolved)
     _distillation(recipe)
 
@@ -168,6 +169,16 @@ def _source(recipe: Recipe) -> None:
         )
 
 
+def _turns(recipe: Recipe) -> None:
+    """A rollout holds one turn at least."""
+    shortest = recipe.context.max_prompt_tokens + recipe.longest_response
+    if recipe.rollout.max_model_len is not None and recipe.rollout.max_model_len < shortest:
+        raise ValueError(
+            f"rollout.max_model_len={recipe.rollout.max_model_len} does not hold one turn: prompt and response may "
+            f"take {shortest} tokens"
+        )
+
+
 def _explicitly_set(recipe: Recipe, path: str) -> bool:
     """Whether the option was given and is not switched off (null, or false where false is the default)."""
     node: Any = recipe
@@ -191,6 +202,10 @@ def _without_ratio(recipe: Any) -> bool:
 
 def _demonstrated(recipe: Recipe) -> bool:
     return recipe.rollout.source != "policy"
+
+
+def _one_turn(recipe: Recipe) -> bool:
+    return recipe.environment.turns == 1
 
 
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
@@ -237,6 +252,23 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
     ("policy_gradient.normalize_by_std", _demonstrated, "on demonstrations: they have no group"),
     ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
+    ("policy_gradient.returns", _demonstrated, "on demonstrations"),
+    *(
+        (option, _one_turn, "with environment.turns=1")
+        for option in (
+            "context.hint_at",
+            "context.history",
+            "context.max_reply_tokens",
+            "rollout.max_model_len",
+            "policy_gradient.returns",
+        )
+    ),
+    ("context.hint_at", lambda r: r.distillation is None, "without a teacher"),
+    (
+        "policy_gradient.discount",
+        lambda r: r.policy_gradient.returns != "turn",
+        "unless policy_gradient.returns=turn",
+    ),
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),

@@ -32,7 +32,13 @@ def check_model(recipe: Recipe) -> None:
     if needed > longest:
         raise UserError(
             f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
-            "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens."
+            "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens"
+            + (
+                f"; with environment.turns={recipe.environment.turns} also context.max_reply_tokens, or set "
+                "rollout.max_model_len, where a rollout ends."
+                if recipe.environment.turns > 1
+                else "."
+            )
         )
 
 
@@ -52,8 +58,11 @@ def load_generation_config(recipe: Recipe) -> Any:
 
 def longest_sequence(recipe: Recipe) -> int:
     """Tokens of the longest sequence that a run may compute."""
-    teacher = recipe.context.max_reprompt_tokens + recipe.rollout.max_response_tokens if recipe.distillation else 0
-    return max(recipe.max_model_len, teacher)
+    if not recipe.distillation:
+        return recipe.max_model_len
+    response = recipe.rollout.max_response_tokens
+    later = min(recipe.later_turns(response), recipe.max_model_len - response)
+    return max(recipe.max_model_len, recipe.context.max_reprompt_tokens + response + later)
 
 
 def longest_context(recipe: Recipe) -> int:

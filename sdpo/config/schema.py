@@ -108,8 +108,17 @@ class Recipe(Settings):
 
     @property
     def max_model_len(self) -> int:
-        """Tokens that an engine must hold: the longest student prompt and the longest response."""
-        return self.context.max_prompt_tokens + max(self.rollout.max_response_tokens, self.evaluation_tokens)
+        """Tokens that an engine must hold: the longest student prompt, and its turns with what is said between them."""
+        longest = self.context.max_prompt_tokens + self.longest_response + self.later_turns(self.longest_response)
+        return min(longest, self.rollout.max_model_len or longest)
+
+    @property
+    def longest_response(self) -> int:
+        return max(self.rollout.max_response_tokens, self.evaluation_tokens)
+
+    def later_turns(self, response: int) -> int:
+        """Tokens by which the turns after the first may lengthen a conversation, with responses of so many tokens."""
+        return (self.environment.turns - 1) * (self.context.max_reply_tokens + response)
 
     @property
     def evaluation_tokens(self) -> int:

@@ -74,6 +74,17 @@ class ContextSettings(Settings):
     trust_statements: bool = Field(
         False, description="true: special tokens in statements keep their meaning; false: they are broken up"
     )
+    hint_at: Literal["turn", "first_message"] = Field(
+        "turn", description="where the teacher of a later turn is told: in the message before it, or in the first one"
+    )
+    history: Literal["template", "sampled"] = Field(
+        "template",
+        description="how a later turn sees earlier ones: as the chat template renders them (it may drop thoughts), or "
+        "token by token as they were sampled",
+    )
+    max_reply_tokens: int = Field(
+        512, ge=8, description="between two turns: the environment's reply, the end of the one turn, the next header"
+    )
 
     @property
     def reads_outcomes(self) -> bool:
@@ -89,7 +100,13 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: all")
-    max_response_tokens: int = Field(8192, ge=1)
+    max_response_tokens: int = Field(8192, ge=1, description="of one turn")
+    max_model_len: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of a whole rollout, which ends where the next turn does not fit; null: what prompt, turns "
+        "and replies may take",
+    )
     engines: int = Field(1, ge=1)
     tensor_parallel_size: int = Field(1, ge=1)
     max_num_seqs: int = Field(256, ge=1, description="sequences that one engine decodes at once")
@@ -195,6 +212,13 @@ class PolicyGradientSettings(StreamSettings):
 
     variant: Literal["ppo", "gspo", "cispo", "reinforce"] = "ppo"
     normalize_by_std: bool = False
+    returns: Literal["rollout", "turn"] = Field(
+        "rollout",
+        description="what a turn is credited with: the last turn's reward, or its own and the discounted ones after it",
+    )
+    discount: float = Field(
+        0.4, ge=0, le=1, description="returns=turn: factor of the next turn's return (arXiv 2507.11948)"
+    )
     clip_low: float = Field(0.2, gt=0)
     clip_high: float = Field(0.28, gt=0)
     dual_clip: float | None = Field(3.0, gt=1)
@@ -227,6 +251,9 @@ class EnvironmentSettings(Settings):
     """What every environment has; its class adds options of its own (`Environment.Settings`)."""
 
     kind: str = Field("code", description=f"{', '.join(registry.ENVIRONMENTS)}, or module:Class of one of your own")
+    turns: int = Field(
+        1, ge=1, description="most turns of a rollout, which ends earlier when solved or without a reply"
+    )
 
 
 class UnknownAlgorithm(AlgorithmSettings):

@@ -2,25 +2,32 @@
 
 Everything else is blind to what a task is about.  An environment of one's own subclasses `Environment`, says where its
 tasks come from (`load`) and what an answer is worth (`grade`), and is named in a recipe as
-`environment: {kind: "module:Class"}`.
+`environment: {kind: "module:Class"}`.  One that has more to say than feedback also says what comes next (`respond`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.report import DataReport
-from sdpo.types import Outcome, Task, Turn
+from sdpo.types import Message, Outcome, Task, Turn
 
 Purpose = Literal["training", "evaluation"]
 Inert = tuple[tuple[str, Callable[[Recipe], bool], str], ...]  # (option, when it does nothing, how that is said)
 Progress = Callable[[str, int, int], None]  # what is read, how far, of how much
+
+# How a failed attempt is answered, in the words of `context.template` (this project's own).
+_REPLIES: Mapping[str, str] = {"compact": "Feedback:\n{feedback}"}
+_REPLY = (
+    "The following is feedback from your unsuccessful attempt:\n\n{feedback}\n\n"
+    "Correctly solve the original question.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,22 @@ class Environment(ABC):
 
         purpose: training gives reward and feedback; evaluation measures, perhaps by tests of its own.
         """
+
+    async def respond(self, task: Task, turns: Sequence[Turn], purpose: Purpose) -> Outcome:
+        """What the last of `turns` was worth, and the reply to it; `turns` are all of the rollout so far.
+
+        Nothing may be remembered between calls: an environment with a state replays the earlier turns, so that a turn
+        can be asked for again.  Here a failed attempt that has feedback is answered with it (`reply`), until there
+        were `environment.turns` of them.  An evaluation's reply is the feedback of training: by what is measured with,
+        nothing may be told.
+        """
+        outcome = await self.grade(task, turns[-1], purpose)
+        if outcome.solved or outcome.reward is None or outcome.reply or len(turns) >= self.settings.turns:
+            return outcome
+        told = outcome if purpose == "training" else await self.grade(task, turns[-1], "training")
+        return replace(outcome, reply=self.reply(told.feedback)) if told.feedback else outcome
+
+    def reply(self, feedback: str) -> tuple[Message, ...]:
+        """What the policy is told after a failed attempt."""
+        words = _REPLIES.get(self.recipe.context.template, _REPLY)
+        return ({"role": "user", "content": words.format(feedback=feedback)},)

@@ -2,7 +2,7 @@
 
 * Which tokens build turns, so that no text may hold them: every added token that is marked special, and whatever added
   token the template writes.
-* How an assistant's turn ends.
+* How an assistant's turn ends, what follows it in a conversation, and whether earlier turns stay as they were.
 * How a thought is marked, and whether the prompt opens one.
 """
 
@@ -46,12 +46,16 @@ class ChatFormat:
         ids = self.tokenizer.apply_chat_template([dict(message) for message in messages], **options)
         return tuple(ids)
 
+    def render(self, messages: Sequence[Message], header: bool = True) -> str:
+        """A conversation as text; header: and the header of the assistant's turn.  Raises what the template raises."""
+        return self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=header, tokenize=False, **self._options
+        )
+
     def _text(self, *messages: dict[str, str], header: bool = False) -> str:
         """A conversation as text; empty where the template refuses it (each raises what it likes)."""
         try:
-            return self.tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=header, tokenize=False, **self._options
-            )
+            return self.render(messages, header)
         except Exception:
             return ""
 
@@ -119,6 +123,54 @@ class ChatFormat:
                 "behind an assistant's text, and its tokenizer has no eos_token. Set one in tokenizer_config.json."
             )
         return (self.tokenizer.eos_token_id,)
+
+    # ----------------------------------------------------------------------------------------------- several turns
+
+    def following(self, reply: Sequence[Message]) -> str:
+        """What the template writes behind an assistant's answer: the end of its turn, `reply`, the next turn's header.
+
+        Raises UserError where the template takes no such conversation.
+        """
+        said = {"role": "assistant", "content": _ANSWER}
+        try:
+            return self.render([self._asked, said, *reply]).split(_ANSWER, 1)[1]
+        except Exception as error:
+            roles = ", ".join(message["role"] for message in reply)
+            raise UserError(
+                f"The model's chat template takes no conversation of several turns, in which {roles} follows an "
+                f"assistant's message ({type(error).__name__}: {error}). Set environment.turns=1, or give the model's "
+                "folder a chat_template.jinja that takes it."
+            ) from error
+
+    def unsaid(self, response_ids: Sequence[int], following: Sequence[int]) -> tuple[int, ...] | None:
+        """Of the tokens that follow a response, those that it has not said itself: its end token is often sampled.
+
+        None where it says special tokens that the template would not write there.
+        """
+        said = len(response_ids)
+        while said and response_ids[said - 1] in self._silent:
+            said -= 1
+        end = tuple(response_ids[said:])
+        if not self._silent.isdisjoint(response_ids[:said]) or tuple(following[: len(end)]) != end:
+            return None
+        return tuple(following[len(end) :])
+
+    def unended(self, response_ids: Sequence[int], following: Sequence[int]) -> tuple[int, ...]:
+        """The same for a response that may have ended in a way of its own: the turn's end is left out where it is."""
+        end = self.turn_end
+        ended = bool(response_ids) and response_ids[-1] == end[-1] and tuple(following[: len(end)]) == end
+        return tuple(following[len(end) if ended else 0 :])
+
+    @cached_property
+    def rewrites(self) -> str:
+        """What the template makes of earlier turns when a conversation goes on; empty: they stay as they were."""
+        opens, closes = self.thinking_tags[0]
+        thought = f"{opens}{_THOUGHT}{closes}{_ANSWER}"
+        for said, told in ((_ANSWER, "changes earlier turns"), (thought, "drops or changes earlier thoughts")):
+            whole = self._text(self._asked, {"role": "assistant", "content": said}, self._asked, header=True)
+            if whole != self._prompt_text + said + self.following([self._asked]):
+                return told
+        return ""
 
     # --------------------------------------------------------------------------------------------------- thoughts
 

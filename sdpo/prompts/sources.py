@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from sdpo.errors import UserError
-from sdpo.types import Group, Task
+from sdpo.types import Group, Outcome, Task
 
 
 class Source(Protocol):
@@ -25,15 +25,20 @@ def nothing(group: Group, index: int, rng: np.random.Generator) -> None:
 
 
 def sibling_success(group: Group, index: int, rng: np.random.Generator) -> str | None:
-    """Another response of the group that solved the task, uniformly at random; never the response itself (SDPO)."""
+    """Another rollout's response that solved the task, uniformly at random; never the rollout's own (SDPO)."""
     others = [i for i, rollout in enumerate(group.rollouts) if rollout.solved and i != index]
     return group.rollouts[others[rng.integers(len(others))]].last.text if others else None
 
 
-def environment_feedback(group: Group, index: int, rng: np.random.Generator) -> str | None:
-    """What the environment said about the response itself, if it failed by its own fault."""
-    outcome = group.rollouts[index].outcome
-    return None if outcome is None else outcome.feedback
+def environment_feedback(outcome: Outcome | None) -> str | None:
+    """What the environment said about the response itself, if it failed by its own fault; else what it replied.
+
+    A turn that solved the task has nothing to learn from a reply.
+    """
+    if outcome is None:
+        return None
+    said = "" if outcome.solved else "\n".join(message["content"] for message in outcome.reply)
+    return outcome.feedback or said or None
 
 
 TextOf = Callable[[Task], str | None]
