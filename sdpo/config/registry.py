@@ -28,10 +28,11 @@ DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
+    "minitools": "sdpo.envs.minitools:MinitoolsEnvironment",
 }
 DEFAULT_ENVIRONMENT = next(iter(ENVIRONMENTS))
 # Where rows come from says which environment, where a recipe does not (`data.source`).
-SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode"}
+SOURCES: Mapping[str, str] = {"livecodebench": "code", "minicode": "minicode", "minitools": "minitools"}
 
 
 class NotImportable(ValueError, UserError):

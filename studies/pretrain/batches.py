@@ -41,9 +41,7 @@ def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast, modes: 
     return Batch(ids, weight, answer, mode)
 
 
-def batches(
-    corpus: Corpus, seed: int, rank: int, size: int, tokenizer: PreTrainedTokenizerFast
-) -> Iterator[Batch]:
+def batches(corpus: Corpus, seed: int, rank: int, size: int, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
     """Endless batches of `size` examples.  Ranks get different examples of about the same length at the same step."""
     examples = random.Random(f"{seed} rank {rank}")
     order = random.Random(f"{seed} order")

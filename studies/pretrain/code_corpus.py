@@ -16,8 +16,8 @@ from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.family import LISTS, TEXTS, Family
 from sdpo.envs.minicode.operations import AGGREGATE, KIT_ENDINGS, MAP, KitFunction
-from sdpo.envs.words import PRETRAINING, nonsense
 from sdpo.envs.minicode.world import library_slot
+from sdpo.envs.words import PRETRAINING, nonsense
 from sdpo.prompts.templates import COMPACT
 from studies.pretrain.corrupt import corrupted
 from studies.pretrain.example import Example
@@ -173,4 +173,3 @@ def random_example(rng: random.Random) -> Example:
     if mode in ("solution", "both"):
         solution = fenced(task.program)
     return Example(reprompt(task, solution, feedback), fenced(task.program), mode)
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """Text of one training example: the user's content, the assistant's response, and which mode of its corpus it is."""
+    """Text of one training example: the user's content, the assistant's response, and its mode of the corpus."""
 
     content: str
     response: str

@@ -22,9 +22,9 @@ PHRASES = (
     '", "arguments": {"',
     '": ',
     "}}",
-    "Tools ",
-    "; arguments ",
-    ".\n`",
+    "Tools `",
+    "`; arguments `",
+    "`.\n`",
     "` `",
     "` the result.",
     ", then `",
@@ -46,11 +46,11 @@ def random_request(rng: random.Random, steps: int) -> Request:
     words = Words(*vocabulary(rng, PRETRAINING, 7))
     verbs, nouns = rng.sample(list(words.verbs), steps), rng.sample(list(words.nouns), steps)
     easy = rng.random() < 0.4 and rng.choice(("verb", "noun"))
-    asked = [
-        (None if easy == "noun" or rng.random() < KNOWN else verb, None if easy == "verb" or rng.random() < KNOWN else noun)
-        for verb, noun in zip(verbs, nouns, strict=True)
-    ]
-    return words.request(rng, asked)
+
+    def hidden(word: str, kind: str) -> str | None:
+        return word if easy in (False, kind) and rng.random() >= KNOWN else None
+
+    return words.request(rng, [(hidden(v, "verb"), hidden(n, "noun")) for v, n in zip(verbs, nouns, strict=True)])
 
 
 def attempt(request: Request, step: Step, before: int | None, rng: random.Random) -> str:

@@ -1,8 +1,8 @@
 """The simulated service: a conversation of tool calls, replayed from the answers alone.
 
-A request has steps.  Each answer is one call in JSON, `{"name": "kelo", "arguments": {"zin": 3}}`.  A call that is right
-carries out the next step and gives a result, which a later step may have to pass on; one that is wrong changes nothing,
-and the service says everything that is wrong with it.
+A request has steps.  Each answer is one call in JSON: `{"name": "kelo", "arguments": {"zin": 3}}`.  A right one carries
+out the next step and gives a result, which a later step may have to pass on.  A wrong one changes nothing, and the
+service says everything that is wrong with it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ class Request:
 
     @property
     def statement(self) -> str:
-        asked = ", then ".join(f"`{s.verb}` `{s.noun}` {'the result' if s.value is None else s.value}" for s in self.steps)
-        return f"Tools {' '.join(self.tools)}; arguments {' '.join(self.arguments)}.\n{asked}."
+        values = ["the result" if step.value is None else step.value for step in self.steps]
+        asked = ", then ".join(f"`{s.verb}` `{s.noun}` {v}" for s, v in zip(self.steps, values, strict=True))
+        tools, arguments = (" ".join(f"`{name}`" for name in names) for names in (self.tools, self.arguments))
+        return f"Tools {tools}; arguments {arguments}.\n{asked}."
 
     @property
     def unknown(self) -> int:
