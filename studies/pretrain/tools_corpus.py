@@ -35,7 +35,7 @@ PHRASES = (
     "\nFeedback:\n",
     "\nSolution:\n",
 )
-MODES = {"plain": 0.2, "feedback": 0.42, "solution": 0.06, "both": 0.06, "turns": 0.26}
+MODES = {"plain": 0.3, "feedback": 0.36, "solution": 0.04, "both": 0.05, "turns": 0.25}
 TWO_STEPS = 0.5  # share of the examples with earlier turns
 KNOWN = 0.05  # share of words that are the service's own names, beside those of easy requests
 DAMAGED = 0.12  # share of attempts that are no call
