@@ -83,7 +83,8 @@ def parse(overrides: Sequence[str]) -> tuple[PretrainSettings, dict[str, str]]:
             options[key] = text
             continue
         try:
-            given, kind = json.loads(text), type(known[key].default)
+            kind = type(known[key].default)
+            given = text if kind is str else json.loads(text)
             values[key] = kind(given)
             if kind is int and (isinstance(given, bool) or values[key] != given):
                 raise ValueError("no whole number")
