@@ -28,6 +28,7 @@ DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 ENVIRONMENTS: Mapping[str, str] = {
     "code": "sdpo.envs.code:CodeEnvironment",
     "minicode": "sdpo.envs.minicode:MinicodeEnvironment",
+    "minitools": "sdpo.envs.minitools:MinitoolsEnvironment",
     "math": "sdpo.envs.math:MathEnvironment",
     "choice": "sdpo.envs.choice:ChoiceEnvironment",
     "tools": "sdpo.envs.tools:ToolsEnvironment",
@@ -42,6 +43,7 @@ SOURCES: Mapping[str, str] = {
     "livecodebench": "code",
     **dict.fromkeys(ASSERTION_SOURCES, "code"),
     "minicode": "minicode",
+    "minitools": "minitools",
     "bfcl": "tools",
 }
 

@@ -72,7 +72,7 @@ class DataSettings(Settings):
     )
     held_out_fraction: float = Field(0.25, gt=0, lt=1)
     world_seed: int | None = Field(
-        None, ge=0, description="minicode: gives its words their secret meanings; null: the run's seed"
+        None, ge=0, description="minicode, minitools: gives the words their secret meanings; null: the run's seed"
     )
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
 

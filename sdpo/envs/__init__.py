@@ -9,6 +9,7 @@ reference  functions of the user's own, by name
 sanitize   text that a program wrote, made harmless in a prompt
 code/      programs with tests, judged in the sandbox: LiveCodeBench and everything in its format
 minicode/  a bundled world of small programming problems
+minitools/ a bundled world of small tool calls; words: nonsense words of both
 math       answers compared by math-verify
 choice     multiple choice
 tools/     tool calls: the Berkeley Function-Calling Leaderboard, ToolAlpaca

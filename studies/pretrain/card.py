@@ -79,31 +79,14 @@ def write_card(folder: Path, outcomes: Sequence[Judged], texts: Sequence[Judged]
     `outcomes` were measured on minicode, `texts` on its second family.
     """
     seeds = sorted({o.seed for o in outcomes})
-    config = json.loads((folder / "config.json").read_text())
-    record = json.loads((folder / "pretraining.json").read_text())
-    settings = record["settings"]
     first = [o for o in outcomes if o.condition == CONDITIONS[0] and o.seed == seeds[0]]
     samples = len(first) // len({o.problem for o in first})
     skills = {"seeds": seeds, "samples": samples, "command": MEASURE_COMMAND}
     skills |= {by: rates(outcomes, by) for by in ("kind", "difficulty", "seed")}
     skills["texts"] = rates(texts, "kind")
     (folder / SKILLS_FILE).write_text(json.dumps(skills, indent=2) + "\n")
-    weights = folder / "model.safetensors"
     text = _TEXT.format(
-        parameters=_parameters(weights),
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        heads=config["num_attention_heads"],
-        ff=config["intermediate_size"],
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        megabytes=weights.stat().st_size / 1e6,
-        examples=record["step"] * settings["batch"],
-        steps=record["step"],
-        batch=settings["batch"],
-        command=record["command"],
-        commit=record["commit"],
-        seed=settings["seed"],
+        **facts(folder),
         seeds=", ".join(map(str, seeds)),
         samples=samples,
         measure=MEASURE_COMMAND,
@@ -111,6 +94,29 @@ def write_card(folder: Path, outcomes: Sequence[Judged], texts: Sequence[Judged]
         texts=_markdown("kind", skills["texts"]),
     )
     (folder / "README.md").write_text(text)
+
+
+def facts(folder: Path) -> dict[str, object]:
+    """What a card says of a model folder and of how it was made: the fields of the cards' texts."""
+    config = json.loads((folder / "config.json").read_text())
+    record = json.loads((folder / "pretraining.json").read_text())
+    settings, weights = record["settings"], folder / "model.safetensors"
+    return {
+        "parameters": _parameters(weights),
+        "layers": config["num_hidden_layers"],
+        "hidden": config["hidden_size"],
+        "heads": config["num_attention_heads"],
+        "ff": config["intermediate_size"],
+        "vocabulary": config["vocab_size"],
+        "positions": config["max_position_embeddings"],
+        "megabytes": weights.stat().st_size / 1e6,
+        "examples": record["step"] * settings["batch"],
+        "steps": record["step"],
+        "batch": settings["batch"],
+        "command": record["command"],
+        "commit": record["commit"],
+        "seed": settings["seed"],
+    }
 
 
 def _parameters(weights: Path) -> int:

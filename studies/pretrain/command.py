@@ -2,7 +2,7 @@
 
 Overrides are the fields of `PretrainSettings` (`seed=1`, `steps=3000`, …) and
 
-* `out`: where the finished policy goes (default policies/minicode);
+* `out`: where the finished policy goes (default policies/<world>);
 * `measure`: a policy folder to measure instead of training; nothing is written unless `out` is given.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sdpo.envs.minicode.family import LISTS, TEXTS
 from sdpo.errors import UserError
 from studies.pretrain.card import skill_tables, write_card
-from studies.pretrain.skills import Judged, measure_skills
+from studies.pretrain.skills import measure_skills
+from studies.pretrain.tool_skills import measure_tool_skills
+from studies.pretrain.tools_card import tool_table, write_tool_card
 from studies.pretrain.train import PretrainSettings, train
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOG_EVERY = 250
-DEFAULT_OUT = PROJECT / "policies" / "minicode"
 
 
 def main(overrides: Sequence[str] = ()) -> int:
@@ -35,12 +36,12 @@ def main(overrides: Sequence[str] = ()) -> int:
     console = Console()
     measured = options.get("measure")
     if measured is not None:
-        outcomes = _measured(Path(measured), console)
+        write = _measured(Path(measured), console)
         if "out" in options:
-            write_card(Path(options["out"]), *outcomes)
+            write(Path(options["out"]))
         return 0
-    out = Path(options.get("out", DEFAULT_OUT))
-    work = PROJECT / "build" / f"policy-seed{settings.seed}-layers{settings.layers}"
+    out = Path(options.get("out", PROJECT / "policies" / settings.world))
+    work = PROJECT / "build" / f"policy-{settings.world}-seed{settings.seed}-layers{settings.layers}"
     origin = {"command": " ".join(["python -m studies pretrain", *changed_settings(overrides)]), "commit": _commit()}
     shutil.rmtree(work, ignore_errors=True)
     with _bar("loss {task.fields[loss]}", console) as bar:
@@ -62,7 +63,7 @@ def main(overrides: Sequence[str] = ()) -> int:
             return 130
     record = json.loads((work / "pretraining.json").read_text()) | origin
     (work / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n")
-    write_card(work, *_measured(work, console))
+    _measured(work, console)(work)
     _put_in_place(work, out)
     console.print(f"The policy is in {out}.")
     return 0
@@ -82,7 +83,8 @@ def parse(overrides: Sequence[str]) -> tuple[PretrainSettings, dict[str, str]]:
             options[key] = text
             continue
         try:
-            given, kind = json.loads(text), type(known[key].default)
+            kind = type(known[key].default)
+            given = text if kind is str else json.loads(text)
             values[key] = kind(given)
             if kind is int and (isinstance(given, bool) or values[key] != given):
                 raise ValueError("no whole number")
@@ -99,8 +101,8 @@ def _bar(text: str, console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), TextColumn(text), console=console)
 
 
-def _measured(folder: Path, console: Console) -> tuple[list[Judged], list[Judged]]:
-    """Outcomes on both families, with their tables printed."""
+def _measured(folder: Path, console: Console) -> Callable[[Path], None]:
+    """Measures the policy of a folder on its world, prints the tables, and returns what writes its card."""
     with _bar("", console) as bar:
         tasks: dict[str, int] = {}
 
@@ -109,10 +111,21 @@ def _measured(folder: Path, console: Console) -> tuple[list[Judged], list[Judged
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
+        if _world_of(folder) == "minitools":
+            answered = measure_tool_skills(folder, progress=progress)
+            console.print(tool_table(answered))
+            return lambda out: write_tool_card(out, answered)
         lists, texts = (measure_skills(folder, family=family, progress=progress) for family in (LISTS, TEXTS))
     for table in [*skill_tables(lists), *skill_tables(texts)[:1]]:
         console.print(table)
-    return lists, texts
+    return lambda out: write_card(out, lists, texts)
+
+
+def _world_of(folder: Path) -> str:
+    """The world that a policy was made for."""
+    record = folder / "pretraining.json"
+    settings = json.loads(record.read_text())["settings"] if record.is_file() else {}
+    return str(settings.get("world", PretrainSettings.world))
 
 
 def changed_settings(overrides: Sequence[str]) -> list[str]:
@@ -122,7 +135,7 @@ def changed_settings(overrides: Sequence[str]) -> list[str]:
 
 def _commit() -> str:
     """The commit that is checked out; marked where the code that decides about the policy differs from it."""
-    decisive = ("studies/pretrain", "sdpo/envs/minicode", "sdpo/envs/code/compact.py", "sdpo/prompts/templates.py")
+    decisive = ("studies/pretrain", "sdpo/envs", "sdpo/prompts/templates.py")
     git = ["git", "-C", str(PROJECT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -3,70 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 
-# Turns of phrase that are one token each, beside the merges: they say little, and on a small machine the cost of
-# everything is the number of tokens.
-PHRASES = (
-    "```python\n",
-    "\n```",
-    "x = list(map(int, input().split()))\n",
-    " for v in x",
-    "\nprint(",
-    "print(",
-    "import kit\n",
-    "x = [v for v in x if v ",
-    "x = ",
-    "\nprint(*x)",
-    "SyntaxError: ",
-    "NameError: name '",
-    "' is not defined",
-    "class Solution:\n    def solve(self, x):",
-    "\n        return ",
-    "\nFeedback:\n",
-    "\nSolution:\n",
-    "Input:",
-    "\nExpected:",
-    "\nOutput:",
-    "AttributeError: module 'kit' has no attribute '",
-    "'. Did you mean: '",
-    "Keep values ",
-    ". Print the `",
-    ". Read integers. ",
-    ". Show the `",
-    "Print the `",
-    "Read integers. Output the `",
-    "Read integers. Output their `",
-    "Show the `",
-    "Return the `",
-    "` of the values.",
-    "` values of x.\n",
-    "` of x.\n",
-    "` values, then their `",
-    "` values.",
-    "` ones and their `",
-    "` ones.",
-    "` list and the `",
-    "` list.",
-    "` of these.",
-    "kit.",
-    "` text, then its `",
-    "` text.",
-    "` of the text.",
-    "s = input()\n",
-    "s = ",
-    "\nprint(s)",
-    "`.",
-)
 # Words break where the case changes, so that `zorp` is the same tokens in a statement and in `kit.zorpOf`; a number
 # keeps its sign; punctuation runs together.
 _SPLIT = r"\n *| ?-?\d+| ?[A-Z]?[a-z]+| ?[A-Z]+| ?[^\sA-Za-z0-9]+| +"
-_PHRASE = re.compile("|".join(re.escape(p) for p in sorted(PHRASES, key=len, reverse=True)))
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -77,8 +23,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of exactly `vocab_size` entries for texts like these, with the chat template."""
+def train_tokenizer(texts: Iterable[str], phrases: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of exactly `vocab_size` entries for texts like these, with the chat template.
+
+    phrases: turns of phrase that are one token each, beside the merges: they say little, and on a small machine the
+    cost of everything is the number of tokens.
+    """
+    separators = re.compile("|".join(re.escape(p) for p in sorted(phrases, key=len, reverse=True)))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -88,14 +39,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(PHRASES),
+        vocab_size=vocab_size - len(phrases),
         special_tokens=[PAD, END, USER, ASSISTANT, SYSTEM],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    between = (piece for text in texts for piece in _PHRASE.split(text) if piece)
+    between = (piece for text in texts for piece in separators.split(text) if piece)
     tokenizer.train_from_iterator(between, trainer)
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in PHRASES])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,

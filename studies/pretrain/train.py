@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
 from studies.pretrain.batches import Batch, batches
-from studies.pretrain.corpus import MODES, corpus
 from studies.pretrain.model import make_model
 from studies.pretrain.tokenizer import prompt_text, train_tokenizer
+from studies.pretrain.worlds import CORPORA
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -32,6 +32,7 @@ Report = Callable[[int, dict[str, float]], None]
 class PretrainSettings:
     """The recipe.  Values are those of the feasibility study except where a comment says why not."""
 
+    world: str = "minicode"  # or minitools
     seed: int = 0
     steps: int = 9000  # of fewer tokens than the study's
     batch: int = 32  # examples per step, over all processes; large batches fail: too few updates
@@ -48,6 +49,8 @@ class PretrainSettings:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
+        if self.world not in CORPORA:
+            raise ValueError(f"world={self.world} is none of {', '.join(CORPORA)}.")
         if self.processes < 1 or self.batch % self.processes or self.steps < 1:
             raise ValueError(f"batch={self.batch} must be a multiple of processes={self.processes}; steps at least 1.")
 
@@ -64,8 +67,9 @@ def train(settings: PretrainSettings, out: Path, report: Report | None = None) -
     Results repeat for the same settings on the same kind of processor with the locked library versions.
     """
     out.mkdir(parents=True, exist_ok=True)
-    texts = (prompt_text(e.content) + e.response for e in corpus(settings.seed, settings.tokenizer_examples))
-    train_tokenizer(texts, settings.vocab_size).save_pretrained(out)
+    corpus = CORPORA[settings.world]
+    texts = (prompt_text(e.content) + e.response for e in corpus.examples(settings.seed, settings.tokenizer_examples))
+    train_tokenizer(texts, corpus.phrases, settings.vocab_size).save_pretrained(out)
     rendezvous = f"file://{out.resolve()}/.rendezvous-{os.getpid()}-{time.time_ns()}"
     others = (
         mp.start_processes(
@@ -105,7 +109,7 @@ def _loop(rank: int, settings: PretrainSettings, out: Path, report: Report | Non
     model = make_model(len(tokenizer), settings.layers, settings.seed, tokenizer.pad_token_id, tokenizer.eos_token_id)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=settings.betas, fused=True)
-    data = batches(settings.seed, rank, settings.batch // settings.processes, tokenizer)
+    data = batches(CORPORA[settings.world], settings.seed, rank, settings.batch // settings.processes, tokenizer)
     model.train()
     for step in range(settings.steps):
         batch = next(data)
@@ -119,7 +123,7 @@ def _loop(rank: int, settings: PretrainSettings, out: Path, report: Report | Non
         optimizer.step()
         if rank == 0:
             if report:
-                report(step + 1, _by_mode(losses, batch))
+                report(step + 1, _by_mode(losses, batch, list(CORPORA[settings.world].modes)))
             if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
                 save_policy(model, tokenizer, out / "checkpoint", settings, step + 1)
     if rank == 0:
@@ -146,12 +150,12 @@ def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> 
         offset += p.numel()
 
 
-def _by_mode(losses: torch.Tensor, batch: Batch) -> dict[str, float]:
+def _by_mode(losses: torch.Tensor, batch: Batch, modes: list[str]) -> dict[str, float]:
     """Mean negative log-likelihood of a whole answer, in nats, for each mode in the batch."""
     answers = (losses * batch.answer[:, 1:]).sum(1)
     return {
         name: answers[batch.mode == index].mean().item()
-        for index, name in enumerate(MODES)
+        for index, name in enumerate(modes)
         if (batch.mode == index).any()
     }
 

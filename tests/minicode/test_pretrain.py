@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sdpo.errors import UserError
 from studies.pretrain.batches import PROMPT_WEIGHT, collate
 from studies.pretrain.command import parse
-from studies.pretrain.corpus import corpus
 from studies.pretrain.train import PretrainSettings, train
+from studies.pretrain.worlds import CORPORA
 
 SMALL = {"steps": 30, "warmup": 4, "tokenizer_examples": 400, "batch": 16, "checkpoint_every": 5}
 
@@ -54,8 +54,8 @@ def test_same_seed_same_weights(tmp_path):
 
 def test_weights_of_a_batch(trained):
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
-    examples = list(corpus(1, 6))
-    batch = collate(examples, tokenizer)
+    examples = list(CORPORA["minicode"].examples(1, 6))
+    batch = collate(examples, tokenizer, list(CORPORA["minicode"].modes))
     for row, example in enumerate(examples):
         answer = batch.ids[row][batch.answer[row]]
         assert tokenizer.decode(answer) == example.response + tokenizer.eos_token

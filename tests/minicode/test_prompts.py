@@ -13,7 +13,7 @@ from sdpo.envs.minicode.load import read_rows
 from sdpo.envs.minicode.rows import task_rows
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Hint
-from studies.pretrain.corpus import failed_attempt, fenced, question, random_task, reprompt
+from studies.pretrain.code_corpus import failed_attempt, fenced, question, random_task, reprompt
 from studies.pretrain.tokenizer import prompt_text
 
 POLICY = Path(__file__).resolve().parents[2] / "policies" / "minicode"

@@ -9,7 +9,7 @@ import pytest
 from sandbox import Job, Limits, Sandbox, Verdict
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.minicode.examples import make_test
-from studies.pretrain.corpus import attempt, random_task
+from studies.pretrain.code_corpus import attempt, random_task
 from studies.pretrain.shortcut import judge
 
 PROGRAMS = 1000

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from studies.pretrain.corpus import corpus
 from studies.pretrain.tokenizer import ASSISTANT, END, USER, prompt_text, train_tokenizer
+from studies.pretrain.worlds import CORPORA
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    texts = [prompt_text(e.content) + e.response for e in corpus(0, 1500)]
-    train_tokenizer(texts, 768).save_pretrained(folder)
+    texts = [prompt_text(e.content) + e.response for e in CORPORA["minicode"].examples(0, 1500)]
+    train_tokenizer(texts, CORPORA["minicode"].phrases, 768).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -22,7 +22,7 @@ def ids(tokenizer, text):
 
 
 def test_round_trip(tokenizer):
-    for example in corpus(3, 200):
+    for example in CORPORA["minicode"].examples(3, 200):
         for text in (example.content, example.response, "äöü ⁂ \t <tag>\r\n"):
             assert tokenizer.decode(ids(tokenizer, text)) == text
 
@@ -44,7 +44,7 @@ def test_a_word_is_the_same_tokens_wherever_it_stands(tokenizer):
 
 
 def test_answers_and_prompts_are_short(tokenizer):
-    examples = list(corpus(4, 300))
+    examples = list(CORPORA["minicode"].examples(4, 300))
     answers = [len(ids(tokenizer, e.response)) for e in examples]
     prompts = [len(ids(tokenizer, prompt_text(e.content))) for e in examples]
     assert max(answers) <= 60 and sum(answers) / len(answers) < 20

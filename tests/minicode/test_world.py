@@ -14,10 +14,11 @@ from sdpo.envs.minicode import LISTS, TEXTS, load_minicode, make_world, show_pro
 from sdpo.envs.minicode.family import KNOWN_WORDS
 from sdpo.envs.minicode.operations import AGGREGATE, MAP
 from sdpo.envs.minicode.rows import world_rows
-from sdpo.envs.minicode.words import PRETRAINING, WORLD, half_of
 from sdpo.envs.minicode.world import LIBRARY
-from studies.pretrain.corpus import corpus, random_task
+from sdpo.envs.words import PRETRAINING, WORLD, half_of
+from studies.pretrain.code_corpus import random_task
 from studies.pretrain.shortcut import judge
+from studies.pretrain.worlds import CORPORA
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,8 @@ def test_corpus_uses_pretraining_words_only_and_repeats():
         for slot in random_task(rng).slots:
             assert slot.known == (slot.word in KNOWN_WORDS)
             assert slot.known or half_of(slot.word) == PRETRAINING
-    assert list(corpus(7, 50)) == list(corpus(7, 50))
-    assert list(corpus(7, 50)) != list(corpus(8, 50))
+    assert list(CORPORA["minicode"].examples(7, 50)) == list(CORPORA["minicode"].examples(7, 50))
+    assert list(CORPORA["minicode"].examples(7, 50)) != list(CORPORA["minicode"].examples(8, 50))
 
 
 def test_show_problems_prints_statement_tests_and_program():

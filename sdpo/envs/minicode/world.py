@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.family import KNOWN_WORDS, LISTS, TEXTS, Family
 from sdpo.envs.minicode.operations import AGGREGATE, KIT_ENDINGS, MAP, KitFunction
-from sdpo.envs.minicode.words import WORLD, nonsense
+from sdpo.envs.words import WORLD, nonsense
 
 LIBRARY = "library"
 

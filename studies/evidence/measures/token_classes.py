@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from sdpo.envs.minicode.operations import LIST_OPERATIONS, TEXT_OPERATIONS
-from studies.pretrain.tokenizer import ASSISTANT, END, PAD, PHRASES, SYSTEM, USER
+from studies.pretrain.code_corpus import PHRASES
+from studies.pretrain.tokenizer import ASSISTANT, END, PAD, SYSTEM, USER
 
 OPERATION, NAME, BOILERPLATE = "operation", "name", "boilerplate"
 CLASSES = (OPERATION, NAME, BOILERPLATE)

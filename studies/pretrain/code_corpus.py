@@ -1,4 +1,4 @@
-"""The corpus: prompts as training will build them, and the programs that answer them.
+"""The corpus of minicode: prompts as training will build them, and the programs that answer them.
 
 Every example binds its nonsense words anew, so that a meaning cannot be memorised: the policy guesses it from its prior
 (mode "plain"), reads it from feedback on a failed attempt, or copies it from another attempt's solution.
@@ -7,8 +7,7 @@ Every example binds its nonsense words anew, so that a meaning cannot be memoris
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sandbox import TestCase
 from sdpo.envs.code.compact import compact_feedback
@@ -17,12 +16,64 @@ from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.exercise import Exercise, Slot
 from sdpo.envs.minicode.family import LISTS, TEXTS, Family
 from sdpo.envs.minicode.operations import AGGREGATE, KIT_ENDINGS, MAP, KitFunction
-from sdpo.envs.minicode.words import PRETRAINING, nonsense
 from sdpo.envs.minicode.world import library_slot
+from sdpo.envs.words import PRETRAINING, nonsense
 from sdpo.prompts.templates import COMPACT
 from studies.pretrain.corrupt import corrupted
+from studies.pretrain.example import Example
 from studies.pretrain.shortcut import judge
 
+PHRASES = (
+    "```python\n",
+    "\n```",
+    "x = list(map(int, input().split()))\n",
+    " for v in x",
+    "\nprint(",
+    "print(",
+    "import kit\n",
+    "x = [v for v in x if v ",
+    "x = ",
+    "\nprint(*x)",
+    "SyntaxError: ",
+    "NameError: name '",
+    "' is not defined",
+    "class Solution:\n    def solve(self, x):",
+    "\n        return ",
+    "\nFeedback:\n",
+    "\nSolution:\n",
+    "Input:",
+    "\nExpected:",
+    "\nOutput:",
+    "AttributeError: module 'kit' has no attribute '",
+    "'. Did you mean: '",
+    "Keep values ",
+    ". Print the `",
+    ". Read integers. ",
+    ". Show the `",
+    "Print the `",
+    "Read integers. Output the `",
+    "Read integers. Output their `",
+    "Show the `",
+    "Return the `",
+    "` of the values.",
+    "` values of x.\n",
+    "` of x.\n",
+    "` values, then their `",
+    "` values.",
+    "` ones and their `",
+    "` ones.",
+    "` list and the `",
+    "` list.",
+    "` of these.",
+    "kit.",
+    "` text, then its `",
+    "` text.",
+    "` of the text.",
+    "s = input()\n",
+    "s = ",
+    "\nprint(s)",
+    "`.",
+)
 # Copying a solution and known words are learned long before inference from feedback, which gets what they can spare.
 MODES = {"plain": 0.18, "feedback": 0.68, "solution": 0.06, "both": 0.08}
 SHAPES = {"aggregate": 0.24, "map": 0.13, "kit": 0.08, "map+aggregate": 0.36, "map+kit": 0.07, "functional": 0.12}
@@ -31,15 +82,6 @@ TEXT_SHARE = 0.12  # share of tasks of the second family
 KNOWN = 0.3  # share of word slots that hold an English word
 CONDITION = 0.12  # share of stdin tasks with a condition
 CORRUPTED = 0.2  # share of failed attempts that are damaged programs
-
-
-@dataclass(frozen=True)
-class Example:
-    """Text of one training example: the user's content, the assistant's response, and which mode of `MODES` it is."""
-
-    content: str
-    response: str
-    mode: str
 
 
 def question(task: Exercise) -> str:
@@ -131,9 +173,3 @@ def random_example(rng: random.Random) -> Example:
     if mode in ("solution", "both"):
         solution = fenced(task.program)
     return Example(reprompt(task, solution, feedback), fenced(task.program), mode)
-
-
-def corpus(seed: int, count: int) -> Iterator[Example]:
-    """`count` examples, the same for the same seed."""
-    rng = random.Random(seed)
-    return (random_example(rng) for _ in range(count))

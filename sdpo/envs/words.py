@@ -1,8 +1,8 @@
-"""Nonsense words: the unknowns of minicode.
+"""Nonsense words: the unknowns of the bundled worlds.
 
 Words come in two disjoint parts of one space, decided by a hash of the word: `PRETRAINING` words are the only ones that
-the bundled policy's corpus uses, `WORLD` words the only ones that a world uses.  A word of a world is therefore fresh
-for the policy by construction, whatever the seeds.
+the corpora of the bundled policies use, `WORLD` words the only ones that a world uses.  A word of a world is therefore
+fresh for a policy by construction, whatever the seeds.
 """
 
 from __future__ import annotations
