@@ -1,8 +1,10 @@
-"""`sdpo eval`: pass@k of any policy, with the results as JSON and the generations for LiveCodeBench's own evaluator."""
+"""`sdpo eval`: pass@k of any policy, with the results and the responses as JSON."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sdpo.config import registry
@@ -12,6 +14,7 @@ from sdpo.config.schema import Recipe
 from sdpo.tracking import Console
 from sdpo.training.checkpoints import find_policy
 from sdpo.training.parts import Parts, prepared
+from sdpo.types import Group, Outcome, Turn
 
 
 def run(options) -> int:
@@ -44,7 +47,6 @@ def _name(policy: Path) -> str:
 
 
 async def _evaluate(recipe: Recipe, parts: Parts, console: Console, out: Path) -> int:
-    from sdpo.evaluation import export_generations
     from sdpo.prompts.context import ContextBuilder
     from sdpo.rollout.generation import Generation
     from sdpo.training.evaluate import evaluate
@@ -64,13 +66,35 @@ async def _evaluate(recipe: Recipe, parts: Parts, console: Console, out: Path) -
         await pool.shutdown()
     out.mkdir(parents=True, exist_ok=True)
     evaluation.result.save(out / "results.json")
-    export_generations(out / "generations.json", evaluation.groups)
+    write_responses(out / "responses.jsonl", evaluation.groups)
+    also = parts.environment.export(evaluation.groups, out)
     console.evaluation({f"eval/{dataset.name}/{key}": value for key, value in evaluation.result.metrics().items()})
     if evaluation.result.warning:
         console.message(evaluation.result.warning)
     console.message(
-        f"Wrote {out}/results.json, and {out}/generations.json for LiveCodeBench's custom evaluator "
-        f"({dataset.name}; tests: {dataset.test_split}, problems: {dataset.problem_split}, thinking: "
-        f"{recipe.evaluation.thinking})."
+        f"Wrote {out}/results.json and {out}/responses.jsonl{f', and {also}' if also else ''} ({dataset.name}"
+        + (f"; tests: {dataset.test_split}" if dataset.test_split else "")
+        + f"; problems: {dataset.problem_split or 'as they come'}, thinking: {recipe.evaluation.thinking})."
     )
     return 0
+
+
+def write_responses(path: Path, groups: Sequence[Group]) -> None:
+    """One line for each rollout: every turn's answer and what it was worth."""
+    lines = [
+        {"task": group.task.id, "turns": [_turn(turn) for turn in rollout.turns]}
+        for group in groups
+        for rollout in group.rollouts
+    ]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def _turn(turn: Turn) -> dict[str, object]:
+    outcome = turn.outcome or Outcome(None)
+    return {
+        "response": turn.text.encode(errors="backslashreplace").decode(),
+        "reward": outcome.reward,
+        "solved": outcome.solved,
+        "label": outcome.label,
+        "feedback": outcome.feedback and outcome.feedback.encode(errors="backslashreplace").decode(),
+    }

@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.report import DataReport
-from sdpo.types import Message, Outcome, Task, Turn
+from sdpo.types import Group, Message, Outcome, Task, Turn
 
 Purpose = Literal["training", "evaluation"]
 Inert = tuple[tuple[str, Callable[[Recipe], bool], str], ...]  # (option, when it does nothing, how that is said)
@@ -88,6 +89,10 @@ class Environment(ABC):
     @abstractmethod
     def load(self, progress: Progress | None = None) -> Dataset:
         """The tasks of the recipe, with a report of what was left out.  Raises UserError for what the user can mend."""
+
+    def export(self, groups: Sequence[Group], folder: Path) -> str:
+        """Writes what others can read of an evaluation into its folder; returns what it wrote, for the user, or ""."""
+        return ""
 
     @abstractmethod
     async def grade(self, task: Task, turn: Turn, purpose: Purpose) -> Outcome:

@@ -1,10 +1,9 @@
-"""pass@k with intervals: counting, and results that can be stored and exported.  Knows neither torch nor Ray."""
+"""pass@k with intervals: counting, and results that can be stored.  Knows neither torch nor Ray."""
 
 from __future__ import annotations
 
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from sdpo.evaluation.count import count
-from sdpo.evaluation.lcb_export import export_generations
 from sdpo.evaluation.passk import pass_at_k
 from sdpo.evaluation.results import EvaluationResult, ProblemResult
 
@@ -14,6 +13,5 @@ __all__ = [
     "ProblemResult",
     "bootstrap_mean",
     "count",
-    "export_generations",
     "pass_at_k",
 ]

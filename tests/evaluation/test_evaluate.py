@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from sandbox import TestCase
+from sdpo.cli.evaluate import write_responses
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.envs.code import Problem
+from sdpo.envs.code.lcb_export import export_generations
 from sdpo.errors import UserError
-from sdpo.evaluation import count, export_generations
+from sdpo.evaluation import count
 from sdpo.prompts.context import ContextBuilder
 from sdpo.rollout.generation import Generation
 from sdpo.training import evaluate as module
@@ -111,6 +113,12 @@ async def test_through_the_real_sandbox(tmp_path, tokenizer):
     assert [entry["question_id"] for entry in exported] == ["p10", "p2"]
     assert exported[0]["code_list"][0] == "print(sum(map(int, input().split())))"
     assert exported[1]["code_list"][3] == ""
+
+    write_responses(tmp_path / "responses.jsonl", evaluation.groups)
+    lines = [json.loads(line) for line in (tmp_path / "responses.jsonl").read_text().splitlines()]
+    assert [line["task"] for line in lines] == ["p2"] * 4 + ["p10"] * 4
+    (turn,) = lines[1]["turns"]
+    assert (turn["response"], turn["reward"], turn["solved"], turn["feedback"]) == (WRONG, 0.0, False, told)
 
 
 async def test_results_keep_the_order_of_problems_and_samples(tokenizer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,12 @@ from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.code.assertion_files import load_assertions
 from sdpo.envs.code.compact import compact_feedback
 from sdpo.envs.code.judging import open_sandbox
+from sdpo.envs.code.lcb_export import export_generations
 from sdpo.envs.code.livecodebench import load_livecodebench
 from sdpo.envs.code.problem import Problem, Style
 from sdpo.envs.code.published import published_feedback
 from sdpo.envs.code.splits import ProblemSet
-from sdpo.types import Outcome, Task, Turn
+from sdpo.types import Group, Outcome, Task, Turn
 
 Renderer = Callable[[Judgement], str]
 RENDERERS: Mapping[Style, Renderer] = {"published": published_feedback, "compact": compact_feedback}
@@ -133,6 +134,12 @@ class CodeEnvironment(Environment):
     @property
     def limits(self) -> Limits:
         return Limits(cpu_time_s=self.recipe.sandbox.cpu_time_s, memory_mb=self.recipe.sandbox.memory_mb)
+
+    def export(self, groups: Sequence[Group], folder: Path) -> str:
+        if self.recipe.data.source in ASSERTION_SOURCES:
+            return ""
+        export_generations(folder / "generations.json", groups)
+        return f"{folder}/generations.json for LiveCodeBench's custom evaluator"
 
     async def grade(self, task: Task, turn: Turn, purpose: Purpose) -> Outcome:
         problem: Problem = task.content

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.types import Group, Rollout
@@ -20,9 +21,9 @@ def export_generations(path: str | Path, groups: Iterable[Group]) -> int:
     [2025-02-01, 2025-05-01) is `--start_date 2025-02-01 --end_date 2025-05-01`).  A response without a program is the
     empty program, as in the evaluator's own extraction.
     """
-    entries = sorted(
+    entries: list[dict[str, Any]] = sorted(
         ({"question_id": g.task.id, "code_list": [_program(rollout) for rollout in g.rollouts]} for g in groups),
-        key=lambda entry: entry["question_id"],
+        key=lambda entry: str(entry["question_id"]),
     )
     ids = [entry["question_id"] for entry in entries]
     if len(set(ids)) != len(ids):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from sdpo.envs.code.lcb_export import export_generations
 from sdpo.errors import UserError
-from sdpo.evaluation import export_generations
 from sdpo.types import Group, Outcome, Rollout
 from tests.helpers.tasks import problem, turn
 
