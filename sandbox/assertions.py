@@ -146,6 +146,13 @@ class _Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         return _identity(node)
 
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        if node.attr == "__class__" and isinstance(node.ctx, ast.Load):
+            type_of = ast.Attribute(ast.Name(EXAMINER, ast.Load()), "class_of", ast.Load())
+            return ast.copy_location(ast.Call(type_of, [node.value], []), node)
+        return node
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1:

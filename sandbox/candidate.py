@@ -42,6 +42,14 @@ _DATA = {kind: kind.__iter__ for kind in (list, tuple, set, frozenset)}
 _isinstance, _issubclass, _type, _iter, _id = isinstance, issubclass, type, iter, id
 
 
+class _Encoder(Encoder):
+    def by_value(self, kind: type) -> bool:
+        """Named tuples with methods or properties of their own stay here."""
+        fields = kind._fields
+        own = (name for base in kind.__mro__ if base is not tuple and base is not object for name in vars(base))
+        return all(name[:1] == "_" or name in fields for name in own)
+
+
 def serve(program: Program, dialogue: Dialogue, most: int) -> None:
     """Answer until the judge hangs up.  The module has run."""
     _Candidate(program, dialogue, most).serve()
@@ -52,7 +60,8 @@ class _Candidate:
         self._program, self._dialogue, self._most = program, dialogue, most
         self._objects: list[object] = []  # by the number that the tests know
         self._numbers: dict[int, int] = {}  # id → number
-        self._theirs: dict[int, object] = {}  # stand-ins for objects of the tests, by their number
+        self._telling: set[int] = set()  # numbers of exceptions, which may hold themselves
+        self._theirs: dict[tuple[str, int], object] = {}  # stand-ins for objects of the tests
         self._their_numbers: dict[int, tuple[str, int]] = {}  # id of a stand-in → what it stands for
 
     def serve(self) -> None:
@@ -64,11 +73,11 @@ class _Candidate:
             return self._answer(message)
         except BaseException as error:
             reset_limits()
-            return self._raised(error)
+            return self._raised(error, [])
 
     def _answer(self, message: list) -> str:
         request, *content = message
-        encoder = Encoder(self._refer, self._most)
+        encoder = _Encoder(self._refer, self._most)
         if request == "call":
             return self._call(encoder, *content)
         if request == "get":
@@ -89,22 +98,31 @@ class _Candidate:
             raise ValueError(request)
         return encoder.text(["value", encoder.encode(value)])
 
-    def _call(self, encoder: Encoder, function: object, arguments: list, keywords: list, _name: str) -> str:
+    def _call(self, encoder: _Encoder, function: object, arguments: list, keywords: list, _name: str) -> str:
         function, values = decode(function, self._resolve), [decode(value, self._resolve) for value in arguments]
         named = {name: decode(value, self._resolve) for name, value in keywords}
-        result = function(*values, **named)
+        before = [*arguments, *(value for _, value in keywords)]
+        try:
+            result = function(*values, **named)
+        except BaseException as error:
+            reset_limits()
+            return self._raised(error, self._changed(encoder, before, [*values, *named.values()]))
         reset_limits()
-        changed = []  # containers of the tests that the call has changed
-        for place, (before, value) in enumerate(
-            zip([*arguments, *(v for _, v in keywords)], [*values, *named.values()], strict=True)
-        ):
-            if _isinstance(value, _CONTAINERS) or _type(value).__name__ == "ndarray":
-                after = encoder.encode(value)
-                if after != before:
-                    changed.append([place, after])
+        changed = self._changed(encoder, before, [*values, *named.values()])
         same = next((n for n, v in enumerate(values) if v is result and _isinstance(v, _CONTAINERS)), None)
         told = {"argument": same} if same is not None else encoder.encode(result)
         return encoder.text(["value", told, changed])
+
+    @staticmethod
+    def _changed(encoder: _Encoder, before: list, values: list) -> list:
+        """[place, content] of the containers of the tests that a call has changed."""
+        changed = []
+        for place, (was, value) in enumerate(zip(before, values, strict=True)):
+            if _isinstance(value, _CONTAINERS) or _type(value).__name__ == "ndarray":
+                after = encoder.encode(value)
+                if after != was:
+                    changed.append([place, after])
+        return changed
 
     def _refer(self, value: object) -> object:
         """Objects of the program, by number and kind."""
@@ -124,7 +142,7 @@ class _Candidate:
             return {"function": [number, str(getattr(value, "__name__", name))[:200]]}
         if _isinstance(value, types.CoroutineType):
             return {"coroutine": [number, name]}
-        if _isinstance(value, BaseException):
+        if _isinstance(value, BaseException) and number not in self._telling:
             return {"exception": self._exception(value)}
         if _issubclass(kind, (*_DATA, dict, Enum)):
             return {"holder": [number, name]}
@@ -152,25 +170,32 @@ class _Candidate:
         if number is None:
             number = self._numbers[_id(error)] = len(self._objects)
             self._objects.append(error)
-        encoder = Encoder(self._refer, self._most // 4)
+        encoder = _Encoder(self._refer, self._most // 4)
+        self._telling.add(number)
         try:
             arguments = [encoder.encode(value) for value in error.args]
+            attributes = [[key, encoder.encode(v)] for key, v in vars(error).items() if key[:1] not in ("", "_")]
             text = str(error)[: failure.MAX_MESSAGE]
         except BaseException:
-            arguments, text = [], failure.describe(error, {})["m"]
-        return [number, self._class_of_exception(_type(error)), arguments, text]
+            arguments, text, attributes = [], failure.describe(error, {})["m"], []
+        finally:
+            self._telling.discard(number)
+        return [number, self._class_of_exception(_type(error)), arguments, text, attributes]
 
-    def _raised(self, error: BaseException) -> str:
+    def _raised(self, error: BaseException, changed: list) -> str:
+        """changed: containers of the tests, before it was raised."""
         theirs = getattr(error, "_of_the_tests", None)
         if _type(theirs) is int:
-            return Encoder(self._refer, self._most).text(["raise again", theirs])
+            return _Encoder(self._refer, self._most).text(["raise again", theirs])
         described = failure.describe(error, self._program.sources)
         too_large = _type(error).__name__ == "TooLarge" and _type(error).__module__.startswith("sandbox")
         try:
-            message = ["too large", str(error)] if too_large else ["raise", self._exception(error), described]
-            return Encoder(self._refer, self._most).text(message)
+            message = ["too large", str(error)] if too_large else ["raise", self._exception(error), described, changed]
+            return _Encoder(self._refer, self._most).text(message)
         except BaseException:
-            return Encoder(self._refer, self._most).text(["raise", [0, {"type": "RuntimeError"}, [], ""], described])
+            return _Encoder(self._refer, self._most).text(
+                ["raise", [0, {"type": "RuntimeError"}, [], "", []], described]
+            )
 
     # -- what the tests hand over ------------------------------------------------------------------------------------
 
@@ -181,10 +206,11 @@ class _Candidate:
             module, name = content
             __import__(module)
             return operator.attrgetter(name)(sys.modules[module])
-        if content not in self._theirs:
-            stand_in = self._theirs[content] = self._stand_in(tag, content)
-            self._their_numbers[_id(stand_in)] = tag, content
-        return self._theirs[content]
+        key = tag, content[0] if tag == "error" else content
+        if key not in self._theirs:
+            stand_in = self._theirs[key] = self._stand_in(tag, content)
+            self._their_numbers[_id(stand_in)] = key
+        return self._theirs[key]
 
     def _stand_in(self, tag: str, number: int) -> object:
         if tag == "callback":
@@ -193,7 +219,14 @@ class _Candidate:
             return self._iterated(number)
         if tag == "test object":
             return TestObject(self, number)
+        if tag == "coroutine":
+            return self._awaiting(number)
+        if tag == "error":
+            return self._error_of_the_tests(*number)
         raise ValueError(tag)
+
+    async def _awaiting(self, number: int) -> object:
+        return self._ask("await", number)
 
     def _iterated(self, number: int):  # noqa: ANN202
         while True:
@@ -205,24 +238,22 @@ class _Candidate:
 
     def _ask(self, request: str, *content: object) -> object:
         """Ask the tests, and answer whatever they ask meanwhile."""
-        encoder = Encoder(self._refer, self._most)
+        encoder = _Encoder(self._refer, self._most)
         self._dialogue.send(encoder.text([request, *(encoder.encode(item) for item in content)]))
         while True:
             message = self._dialogue.receive()
             if message[0] == "value":
                 return decode(message[1], self._resolve)
             if message[0] == "raise":
-                raise self._error_of_the_tests(*message[1:])
+                raise decode(message[1], self._resolve)
             self._dialogue.send(self._handled(message))
 
-    def _error_of_the_tests(self, number: int, name: str, text: str) -> BaseException:
-        kind = TYPES.get(name)
-        if not (_isinstance(kind, type) and _issubclass(kind, Exception)):
-            kind = _type(name, (Exception,), {})
+    def _error_of_the_tests(self, number: int, name: str, base: object, arguments: list) -> BaseException:
+        kind, values = decode(base, self._resolve), [decode(value, self._resolve) for value in arguments]
         try:
-            error = kind(text)
-        except TypeError:
-            error = Exception(text)
+            error = (kind if kind.__name__ == name else _type(name, (kind,), {}))(*values)
+        except BaseException:
+            error = Exception(*values)
         error._of_the_tests = number
         return error
 

@@ -11,24 +11,32 @@ import collections
 import datetime
 import json
 import sys
+import types
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 
-from .values import _BIG, MAX_DEPTH, TooLarge, _deeper
+from .values import _BIG, MAX_DEPTH, MAX_SHOWN, TooLarge, _deeper
 
 _PLAIN = frozenset((type(None), bool, float, str))
 _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _VIEWS = {"keys": type({}.keys()), "values": type({}.values()), "items": type({}.items())}
 _DATES = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}
+_WRITTEN = {  # equal to what their class makes of their text
+    "UUID": "uuid", "PosixPath": "pathlib", "PurePosixPath": "pathlib", "IPv4Address": "ipaddress",
+    "IPv6Address": "ipaddress", "IPv4Network": "ipaddress", "IPv6Network": "ipaddress",
+}  # fmt: skip
 _FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)}
 TYPES = {
     name: kind
     for name, kind in vars(builtins).items()
     if isinstance(kind, type) and kind.__module__ == "builtins" and kind.__name__ == name
 }
+TYPES |= {kind.__name__: kind for kind in (type(None), types.FunctionType, types.GeneratorType, types.MethodType)}
 VERDICTS = frozenset(("startswith", "endswith", "issubset", "issuperset", "isdisjoint"))  # of text and sets
+_ARRAYS = frozenset("?bBhHiIlLqQefdFD")  # of numbers, as numpy calls those for which Python has one, too
+_ITEMS_SHOWN = 100  # of each container, so that the work is bounded by the text that is left
 _MAX_EXPONENT = 10_000  # of a Decimal: comparing one with an integer writes its digits out
 
 Refer = Callable[[object], object]
@@ -91,13 +99,16 @@ class Encoder:
         for name, view in _VIEWS.items():
             if kind is view:
                 return {name: self._items(list(value), depth)}
+        module = _WRITTEN.get(kind.__name__)
+        if module is not None and getattr(sys.modules.get(module), kind.__name__, None) is kind:
+            return {kind.__name__: str(value)}
         if kind is type(type) and TYPES.get(value.__name__) is value:
             return {"type": value.__name__}
         return self._subclass(value, kind, depth)
 
     def _subclass(self, value: object, kind: type, depth: int) -> object:
         """Subclasses of numbers and texts count as the data they hold; nothing of theirs is called for it."""
-        if issubclass(kind, tuple) and type(fields := getattr(kind, "_fields", None)) is tuple:
+        if issubclass(kind, tuple) and type(fields := getattr(kind, "_fields", None)) is tuple and self.by_value(kind):
             names = [str(field) for field in fields]
             return {"named": [kind.__name__, names, self._items(list(tuple.__iter__(value)), depth)]}
         if not issubclass(kind, Enum):
@@ -112,10 +123,14 @@ class Encoder:
             item = numpy.generic.item(value)
             if type(item) is not kind:
                 return self.encode(item, depth)
-        if numpy is not None and kind is numpy.ndarray and value.dtype.kind in "biufc":
+        if numpy is not None and kind is numpy.ndarray and value.dtype.char in _ARRAYS:
             self._spend(value.size)
             return {"array": [value.dtype.str, list(value.shape), self.encode(value.ravel().tolist(), depth + 1)]}
         return self._refer(value)
+
+    def by_value(self, kind: type) -> bool:
+        """Whether objects of a class of named tuples are nothing but their fields."""
+        return True
 
     def _pairs(self, value: dict, depth: int) -> list:
         keys, items = self._items(list(value), depth), self._items(list(value.values()), depth)
@@ -161,6 +176,28 @@ def decode(encoded: object, resolve: Resolve) -> object:
     return resolve(tag, content)
 
 
+def show(encoded: object) -> str:
+    """About what Python would write, of a value that a program may have chosen: nothing is built of it."""
+    kind = type(encoded)
+    if kind is list:
+        return f"[{_shown(encoded)}]"
+    if kind is not dict:
+        return repr(encoded[:MAX_SHOWN] if kind is str else encoded)
+    ((tag, content),) = encoded.items()
+    if tag == "tuple":
+        return f"({_shown(content)}{',' * (len(content) == 1)})"
+    if tag in ("dict", "Counter", "OrderedDict"):
+        pairs = (f"{show(key)}: {show(value)}" for key, value in content[:_ITEMS_SHOWN])
+        return f"{{{', '.join(pairs)}{', ...' * (len(content) > _ITEMS_SHOWN)}}}"
+    if tag == "set":
+        return f"{{{_shown(content)}}}" if content else "set()"
+    return f"{tag}(...)" if tag in _SEQUENCES or tag in _DECODERS else "<object>"
+
+
+def _shown(items: list) -> str:
+    return ", ".join([show(item) for item in items[:_ITEMS_SHOWN]] + ["..."] * (len(items) > _ITEMS_SHOWN))
+
+
 def _mapping(content: list, inner: Callable[[object], object]) -> dict:
     return {inner(key): inner(value) for key, value in content}
 
@@ -180,6 +217,8 @@ def _array(content: list, inner: Callable[[object], object]) -> object:
     import numpy
 
     kind, shape, items = content
+    if numpy.dtype(kind).char not in _ARRAYS:
+        raise ValueError("an array of this kind")
     return numpy.array(inner(items), dtype=kind).reshape(shape)
 
 
@@ -188,6 +227,10 @@ def _decimal(text: str, inner: Callable[[object], object]) -> Decimal:
     if value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT:
         raise ValueError("an exponent too large")
     return value
+
+
+def _written(name: str) -> Callable:
+    return lambda text, inner: getattr(__import__(_WRITTEN[name]), name)(text)
 
 
 _DECODERS: dict[str, Callable] = {
@@ -211,6 +254,7 @@ _DECODERS: dict[str, Callable] = {
     "type": lambda c, inner: TYPES[c],
     "named": _named,
     "array": _array,
+    **{name: _written(name) for name in _WRITTEN},
     **{name: lambda c, inner, kind=kind: kind.fromisoformat(c) for name, kind in _DATES.items()},
 }
 

@@ -7,12 +7,14 @@ other object stays with the program and gets a stand-in (`sandbox.standins`).
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import CoroutineType
 
 from .dialogue import Dialogue
 from .failure import MAX_FRAMES, MAX_MESSAGE, MAX_NAME, MAX_SOURCE
 from .objects import TYPES, Encoder, decode, update
-from .standins import KINDS, StandIn, cut, show
+from .standins import KINDS, RemoteClass, StandIn, cut, show
 
 TESTS = "test_solution"  # the name of the tests' module
 _CALLS_KEPT = 4
@@ -35,8 +37,11 @@ class Remote:
 
     def __init__(self, dialogue: Dialogue, most: int) -> None:
         self._dialogue, self._most = dialogue, most
+        self._asking = threading.RLock()  # the tests may have threads
         self._stand_ins: dict[int, object] = {}
         self._made: dict[int, StandIn] = {}  # the same for those that the tests made
+        self._tested: dict[int, RemoteClass] = {}  # the same for classes that the tests know as such
+        self._awaited: dict[int, tuple[object, int]] = {}  # id of a coroutine of the program → it and its number
         self._given: list[object] = []
         self._given_numbers: dict[int, int] = {}
         self._raised: list[BaseException] = []
@@ -47,12 +52,21 @@ class Remote:
         self._captured = False
         self.depth = 0  # of functions of the tests that the program is calling
         self.failed_inside: Callable[[], None] = lambda: None
+        self.swallowed: Callable[[BaseException | None], None] = lambda error: None
+        self.expects_stop = False  # the tests speak of StopIteration
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> object:
         """What the program's module has under a name.  Raises KeyError."""
-        return self._ask(["get", name])
+        value = self._ask(["get", name])
+        if not (type(value) is RemoteClass and name.lstrip("_")[:1].isupper()):  # else what is tested is a function
+            return value
+        number = value._sandbox_number
+        if number not in self._tested:
+            self._tested[number] = RemoteClass(self, number, value._sandbox_name)
+            vars(self._tested[number])["_sandbox_tested"] = True
+        return self._tested[number]
 
     def names(self) -> list[str]:
         return [name for name in self._ask(["names"]) if isinstance(name, str)]
@@ -122,10 +136,17 @@ class Remote:
             self._made[number] = type(value)(self, number, value._sandbox_name, made=True)
         return self._made[number]
 
+    def derived_from(self, name: str) -> tuple:
+        raise CannotHandOver(f"the tests derive a class from {name}, which cannot enter their process")
+
     def _encoder(self) -> Encoder:
         return Encoder(self._refer, self._most)
 
     def _ask(self, message: list, arguments: tuple = ()) -> object:
+        with self._asking:
+            return self._asked(message, arguments)
+
+    def _asked(self, message: list, arguments: tuple) -> object:
         self._dialogue.send(self._encoder().text(message))
         while True:
             try:
@@ -135,9 +156,9 @@ class Remote:
             if kind == "value":
                 return self._value(content, arguments)
             if kind == "raise":
-                raise self._error(*content)
+                raise self._error(message, arguments, *content)
             if kind == "raise again":
-                raise self._raised[content[0]]
+                raise self._no_end(message, self._raised[content[0]])
             if kind == "too large":
                 raise AnswerTooLarge(cut(str(content[0])))
             self._dialogue.send(self._obeyed(kind, content))
@@ -145,17 +166,27 @@ class Remote:
     def _value(self, content: list, arguments: tuple) -> object:
         try:
             told, *changes = content
-            for place, after in changes[0] if changes else ():
-                update(arguments[place], decode(after, self._resolve))
+            self._change(arguments, *changes)
             if type(told) is dict and told.keys() == {"argument"}:
                 return arguments[told["argument"]]
             return decode(told, self._resolve)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
             raise BadAnswer(f"{type(error).__name__}: {error}") from None
 
-    def _error(self, told: list, described: dict) -> BaseException:
+    def _change(self, arguments: tuple, changes: list | tuple = ()) -> None:
+        for place, after in changes:
+            update(arguments[place], decode(after, self._resolve))
+
+    def _no_end(self, message: list, error: BaseException) -> BaseException:
+        """A function that raises StopIteration would end a loop over `map(function, values)` before its assertions."""
+        if not isinstance(error, StopIteration | StopAsyncIteration) or message[:2] == ["operator", "next"]:
+            return error
+        return error if self.expects_stop else RuntimeError(f"the program raised {type(error).__name__}")
+
+    def _error(self, message: list, arguments: tuple, told: list, described: dict, *changes: list) -> BaseException:
         try:
-            error = self._exception(told)
+            self._change(arguments, *changes)
+            error = self._no_end(message, self._exception(told))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as problem:
             raise BadAnswer(f"{type(problem).__name__}: {problem}") from None
         self.described[id(error)] = _plain_description(described)
@@ -175,6 +206,8 @@ class Remote:
                 result = given(*values, **dict(named))
             elif kind == "next":
                 result = next(given)
+            elif kind == "await":
+                result = _driven(given)
             elif type(given).__module__ != TESTS or rest[0].startswith("_"):
                 raise AttributeError(rest[0])
             elif kind == "attribute":
@@ -189,16 +222,20 @@ class Remote:
         except BaseException as error:
             if isinstance(error, AssertionError):
                 self.failed_inside()
-            self._raised.append(error)
-            return encoder.text(["raise", len(self._raised) - 1, type(error).__name__, show(error, str)])
+            return encoder.text(["raise", self._refer_to_error(error)])
         finally:
             self.depth -= 1
 
     def _refer(self, value: object) -> object:
         if isinstance(value, StandIn):
             return {"ref": value._sandbox_number}
-        if isinstance(value, BaseException | type) and (number := getattr(value, "_remote_number", None)) is not None:
+        if isinstance(value, BaseException):
+            return self._refer_to_error(value)
+        if isinstance(value, type) and (number := getattr(value, "_remote_number", None)) is not None:
             return {"ref": number}
+        if isinstance(value, CoroutineType):
+            known = self._awaited.get(id(value))
+            return {"ref": known[1]} if known else {"coroutine": self._number(value)}
         if isinstance(value, type) or callable(value):
             module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
             if isinstance(module, str) and module.partition(".")[0] in sys.stdlib_module_names and name:
@@ -214,6 +251,23 @@ class Remote:
             return {"test object": self._number(value)}
         raise CannotHandOver(f"the tests hand the program a {type(value).__name__}, which cannot leave their process")
 
+    def _refer_to_error(self, error: BaseException) -> dict:
+        """The program's own by number; of the tests' class, the nearest base that the program knows, and arguments."""
+        if "_remote" in vars(error):
+            return {"ref": vars(error)["_remote"][1]}
+        number = next((n for n, raised in enumerate(self._raised) if raised is error), len(self._raised))
+        self._raised[number:] = [error] if number == len(self._raised) else self._raised[number:]
+        base: object = {"type": "Exception"}
+        for kind in type(error).__mro__:
+            if "_remote_number" in vars(kind) or TYPES.get(kind.__name__) is kind:
+                base = self._encoder().encode(kind)
+                break
+        try:
+            arguments = [self._encoder().encode(value) for value in error.args]
+        except (CannotHandOver, Exception):
+            arguments = [show(error, str)]
+        return {"error": [number, type(error).__name__, base, arguments]}
+
     def _number(self, value: object) -> int:
         number = self._given_numbers.get(id(value))
         if number is None:
@@ -226,6 +280,8 @@ class Remote:
     def _resolve(self, tag: str, content: object) -> object:
         if tag in ("callback", "iterator", "test object"):
             return self._given[content]
+        if tag == "error":
+            return self._raised[content]
         if tag == "exception":
             return self._exception(content)
         if tag == "exception class":
@@ -234,7 +290,9 @@ class Remote:
         if type(number) is not int or type(name) is not str:
             raise ValueError("a reference")
         if tag == "coroutine":
-            return self._awaiting(number)
+            awaiting = self._awaiting(number)
+            self._awaited[id(awaiting)] = awaiting, number
+            return awaiting
         if number not in self._stand_ins:
             self._stand_ins[number] = KINDS[tag](self, number, name[:200])
         return self._stand_ins[number]
@@ -245,7 +303,13 @@ class Remote:
     def _exception_class(self, number: int, name: str, bases: list) -> type:
         if number not in self._stand_ins:
             real = tuple(dict.fromkeys(self._base(base) for base in bases)) or (Exception,)
-            body = {"_remote_number": number, "__module__": "solution"}
+            body = {"_remote_number": number, "__module__": "solution", "__init__": lambda *_, **__: None}
+
+            def new(kind: type, *values: object, **named: object) -> object:
+                own = kind is self._stand_ins.get(number)  # else a class that derives from it
+                return self.call(kind, name, values, named) if own else real[0].__new__(kind, *values)
+
+            body["__new__"] = new
             try:
                 self._stand_ins[number] = type(name, real, body)
             except TypeError:
@@ -269,16 +333,27 @@ class Remote:
         return kind
 
     def _exception(self, told: list) -> BaseException:
-        number, kind, arguments, text = told
+        number, kind, arguments, text, attributes = told
         if number in self._stand_ins and isinstance(self._stand_ins[number], BaseException):
             return self._stand_ins[number]
         error = _made(self._base(kind), [decode(value, self._resolve) for value in arguments], str(text))
         try:
             error._remote = self, number
+            vars(error).update((name, decode(v, self._resolve)) for name, v in attributes if name[0] != "_")
         except AttributeError:
             pass
         self._stand_ins[number] = error
         return error
+
+
+def _driven(coroutine: CoroutineType) -> object:
+    """What a coroutine of the tests returns that waits for nothing but its turn."""
+    try:
+        while coroutine.send(None) is None:
+            pass
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a coroutine of the tests waits for something, in a coroutine of the program")
 
 
 def _plain_description(told: object) -> dict:

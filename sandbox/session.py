@@ -9,7 +9,7 @@ import selectors
 from dataclasses import replace
 
 from . import wire
-from .objects import decode, parse
+from .objects import parse, show
 from .run import DAMAGED, Run, give
 from .task import Task, result_of_examination, result_of_report
 from .text import clean
@@ -20,17 +20,6 @@ _ENDED_TESTS = wire.Report(
     {"s": "exception", "e": "RuntimeError", "m": "what the program returned ended the process of its tests"}, b""
 )
 _SHOWN = 2000  # characters of a call
-
-
-class _Nameless:
-    """Of something that is no data."""
-
-    def __repr__(self) -> str:
-        return "<object>"
-
-
-def _nameless(tag: str, content: object) -> object:
-    return _Nameless()
 
 
 class Session(Run):
@@ -126,8 +115,8 @@ class Session(Run):
         """With the call of the program that the tests were waiting for."""
         try:
             kind, _, arguments, keywords, name = parse(self._last_call)
-            shown = [repr(decode(value, _nameless))[:_SHOWN] for value in arguments]
-            shown += [f"{key}={decode(value, _nameless)!r}"[:_SHOWN] for key, value in keywords]
+            shown = [show(value)[:_SHOWN] for value in arguments]
+            shown += [f"{key}={show(value)}"[:_SHOWN] for key, value in keywords]
         except Exception:  # no call, or one with what a program has made up
             return result
         call = clean(f"{name}({', '.join(shown)})"[:_SHOWN])

@@ -30,6 +30,8 @@ class StandIn:
     def __getattr__(self, name: str) -> object:
         if name in VERDICTS and not self._sandbox_made:
             raise AttributeError(f"{self._sandbox_name!r} object has no attribute {name!r} that a test may rely on")
+        if name.startswith("__array_") and name != "__array__":  # numpy would read memory at an address from there
+            raise AttributeError(name)
         value = self._sandbox_remote.attribute(self, name)
         if isinstance(value, RemoteFunction):
             object.__setattr__(value, "_sandbox_name", f"{self._sandbox_name}.{name}")
@@ -105,7 +107,10 @@ class StandIn:
 
     def __exit__(self, *details: object) -> object:
         told = (None, None) if details[0] is None else details[:2]  # no traceback: it shows the tests
-        return self._sandbox_remote.attribute(self, "__exit__")(*told, None)
+        handled = self._sandbox_remote.attribute(self, "__exit__")(*told, None)
+        if handled:
+            self._sandbox_remote.swallowed(details[1])
+        return handled
 
     def __copy__(self) -> object:
         return self._sandbox_remote.operator("copy", self)
@@ -192,14 +197,20 @@ class RemoteFunction(StandIn):
 
 
 class RemoteClass(StandIn):
-    """Calling it makes an object of the tests' own, which may answer for itself."""
+    """Calling it makes an object of the tests' own, which may answer for itself if the tests know it as a class."""
+
+    _sandbox_tested = False
 
     @property
     def __name__(self) -> str:
         return self._sandbox_name
 
     def __call__(self, *values: object, **named: object) -> object:
-        return self._sandbox_remote.made(self._sandbox_remote.call(self, self._sandbox_name, values, named))
+        value = self._sandbox_remote.call(self, self._sandbox_name, values, named)
+        return self._sandbox_remote.made(value) if self._sandbox_tested else value
+
+    def __mro_entries__(self, bases: tuple) -> tuple:
+        return self._sandbox_remote.derived_from(self._sandbox_name)
 
     def __repr__(self) -> str:
         return f"<class {self._sandbox_name}>"
@@ -217,6 +228,23 @@ class RemoteHolder(StandIn):
             return False
 
     __hash__ = StandIn.__hash__
+
+
+def _of_what_it_holds(name: str) -> Callable:
+    """With data, Python's own operator on the data that the object holds."""
+    ours = getattr(StandIn, name)
+
+    def apply(self: RemoteHolder, other: object) -> object:
+        if self._sandbox_made or isinstance(other, StandIn):
+            return ours(self, other)
+        held = self._sandbox_remote.data(self)
+        return getattr(type(held), name, lambda *_: NotImplemented)(held, other)
+
+    return apply
+
+
+for _special in ("lt", "le", "gt", "ge", "add", "radd", "sub", "rsub", "mul", "rmul", "and", "or", "xor"):
+    setattr(RemoteHolder, f"__{_special}__", _of_what_it_holds(f"__{_special}__"))
 
 
 KINDS: dict[str, type[StandIn]] = {
