@@ -107,9 +107,12 @@ class StandIn:
 
     def __exit__(self, *details: object) -> object:
         told = (None, None) if details[0] is None else details[:2]  # no traceback: it shows the tests
-        handled = self._sandbox_remote.attribute(self, "__exit__")(*told, None)
-        if handled:
-            self._sandbox_remote.swallowed(details[1])
+        handled: object = True  # by an exception of its own, too
+        try:
+            handled = self._sandbox_remote.attribute(self, "__exit__")(*told, None)
+        finally:
+            if handled:
+                self._sandbox_remote.swallowed(details[1])
         return handled
 
     def __copy__(self) -> object:

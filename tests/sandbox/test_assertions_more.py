@@ -50,6 +50,8 @@ ATTACKS = {
         "for got in map(f, [iter([1])]):\n    assert got == 4711",
     ),
     "swallow_an_assertion_on_exit": (HELD % True, WITH),
+    "replace_an_assertion_on_exit": (
+        HELD % "{}[0]", "import pytest\nfrom solution import A\ndef test():\n    with pytest.raises(KeyError):\n        with A() as a:\n            assert a.x == 4711"),
     "let_an_assertion_pass_on_exit": (HELD % False, WITH),
     "an_exception_for_a_result": ("def f(n): return ValueError()", "assert f(f(1)) == 2"),
     "a_coroutine_for_a_result": ("async def f(n): return 1\ndef g(x): return 1", "assert g(f(1)) == 2"),
