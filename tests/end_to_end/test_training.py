@@ -31,7 +31,14 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RUNS)
+QUICK = ("grpo", "grpo with reference, two updates", "sdpo ema", "mix", "ema")  # the others are in the slow tier
+
+
+def tiered(names):
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", tiered(RUNS))
 async def test_a_run_of_three_steps(name, workers, learner_for, tmp_path):
     recipe = make_recipe(*RUNS[name])
     trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for)
@@ -51,7 +58,7 @@ async def test_a_run_of_three_steps(name, workers, learner_for, tmp_path):
     assert (folder.path / "wandb").is_dir()
 
 
-@pytest.mark.parametrize("kind", ["ema", "frozen", "live", "trust_region"])
+@pytest.mark.parametrize("kind", tiered(["ema", "frozen", "live", "trust_region"]))
 async def test_the_loss_is_zero_when_teacher_and_student_see_the_same(kind, workers, learner_for, tmp_path):
     rate = "teacher.rate=0.1" if kind in ("ema", "trust_region") else "teacher.rate=null"
     clock = "teacher.clock=batch" if kind == "ema" else "teacher.clock=null"
