@@ -94,6 +94,7 @@ def test_the_gpu_scripts_run(tmp_path, name):
     assert record["rows"] and record["bounds_met"].keys() == {"time", "memory"}
 
 
+@pytest.mark.slow
 def test_the_gpu_scripts_import_nothing_heavy():
     """torch, triton and transformers are all that a machine for kernels must have; of this project, the losses."""
     code = """

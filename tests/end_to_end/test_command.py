@@ -92,6 +92,7 @@ def test_interrupted_resumed_finished_and_left_alone(tmp_path):
     assert other.end() == 2 and "run.steps: 3 → 5" in other.output and "--fresh" in other.output
 
 
+@pytest.mark.slow
 def test_interrupted_while_the_parts_start(tmp_path):
     run = Run(tmp_path)
     run.wait_for("starting DeepSpeed ranks")

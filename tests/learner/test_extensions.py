@@ -22,6 +22,7 @@ def build() -> Path:
     return Path(line.removeprefix("folder "))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_lock_left_behind_is_removed():
     folder = build()

@@ -38,6 +38,7 @@ def test_card_holds_the_measured_table():
             assert f"| {name} | {' | '.join(cells)} |" in card
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_measured_skills_are_those_of_the_card_and_good_enough():
     """Another world and other samples than the card's; the bounds are about four standard errors wide."""

@@ -30,6 +30,7 @@ def trained(tmp_path_factory):
     return folder, losses
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_write_a_model_folder(trained):
     folder, losses = trained
     assert len(losses) == 30 and all(math.isfinite(loss) for loss in losses)
@@ -52,6 +53,7 @@ def test_same_seed_same_weights(tmp_path):
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.slow
 def test_weights_of_a_batch(trained):
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
     examples = list(CORPORA["minicode"].examples(1, 6))
