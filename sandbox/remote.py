@@ -6,8 +6,8 @@ other object stays with the program and gets a stand-in (`sandbox.standins`).
 
 from __future__ import annotations
 
+import _thread  # not threading: that it is not loaded tells the runner that no program has loaded it
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from types import CoroutineType
 
@@ -37,7 +37,7 @@ class Remote:
 
     def __init__(self, dialogue: Dialogue, most: int) -> None:
         self._dialogue, self._most = dialogue, most
-        self._asking = threading.RLock()  # the tests may have threads
+        self._asking = _thread.RLock()  # the tests may have threads
         self._stand_ins: dict[int, object] = {}
         self._made: dict[int, StandIn] = {}  # the same for those that the tests made
         self._tested: dict[int, RemoteClass] = {}  # the same for classes that the tests know as such
