@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from sandbox import Limits
 from sdpo.envs.code.assertion_rows import FORMATS
 from sdpo.envs.code.lcb_files import find_files
 from sdpo.envs.code.livecodebench import check_bad_rows
-from sdpo.envs.code.question import Question
+from sdpo.envs.code.question_files import questions_of
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
-from sdpo.envs.report import BadRowReport, DataReport
-from sdpo.envs.rows.files import BadRow, Progress, RowKind, read_rows
+from sdpo.envs.report import DataReport
+from sdpo.envs.rows.files import Progress, RowKind
 from sdpo.errors import UserError
 
 
@@ -37,7 +36,7 @@ def load_assertions(
     """
     files = find_files(path) if path is not None else [_of_the_package(source)]
     report = DataReport(files=tuple(file.name for file in files))
-    questions = list(_questions(source, files, report, progress))
+    questions = list(questions_of(files, RowKind(f"rows of {source}"), FORMATS[source], report, progress))
     check_bad_rows(report, max_bad_rows)
     if not questions:
         raise UserError(f"None of the {report.rows} rows of {', '.join(report.files)} can be used.")
@@ -51,24 +50,6 @@ def load_assertions(
         limits=limits,
         report=report,
     )
-
-
-def _questions(source: str, files: Sequence[Path], report: DataReport, progress: Progress | None) -> Iterator[Question]:
-    seen: dict[str, str] = {}
-    for file in files:
-        for unit, number, row in read_rows(file, progress, RowKind(f"rows of {source}")):
-            report.rows += 1
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                question = FORMATS[source](row, number)
-                if question.id in seen:
-                    raise BadRow(f"problem {question.id} was already in {seen[question.id]}")
-            except BadRow as reason:
-                report.bad_rows.append(BadRowReport(file.name, number, str(reason), unit))
-            else:
-                seen[question.id] = f"{file.name}, {unit} {number}"
-                yield question
 
 
 def _of_the_package(source: str) -> Path:

@@ -23,10 +23,11 @@ from sdpo.envs.code.lcb_rows import (
     decode_tests,
 )
 from sdpo.envs.code.question import Question
+from sdpo.envs.code.question_files import questions_of
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.code.window import V6_QUESTIONS, V6_WINDOW, DateWindow, contest_moment
-from sdpo.envs.report import BadRowReport, DataReport
-from sdpo.envs.rows.files import BadRow, Progress, read_rows
+from sdpo.envs.report import DataReport
+from sdpo.envs.rows.files import BadRow, Progress, Row
 from sdpo.errors import UserError
 
 # Ids or titles of problems that no comparison of outputs can grade: LiveCodeBench's ERRATA.md, and by the same
@@ -102,24 +103,14 @@ def read_questions(
     max_test_bytes: int = MAX_TEST_BYTES,
 ) -> Iterator[Question]:
     """The usable rows of the files in order, as questions; `report` receives counts and bad rows."""
-    seen: dict[str, str] = {}
-    for file in files:
-        for unit, number, row in read_rows(file, progress, ROWS):
-            report.rows += 1
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                if window is not None and _moment(row) not in window:
-                    report.outside_window += 1
-                    continue
-                question = _question(row, max_test_bytes)
-                if question.id in seen:
-                    raise BadRow(f"problem {question.id} was already in {seen[question.id]}")
-            except BadRow as reason:
-                report.bad_rows.append(BadRowReport(file.name, number, str(reason), unit))
-            else:
-                seen[question.id] = f"{file.name}, {unit} {number}"
-                yield question
+
+    def question(row: Row, number: int) -> Question | None:
+        if window is not None and _moment(row) not in window:
+            report.outside_window += 1
+            return None
+        return _question(row, max_test_bytes)
+
+    return questions_of(files, ROWS, question, report, progress)
 
 
 def _question(row: dict[str, str], max_test_bytes: int) -> Question:
