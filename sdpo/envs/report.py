@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sdpo.errors import UserError
+
 
 @dataclass(frozen=True)
 class BadRowReport:
@@ -45,6 +47,22 @@ class DataReport:
         if self.outside_window:
             said.append(f"{self.outside_window} of {self.rows} rows lie outside the date window.")
         return said
+
+    def check_bad_rows(self, limit: float, remedy: str, one_must_be_usable: bool = False) -> None:
+        """Raises UserError for more bad rows than the share `limit` (`data.max_bad_rows`) of all.
+
+        A single one is accepted, unless the limit is 0.  one_must_be_usable: refuse also where every row is bad,
+        however few they are.  remedy: what the user can do.
+        """
+        bad, allowed = len(self.bad_rows), max(1 if limit else 0, int(limit * self.rows))
+        if bad <= allowed and not (one_must_be_usable and 0 < bad == self.rows):
+            return
+        shown = "\n".join(f"  {row}" for row in self.bad_rows[:10])
+        more = f"\n  … and {bad - 10} more" if bad > 10 else ""
+        raise UserError(
+            f"{bad} of {self.rows} rows cannot be used; {allowed} would be accepted (data.max_bad_rows={limit}).\n"
+            f"{shown}{more}\nMend or remove these rows, or {remedy}."
+        )
 
     def to_json(self) -> Mapping[str, object]:
         """The report as plain JSON values."""

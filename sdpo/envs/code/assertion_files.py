@@ -8,7 +8,6 @@ from pathlib import Path
 from sandbox import Limits
 from sdpo.envs.code.assertion_rows import FORMATS
 from sdpo.envs.code.lcb_files import find_files
-from sdpo.envs.code.livecodebench import check_bad_rows
 from sdpo.envs.code.question_files import questions_of
 from sdpo.envs.code.splits import ProblemSet, make_problem_set
 from sdpo.envs.report import DataReport
@@ -37,7 +36,7 @@ def load_assertions(
     files = find_files(path) if path is not None else [_of_the_package(source)]
     report = DataReport(files=tuple(file.name for file in files))
     questions = list(questions_of(files, RowKind(f"rows of {source}"), FORMATS[source], report, progress))
-    check_bad_rows(report, max_bad_rows)
+    report.check_bad_rows(max_bad_rows, "fetch the files again")
     if not questions:
         raise UserError(f"None of the {report.rows} rows of {', '.join(report.files)} can be used.")
     return make_problem_set(

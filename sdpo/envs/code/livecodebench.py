@@ -71,7 +71,7 @@ def load_livecodebench(
     files = find_files(path, release)
     report = DataReport(files=tuple(file.name for file in files))
     questions = list(read_questions(files, window=window, report=report, progress=progress))
-    check_bad_rows(report, max_bad_rows)
+    report.check_bad_rows(max_bad_rows, "fetch the files again")
     if not questions:
         raise UserError(
             f"None of the {report.rows} rows of {', '.join(report.files)} can be used"
@@ -164,18 +164,6 @@ def _moment(row: dict[str, str]) -> datetime:
         raise BadRow("contest_date is missing") from None
     except (TypeError, ValueError):
         raise BadRow(f"contest_date {row['contest_date']!r} is not an ISO 8601 date") from None
-
-
-def check_bad_rows(report: DataReport, limit: float) -> None:
-    bad, allowed = len(report.bad_rows), max(1 if limit else 0, int(limit * report.rows))
-    if bad <= allowed:
-        return
-    shown = "\n".join(f"  {row}" for row in report.bad_rows[:10])
-    more = f"\n  … and {bad - 10} more" if bad > 10 else ""
-    raise UserError(
-        f"{bad} of {report.rows} rows cannot be used; {allowed} would be accepted (data.max_bad_rows={limit}).\n"
-        f"{shown}{more}\nMend or remove these rows, or fetch the files again."
-    )
 
 
 def _ungradable(questions: Sequence[Question]) -> dict[str, str]:

@@ -102,7 +102,7 @@ def load_rows(
         )
         train = [task for task, out in zip(tasks, held, strict=True) if not out]
         evaluation = _unseen([task for task, out in zip(tasks, held, strict=True) if out], train, report)
-    _check_bad_rows(report, data.max_bad_rows)
+    report.check_bad_rows(data.max_bad_rows, "set data.columns to the right columns", one_must_be_usable=True)
     split = "own rows" if apart is not None else data.problem_split
     for side, what in ((train, "to train on"), (evaluation, "to evaluate on")):
         if not side:
@@ -160,18 +160,6 @@ def _unseen(evaluation: Sequence[Task], train: Sequence[Task], report: DataRepor
         else:
             left.append(replace(task, id=f"evaluation-{task.id}") if task.id in ids else task)
     return left
-
-
-def _check_bad_rows(report: DataReport, limit: float) -> None:
-    bad, allowed = len(report.bad_rows), max(1 if limit else 0, int(limit * report.rows))
-    if bad <= allowed and (bad < report.rows or not report.rows):
-        return
-    shown = "\n".join(f"  {row}" for row in report.bad_rows[:10])
-    more = f"\n  … and {bad - 10} more" if bad > 10 else ""
-    raise UserError(
-        f"{bad} of {report.rows} rows cannot be used; {allowed} would be accepted (data.max_bad_rows={limit}).\n"
-        f"{shown}{more}\nMend or remove these rows, or set data.columns to the right columns."
-    )
 
 
 def _nothing_left(what: str, name: str, split: str, tasks: Sequence[Task], report: DataReport) -> str:
