@@ -64,13 +64,24 @@ The second family, `minicode-texts`, in which words stand for operations on a te
 
 def skill_tables(outcomes: Sequence[Judged]) -> list[Table]:
     """Pass rates by kind, by difficulty and by world, as console tables."""
-    tables = []
-    for by in ("kind", "difficulty", "seed"):
-        table = Table(by, *CONDITIONS)
-        for name, row in rates(outcomes, by).items():
-            table.add_row(name, *(f"{row[c]:.3f}" if c in row else "–" for c in CONDITIONS))
-        tables.append(table)
-    return tables
+    return [console_table(by, rates(outcomes, by), CONDITIONS) for by in ("kind", "difficulty", "seed")]
+
+
+def console_table(by: str, rates: dict[str, dict[str, float]], conditions: Sequence[str]) -> Table:
+    table = Table(by, *conditions)
+    for name, row in rates.items():
+        table.add_row(name, *_cells(row, conditions))
+    return table
+
+
+def markdown_table(by: str, rates: dict[str, dict[str, float]], conditions: Sequence[str]) -> str:
+    lines = [f"| {by} | {' | '.join(conditions)} |", "|---" * (len(conditions) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(_cells(row, conditions))} |" for name, row in rates.items()]
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, float], conditions: Sequence[str]) -> list[str]:
+    return [f"{row[c]:.3f}" if c in row else "–" for c in conditions]
 
 
 def write_card(folder: Path, outcomes: Sequence[Judged], texts: Sequence[Judged]) -> None:
@@ -90,8 +101,11 @@ def write_card(folder: Path, outcomes: Sequence[Judged], texts: Sequence[Judged]
         seeds=", ".join(map(str, seeds)),
         samples=samples,
         measure=MEASURE_COMMAND,
-        tables="\n\n".join(_markdown(by, skills[by]) for by in ("kind", "difficulty", "seed")),
-        texts=_markdown("kind", skills["texts"]),
+        tables="\n\n".join(
+            markdown_table("world" if by == "seed" else by, skills[by], CONDITIONS)
+            for by in ("kind", "difficulty", "seed")
+        ),
+        texts=markdown_table("kind", skills["texts"], CONDITIONS),
     )
     (folder / "README.md").write_text(text)
 
@@ -129,11 +143,3 @@ def _parameters(weights: Path) -> int:
                 count *= size
             total += count
     return total
-
-
-def _markdown(by: str, table: dict[str, dict[str, float]]) -> str:
-    heading = {"seed": "world"}.get(by, by)
-    lines = [f"| {heading} | {' | '.join(CONDITIONS)} |", "|---" * (len(CONDITIONS) + 1) + "|"]
-    for name, row in table.items():
-        lines.append(f"| {name} | {' | '.join(f'{row[c]:.3f}' if c in row else '–' for c in CONDITIONS)} |")
-    return "\n".join(lines)

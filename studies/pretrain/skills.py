@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sandbox import Judgement, Sandbox
 from sdpo.config.sections import ContextSettings
@@ -122,11 +123,11 @@ class _Measure:
             self.outcomes.append(Judged(condition, seed, p.id, kinds[p.id], p.difficulty, j.passed))
 
 
-def rates(outcomes: Sequence[Judged], by: str) -> dict[str, dict[str, float]]:
-    """Pass rates: value of the attribute `by` (or "all") → condition → rate."""
+def rates(outcomes: Sequence[Any], by: str, conditions: Sequence[str] = CONDITIONS) -> dict[str, dict[str, float]]:
+    """Pass rates: value of the outcomes' attribute `by` (or "all") → condition → rate."""
     table: dict[str, dict[str, float]] = {}
     for name in ("all", *sorted({str(getattr(o, by)) for o in outcomes})):
-        for condition in CONDITIONS:
+        for condition in conditions:
             some = [o.passed for o in outcomes if o.condition == condition and name in ("all", str(getattr(o, by)))]
             if some:
                 table.setdefault(name, {})[condition] = sum(some) / len(some)

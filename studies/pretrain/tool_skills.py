@@ -50,28 +50,24 @@ def measure_tool_skills(
     for seed in seeds:
         world = make_world(seed)
         each = [task_of("", request) for request in (*world.train, *world.held_out) for _ in range(samples)]
-        first = _sample(sampler, [contexts.prompt(task) for task in each])
+        first = sampler.sample([contexts.prompt(task) for task in each])
         outcomes = [converse(task.content, [text]) for task, text in zip(each, first, strict=True)]
         found += _answered("first try", seed, each, outcomes)
         shown = [contexts.reprompt(task, Hint(task.solution, None)) for task in each]
-        found += _retried("with solution", seed, each, _sample(sampler, shown))
+        found += _retried("with solution", seed, each, sampler.sample(shown))
         failed = [(task, o) for task, o in zip(each, outcomes, strict=True) if not o.solved]
         tasks = [task for task, _ in failed]
         told = [contexts.reprompt(task, Hint(None, o.feedback)) for task, o in failed]
-        found += _retried("with feedback", seed, tasks, _sample(sampler, told))
+        found += _retried("with feedback", seed, tasks, sampler.sample(told))
         said = [text for text, o in zip(first, outcomes, strict=True) if not o.solved]
         later = [
             contexts.chat.prompt([*task.messages, {"role": "assistant", "content": text}, *o.reply])
             for (task, o), text in zip(failed, said, strict=True)
         ]
-        found += _retried("next turn", seed, tasks, _sample(sampler, later))
+        found += _retried("next turn", seed, tasks, sampler.sample(later))
         if progress:
             progress(f"minitools {seed}", len(found), len(found))
     return found
-
-
-def _sample(sampler: Sampler, prompts: Sequence[Sequence[int]]) -> list[str]:
-    return sampler.sample(prompts)
 
 
 def _retried(condition: str, seed: int, tasks: Sequence[Task], texts: Sequence[str]) -> list[Answered]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from studies.pretrain.card import SKILLS_FILE, facts
+from studies.pretrain.card import SKILLS_FILE, console_table, facts, markdown_table
+from studies.pretrain.skills import rates
 from studies.pretrain.tool_skills import CONDITIONS, Answered
 
 MEASURE_COMMAND = "python -m studies pretrain measure=policies/minitools"
@@ -51,32 +52,15 @@ this table.
 """
 
 
-def rates(outcomes: Sequence[Answered]) -> dict[str, dict[str, float]]:
-    """Success rates: difficulty (or "all") → condition → rate."""
-    table: dict[str, dict[str, float]] = {}
-    for name in ("all", "easy", "hard"):
-        for condition in CONDITIONS:
-            some = [o.passed for o in outcomes if o.condition == condition and name in ("all", o.difficulty)]
-            if some:
-                table.setdefault(name, {})[condition] = sum(some) / len(some)
-    return table
-
-
 def tool_table(outcomes: Sequence[Answered]) -> Table:
-    table = Table("difficulty", *CONDITIONS)
-    for name, row in rates(outcomes).items():
-        table.add_row(name, *(f"{row[c]:.3f}" for c in CONDITIONS))
-    return table
+    return console_table("difficulty", rates(outcomes, "difficulty", CONDITIONS), CONDITIONS)
 
 
 def write_tool_card(folder: Path, outcomes: Sequence[Answered]) -> None:
     """Write README.md and skills.json (the same rates, for programs) into a policy folder."""
     seeds = sorted({o.seed for o in outcomes})
-    skills = {"seeds": seeds, "command": MEASURE_COMMAND, "difficulty": rates(outcomes)}
+    skills = {"seeds": seeds, "command": MEASURE_COMMAND, "difficulty": rates(outcomes, "difficulty", CONDITIONS)}
     (folder / SKILLS_FILE).write_text(json.dumps(skills, indent=2) + "\n")
-    lines = [f"| requests | {' | '.join(CONDITIONS)} |", "|---" * (len(CONDITIONS) + 1) + "|"]
-    lines += [f"| {n} | {' | '.join(f'{row[c]:.3f}' for c in CONDITIONS)} |" for n, row in rates(outcomes).items()]
-    text = _TEXT.format(
-        **facts(folder), seeds=", ".join(map(str, seeds)), measure=MEASURE_COMMAND, table="\n".join(lines)
-    )
+    table = markdown_table("requests", skills["difficulty"], CONDITIONS)
+    text = _TEXT.format(**facts(folder), seeds=", ".join(map(str, seeds)), measure=MEASURE_COMMAND, table=table)
     (folder / "README.md").write_text(text)
