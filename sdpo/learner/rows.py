@@ -114,10 +114,10 @@ def split(rows: Sequence[Row], ranks: int, micro_batch_tokens: int) -> list[list
     """Indices of rows per rank and micro-batch: `[rank][micro-batch]`.
 
     The turns of a conversation stay together, and conversations with one first prompt, since a pack holds what they
-    share once.  Ranks get about the same work (longest first, to
-    the one with the least) and the same number of micro-batches, since collectives of ZeRO-2 and ZeRO-3 run in every
-    one of them; an empty list asks for filler.  A micro-batch packs at most `micro_batch_tokens` tokens of the
-    student (always one conversation), and the micro-batches of a rank about the same number.
+    share once.  Ranks get about the same work (longest first, to the one with the least) and the same number of
+    micro-batches, since collectives of ZeRO-2 and ZeRO-3 run in every one of them; an empty list asks for filler.  A
+    micro-batch packs at most `micro_batch_tokens` tokens of the student (always one conversation), and the
+    micro-batches of a rank about the same number.
     """
     talks = conversations([row.prompt_ids for row in rows], [row.response_ids for row in rows])
     total = sum(len(rows[talk[-1]].prompt_ids) + len(rows[talk[-1]].response_ids) for talk in talks)
