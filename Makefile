@@ -76,10 +76,12 @@ tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 
 
 ##@ Checks and measurements
 .PHONY: test test-all lint doctor bench
+# Two processes at a time, which most machines have the memory for; ARGS='-n 0' is one, for a debugger, say.
+.side-by-side := -n 2 --dist loadgroup --no-loadscope-reorder
 test: nothing-unknown setup  ## run the tests but for the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
-	@$(PYTHON_IN_VENV) -m pytest -q -m "not slow" $(TESTS) $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -q $(.side-by-side) -m "not slow" $(TESTS) $(ARGS)
 test-all: nothing-unknown setup  ## run all tests, those marked slow too: [TESTS=…] [ARGS=…]
-	@$(PYTHON_IN_VENV) -m pytest -q $(TESTS) $(ARGS)
+	@$(PYTHON_IN_VENV) -m pytest -q $(.side-by-side) $(TESTS) $(ARGS)
 lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check

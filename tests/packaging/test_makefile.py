@@ -126,8 +126,9 @@ def test_every_public_target_can_be_expanded():
 
 
 def test_the_slow_tests_are_in_one_tier_only():
-    assert command("test", "TESTS=tests/core")[1:] == ["-m", "pytest", "-q", "-m", "not slow", "tests/core"]
-    assert command("test-all", "TESTS=tests/core")[1:] == ["-m", "pytest", "-q", "tests/core"]
+    both = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    assert command("test", "TESTS=tests/core")[1:] == [*both, "-m", "not slow", "tests/core"]
+    assert command("test-all", "TESTS=tests/core")[1:] == [*both, "tests/core"]
 
 
 def test_without_a_recipe_it_says_what_to_write():
