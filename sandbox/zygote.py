@@ -186,9 +186,13 @@ class Zygote:
             raise IsolationUnavailable(report["problem"])
         return report
 
-    def request(self, count: int, rehearse: bool) -> None:
-        """Ask for children; `rehearse`: warmed up, for programs to come rather than for one that waits."""
-        self.control.send(wire.SPAWN.pack(b"S", count, rehearse))
+    def request(self, count: int, rehearse: bool, assertions: bool) -> None:
+        """Ask for children.
+
+        rehearse: warmed up, for programs to come rather than for one that waits.  assertions: with the modules that
+        assertion tests need; the server keeps them from then on.
+        """
+        self.control.send(wire.SPAWN.pack(b"S", count, rehearse, assertions))
 
     def messages(self) -> Iterator[Child | Exit]:
         """What has arrived.  Raises EOFError when the server is gone."""
