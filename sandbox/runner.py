@@ -61,12 +61,12 @@ class Program:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
             self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None, floats)
         self.namespace: dict[str, object] = {}  # of the module, once it is loaded
-        if self.repeatable:
+        if repeated:
             self._namespaces = [sys.modules[name].__dict__ for name in _OBSERVED if name in sys.modules]
             self._sizes = self._measure()
 
     def left_a_trace(self) -> bool:
-        """Whether a repeatable program has added something to a module of the prelude: never, if the screen is right."""
+        """Whether a repeated program has added something to a module of the prelude: never, if the screen is right."""
         return self._measure() != self._sizes
 
     def _measure(self) -> list[object]:
