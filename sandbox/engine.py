@@ -220,6 +220,7 @@ class Engine:
                 self._starter.in_a_row = 0
                 if isinstance(message, Child):
                     self._children[message.slot] = message
+                    message.registered = True
                     self._selector.register(
                         message.connection, selectors.EVENT_READ, lambda child=message: self._on_child(child)
                     )
@@ -393,7 +394,8 @@ class Engine:
         task.future.set_result(task.judgement)
 
     def _unregister(self, child: Child) -> None:
-        with suppress(KeyError, ValueError):
+        if child.registered:
+            child.registered = False
             self._selector.unregister(child.connection)
 
 

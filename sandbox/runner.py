@@ -168,12 +168,13 @@ class _Memory(io.BytesIO):
         return 0
 
 
-_ready_streams: list[tuple[io.TextIOWrapper, io.TextIOWrapper, io.TextIOWrapper]] = []
+_ready_stdin: list[io.TextIOWrapper] = []
 
 
 def prepare_streams() -> None:
-    """Make the streams of a run ahead, for its first user; the descriptors must stand at their beginnings then, too."""
-    _ready_streams.append(_streams(None))
+    """Open the streams of a first run ahead, in a process that forks; descriptors must stand at their beginnings."""
+    _open_streams(None)
+    _ready_stdin.append(sys.stdin)
 
 
 def _streams(stdin: bytes | None) -> tuple[io.TextIOWrapper, io.TextIOWrapper, io.TextIOWrapper]:
@@ -189,8 +190,9 @@ def _streams(stdin: bytes | None) -> tuple[io.TextIOWrapper, io.TextIOWrapper, i
 
 
 def _open_streams(stdin: bytes | None) -> None:
-    streams = _ready_streams.pop() if stdin is None and _ready_streams else _streams(stdin)
-    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__ = streams
+    if stdin is None and _ready_stdin and _ready_stdin.pop() is sys.stdin:
+        return
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__ = _streams(stdin)
     # The prelude's star-import of sys binds them, too.
     builtins.stdin, builtins.stdout, builtins.stderr = sys.stdin, sys.stdout, sys.stderr
 

@@ -54,7 +54,7 @@ class Child:
         os.set_blocking(self.reports, False)
         self.process_id = 0
         self.pidfd = -1
-        self.closed = False
+        self.registered = self.closed = False
 
     def ready(self) -> bool:
         """Read the greeting, which carries the process id as seen from here.  False: the child has died instead."""
@@ -106,10 +106,15 @@ class Child:
     def resident_kib(self) -> int:
         """Memory that the child holds now, as the kernel counts it."""
         try:
-            with open(f"/proc/{self.process_id}/statm", "rb", buffering=0) as file:
-                return int(file.read(128).split()[1]) * _PAGE_KIB
+            fd = os.open(f"/proc/{self.process_id}/statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return 0
+        try:
+            return int(os.read(fd, 128).split()[1]) * _PAGE_KIB
+        except OSError:
+            return 0
+        finally:
+            os.close(fd)
 
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
