@@ -53,7 +53,6 @@ class Engine:
         self._server: Zygote | None = None
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
-        self._assertions = False  # whether assertion tests have come
         self._deaths = 0  # of children and servers, none of them by our hand
         self.tally = Tally()
         self.started: Future[dict] = Future()
@@ -177,16 +176,14 @@ class Engine:
         # before they are nearly due, since forks in a row are cheaper.
         busy = bool(self._waiting or self._runs)
         each = self._waiting[0].children if self._waiting else 1
-        self._assertions |= each > 1
+        self._server.assertions |= each > 1
         wanted = min(each * len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
         if have >= (min(wanted, 2 * each * self._workers) if busy else wanted):
             return
         self._coming += wanted - have
-        try:
+        with suppress(OSError):  # the server is gone; its socket says so in the next turn
             for left in range(wanted - have, 0, -_FORKS_IN_A_ROW):
-                self._server.request(min(left, _FORKS_IN_A_ROW), not busy, self._assertions)
-        except OSError:
-            pass  # the server is gone; its socket says so in the next turn
+                self._server.request(min(left, _FORKS_IN_A_ROW), rehearse=not busy)
 
     def _begin(self, task: Task) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
@@ -220,7 +217,6 @@ class Engine:
                 self._starter.in_a_row = 0
                 if isinstance(message, Child):
                     self._children[message.slot] = message
-                    message.registered = True
                     self._selector.register(
                         message.connection, selectors.EVENT_READ, lambda child=message: self._on_child(child)
                     )

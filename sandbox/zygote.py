@@ -54,7 +54,7 @@ class Child:
         os.set_blocking(self.reports, False)
         self.process_id = 0
         self.pidfd = -1
-        self.registered = self.closed = False
+        self.registered, self.closed = True, False  # with the engine's selector
 
     def ready(self) -> bool:
         """Read the greeting, which carries the process id as seen from here.  False: the child has died instead."""
@@ -142,6 +142,7 @@ class Zygote:
 
     def __init__(self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = ()) -> None:
         """outer: a command that runs the rest of its command line behind a wall of its own."""
+        self.assertions = False  # whether new children are to have what assertion tests need; the server keeps it
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
             "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
@@ -191,13 +192,9 @@ class Zygote:
             raise IsolationUnavailable(report["problem"])
         return report
 
-    def request(self, count: int, rehearse: bool, assertions: bool) -> None:
-        """Ask for children.
-
-        rehearse: warmed up, for programs to come rather than for one that waits.  assertions: with the modules that
-        assertion tests need; the server keeps them from then on.
-        """
-        self.control.send(wire.SPAWN.pack(b"S", count, rehearse, assertions))
+    def request(self, count: int, rehearse: bool) -> None:
+        """Ask for children; `rehearse`: warmed up, for programs to come rather than for one that waits."""
+        self.control.send(wire.SPAWN.pack(b"S", count, rehearse, self.assertions))
 
     def messages(self) -> Iterator[Child | Exit]:
         """What has arrived.  Raises EOFError when the server is gone."""
