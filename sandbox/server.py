@@ -26,6 +26,7 @@ from .prelude import MAX_INT_DIGITS, install_prelude
 _MAX_DESCRIPTORS = 1 << 20
 _FORK_ATTEMPTS = 100
 _REHEARSALS = 10  # the interpreter adapts code to what it does from the eighth call on; children inherit that
+_LATER_BYTES = 4 << 20  # of address space, more than what assertion tests load on top
 # Where all programs have one user id, the kernel counts their threads together with all others of that user.
 _COUNT_EVERY_S = 5.0
 _THREADS_TO_COME = 1024  # of others, until they are counted again
@@ -42,10 +43,7 @@ def main(control_fd: int, settings: dict) -> None:
         os.dup2(os.memfd_create("rehearsal"), fd)
     for _ in range(_REHEARSALS):
         child.rehearse(prelude)
-    for fd in (0, 1):
-        os.lseek(fd, 0, os.SEEK_SET)
-    runner.prepare_streams()
-    base_bytes = _address_space()
+    base_bytes = _address_space() + _LATER_BYTES
     readable = isolation.readable_paths(site_packages, settings["packages"])
     found = isolation.find(settings["isolation"], readable)
     problem = isolation.why_not(found, settings["isolation"])
@@ -67,6 +65,9 @@ def main(control_fd: int, settings: dict) -> None:
     control.send(json.dumps(vars(found) | {"python": sys.version.split()[0]}).encode())
     os.dup2(null, 2)  # from here on, and in every child, stderr goes nowhere
     os.close(null)
+    for fd in (0, 1):
+        os.lseek(fd, 0, os.SEEK_SET)
+    runner.prepare_streams()
     _Server(control, prelude, base_bytes, hardening).serve()
 
 
