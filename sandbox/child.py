@@ -6,9 +6,10 @@ import math
 import os
 import resource
 import socket
+from resource import getrlimit, setrlimit
 
-from . import candidate, examiner, failure, modules, screen, wire
-from .dialogue import Dialogue
+from . import failure, modules, screen, wire
+from .later import ASSERTIONS
 from .modules import PROGRAM_FILE
 from .prelude import remove_prelude
 from .runner import Program
@@ -85,26 +86,30 @@ class _Child:
         if role == wire.SERIES:
             self._run_series(source, files, names, inputs, output_limit, outbox)
             return
+        ASSERTIONS.load()
+        from . import candidate, examiner
+        from .dialogue import Dialogue
+
         dialogue = Dialogue(self._connection, buffer, lambda report: outbox.put(report, last=True))
         most = output_limit + wire.VALUE_ALLOWANCE
         if role == wire.CANDIDATE:
-            self._serve(source, files, dialogue, most, outbox)
+            program = self._loaded(source, files, outbox)
+            if program is not None:
+                candidate.serve(program, dialogue, most)
         else:
             header = examiner.examine(source, names, inputs[0], dialogue, most)
             outbox.put(wire.Report(header, b""), last=True)
 
-    def _serve(self, source: str, files: dict, dialogue: Dialogue, most: int, outbox: _Outbox) -> None:
-        """Be the program of an assertion test."""
+    def _loaded(self, source: str, files: dict, outbox: _Outbox) -> Program | None:
+        """The program of an assertion test, its module run; None, and a report, where that fails."""
         _empty_output()
         finder = modules.install(files) if files else None
         remove_prelude(self._prelude)
         program = self._compiled(source, finder, outbox)
-        if program is None:
-            return
-        if problem := program.load():
+        if program is not None and (problem := program.load()):
             outbox.put(wire.Report(problem, b""), last=True)
-            return
-        candidate.serve(program, dialogue, most)
+            return None
+        return program
 
     def _compiled(self, source: str, finder, outbox: _Outbox, **options: bool) -> Program | None:  # noqa: ANN001
         """The program; None, and a report, where it does not compile."""
@@ -141,14 +146,14 @@ class _Child:
 
     def _apply_limits(self, cpu_s: float | None, memory_bytes: int, output_limit: int, processes: int) -> None:
         if cpu_s is None:  # a rehearsal: no limit could be raised again
-            wanted = {which: resource.getrlimit(which)[0] for which in _LIMITS}
-        else:
-            # The judge measures CPU time more finely; this one holds even if the judge is stopped or gone.
-            threads = processes + self._other_threads
-            values = (math.ceil(cpu_s) + 1, memory_bytes + self._base_bytes, output_limit + 1, threads)
-            wanted = dict(zip(_LIMITS, values, strict=True))
-        for which, value in wanted.items():
-            resource.setrlimit(which, (value, value if cpu_s is not None else resource.getrlimit(which)[1]))
+            for which in _LIMITS:
+                setrlimit(which, getrlimit(which))
+            return
+        # The judge measures CPU time more finely; this one holds even if the judge is stopped or gone.
+        threads = processes + self._other_threads
+        values = (math.ceil(cpu_s) + 1, memory_bytes + self._base_bytes, output_limit + 1, threads)
+        for which, value in zip(_LIMITS, values, strict=True):
+            setrlimit(which, (value, value))
         if self._last_filter is not None:
             self._last_filter.install()
 

@@ -176,15 +176,14 @@ class Engine:
         # before they are nearly due, since forks in a row are cheaper.
         busy = bool(self._waiting or self._runs)
         each = self._waiting[0].children if self._waiting else 1
+        self._server.assertions |= each > 1
         wanted = min(each * len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
         if have >= (min(wanted, 2 * each * self._workers) if busy else wanted):
             return
         self._coming += wanted - have
-        try:
+        with suppress(OSError):  # the server is gone; its socket says so in the next turn
             for left in range(wanted - have, 0, -_FORKS_IN_A_ROW):
                 self._server.request(min(left, _FORKS_IN_A_ROW), rehearse=not busy)
-        except OSError:
-            pass  # the server is gone; its socket says so in the next turn
 
     def _begin(self, task: Task) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
@@ -391,7 +390,8 @@ class Engine:
         task.future.set_result(task.judgement)
 
     def _unregister(self, child: Child) -> None:
-        with suppress(KeyError, ValueError):
+        if child.registered:
+            child.registered = False
             self._selector.unregister(child.connection)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from resource import RLIMIT_NOFILE, setrlimit
 
 from . import landlock, linux, namespaces, seccomp
 from .levels import AUTOMATIC, LEVELS
@@ -130,8 +131,19 @@ class Hardening:
             self._filter = seccomp.Filter(read_only=found.landlock_abi < 3)
             self.last_filter = seccomp.LastFilter()
         self._ruleset = -1
-        if found.level != "none" and found.landlock_abi:
+        if self._filter is None:
+            return
+        if found.landlock_abi:
             self._ruleset = landlock.create_ruleset(readable + _READABLE_DEVICES, listable, _WRITABLE_DEVICES)
+            self._restrict = landlock.restriction(self._ruleset)
+        # What every child inherits need not be done in every child.
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if self.own_users:
+            os.setgroups([])
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        descriptors = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(_DESCRIPTORS, most)
+        self._descriptors = descriptors, descriptors
 
     @property
     def own_users(self) -> bool:
@@ -147,19 +159,14 @@ class Hardening:
         """Give up, in this order, identity, capabilities, files, system calls.  There is no way back."""
         if self._filter is None:
             return
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        if self.own_users:
+        if self._users > 1:
             user = self._first_user + slot % self._users
-            os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         linux.drop_capabilities()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        descriptors = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(_DESCRIPTORS, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        setrlimit(RLIMIT_NOFILE, self._descriptors)
         if self._ruleset >= 0:
-            landlock.restrict(self._ruleset)
+            self._restrict()
             os.close(self._ruleset)
         self._filter.install(os.getpid())
 

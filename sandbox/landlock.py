@@ -55,6 +55,6 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(fd)
 
 
-def restrict(ruleset: int) -> None:
-    """Put this process under the rules, for good.  Needs PR_SET_NO_NEW_PRIVS."""
-    linux.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+def restriction(ruleset: int) -> linux.Prepared:
+    """The call that puts a process under the rules, for good.  Needs PR_SET_NO_NEW_PRIVS."""
+    return linux.Prepared(_RESTRICT_SELF, ruleset, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -60,11 +61,23 @@ def sethostname(name: str) -> None:
     _check(_libc.sethostname(name.encode(), len(name)), "sethostname")
 
 
-_NO_CAPABILITIES = (
-    ctypes.c_long(_SYS_CAPSET), (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-)  # fmt: skip
+class Prepared:
+    """A system call whose arguments are ready: what a child makes, it pays for in copied pages.
+
+    Numbers are those of system calls; each argument is an int or something that lies in memory.
+    """
+
+    def __init__(self, number: int, *arguments: object) -> None:
+        self._arguments = [
+            ctypes.c_long(each) if isinstance(each, int) else each for each in (number, *arguments, *[0] * 5)
+        ][:6]
+
+    def __call__(self, call=_libc.syscall) -> None:  # noqa: ANN001
+        if call(*self._arguments) < 0:
+            _check(-1, f"system call {self._arguments[0].value}")
 
 
-def drop_capabilities() -> None:
-    """Give up every capability.  None can come back: exec is refused, and PR_SET_NO_NEW_PRIVS holds."""
-    _check(_libc.syscall(*_NO_CAPABILITIES), "capset")
+SYS_PRCTL = {"x86_64": 157, "aarch64": 167}.get(MACHINE, -1)
+# None can come back: exec is refused, and PR_SET_NO_NEW_PRIVS holds.
+drop_capabilities = Prepared(_SYS_CAPSET, (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
+die_with_parent = Prepared(SYS_PRCTL, PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -61,11 +61,12 @@ class Program:
             tree = compile(source, PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
             self.repeatable = screen.isolated(tree, prelude, modules.sources if modules is not None else None, floats)
         self.namespace: dict[str, object] = {}  # of the module, once it is loaded
-        self._namespaces = [sys.modules[name].__dict__ for name in _OBSERVED if name in sys.modules]
-        self._sizes = self._measure()
+        if repeated:
+            self._namespaces = [sys.modules[name].__dict__ for name in _OBSERVED if name in sys.modules]
+            self._sizes = self._measure()
 
     def left_a_trace(self) -> bool:
-        """Whether something was added to a module of the prelude since: never, if the screen is right."""
+        """Whether a repeated program has added something to a module of the prelude: never, if the screen is right."""
         return self._measure() != self._sizes
 
     def _measure(self) -> list[object]:
@@ -167,17 +168,31 @@ class _Memory(io.BytesIO):
         return 0
 
 
-def _open_streams(stdin: bytes | None) -> None:
+_ready_stdin: list[io.TextIOWrapper] = []
+
+
+def prepare_streams() -> None:
+    """Open the streams of a first run ahead, in a process that forks; descriptors must stand at their beginnings."""
+    _open_streams(None)
+    _ready_stdin.append(sys.stdin)
+
+
+def _streams(stdin: bytes | None) -> tuple[io.TextIOWrapper, io.TextIOWrapper, io.TextIOWrapper]:
     """As an interpreter in the locale C.UTF-8 has them: line ends stay, bytes that are not UTF-8 come and go."""
     source = io.FileIO(0, "r", False) if stdin is None else _Memory(stdin)
     sink = io.FileIO(1, "w", False)
     source.name, sink.name = "<stdin>", "<stdout>"
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(source), "utf-8", "surrogateescape", "\n")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(sink), "utf-8", "surrogateescape", "\n")
-    sys.stdin.mode, sys.stdout.mode = "r", "w"
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        io.BufferedWriter(io.FileIO(2, "w", False)), "utf-8", "backslashreplace"
-    )
+    reader = io.TextIOWrapper(io.BufferedReader(source), "utf-8", "surrogateescape", "\n")
+    writer = io.TextIOWrapper(io.BufferedWriter(sink), "utf-8", "surrogateescape", "\n")
+    reader.mode, writer.mode = "r", "w"
+    errors = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w", False)), "utf-8", "backslashreplace")
+    return reader, writer, errors
+
+
+def _open_streams(stdin: bytes | None) -> None:
+    if stdin is None and _ready_stdin and _ready_stdin.pop() is sys.stdin:
+        return
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__ = _streams(stdin)
     # The prelude's star-import of sys binds them, too.
     builtins.stdin, builtins.stdout, builtins.stderr = sys.stdin, sys.stdout, sys.stderr
 

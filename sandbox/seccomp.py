@@ -162,9 +162,8 @@ class Filter:
         )
         # Every child fills in its own number; the rest is ready: building it would cost each child anew.
         own = struct.pack("=I", _OWN_PROCESS)
-        self._places = [place for place in range(4, len(code), 8) if code[place : place + 4] == own]
-        self._code = ctypes.create_string_buffer(code, len(code))
-        self._program = _program(self._code, len(code))
+        self._places = [place // 4 for place in range(4, len(code), 8) if code[place : place + 4] == own]
+        self._install, self._words = _prepared(code)
 
     @staticmethod
     def _opening(flags: int, read_only: bool) -> bytes:
@@ -219,8 +218,8 @@ class Filter:
     def install(self, process_id: int) -> None:
         """Put this process under the filter, for good.  Needs PR_SET_NO_NEW_PRIVS."""
         for place in self._places:
-            struct.pack_into("=I", self._code, place, process_id)
-        linux.prctl(_SET_SECCOMP, _MODE_FILTER, self._program)
+            self._words[place] = process_id
+        self._install()
 
 
 class LastFilter:
@@ -241,13 +240,12 @@ class LastFilter:
                 _ALLOW_IT,
             ]
         )
-        self._code = ctypes.create_string_buffer(code, len(code))
-        self._program = _program(self._code, len(code))
-
-    def install(self) -> None:
-        linux.prctl(_SET_SECCOMP, _MODE_FILTER, self._program)
+        self.install, self._words = _prepared(code)
 
 
-def _program(code: ctypes.Array, size: int) -> bytes:
-    """struct sock_fprog."""
-    return struct.pack("=HxxxxxxQ", size // 8, ctypes.addressof(code))
+def _prepared(code: bytes) -> tuple[linux.Prepared, memoryview]:
+    """The call that installs a filter, and the words of its instructions, which may still be changed."""
+    words = (ctypes.c_uint32 * (len(code) // 4)).from_buffer_copy(code)
+    program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(words)))
+    view = memoryview(words).cast("B").cast("I")
+    return linux.Prepared(linux.SYS_PRCTL, _SET_SECCOMP, _MODE_FILTER, program), view

@@ -19,11 +19,14 @@ import socket
 import sys
 import time
 
-from . import child, isolation, linux, namespaces, wire
+from . import child, isolation, linux, namespaces, runner, wire
+from .later import ASSERTIONS
 from .prelude import MAX_INT_DIGITS, install_prelude
 
 _MAX_DESCRIPTORS = 1 << 20
 _FORK_ATTEMPTS = 100
+_REHEARSALS = 10  # the interpreter adapts code to what it does from the eighth call on; children inherit that
+_LATER_BYTES = 4 << 20  # of address space, more than what assertion tests load on top
 # Where all programs have one user id, the kernel counts their threads together with all others of that user.
 _COUNT_EVERY_S = 5.0
 _THREADS_TO_COME = 1024  # of others, until they are counted again
@@ -38,8 +41,9 @@ def main(control_fd: int, settings: dict) -> None:
     prelude = install_prelude()
     for fd in (0, 1):  # files, as in a child
         os.dup2(os.memfd_create("rehearsal"), fd)
-    child.rehearse(prelude)
-    base_bytes = _address_space()
+    for _ in range(_REHEARSALS):
+        child.rehearse(prelude)
+    base_bytes = _address_space() + _LATER_BYTES
     readable = isolation.readable_paths(site_packages, settings["packages"])
     found = isolation.find(settings["isolation"], readable)
     problem = isolation.why_not(found, settings["isolation"])
@@ -61,6 +65,9 @@ def main(control_fd: int, settings: dict) -> None:
     control.send(json.dumps(vars(found) | {"python": sys.version.split()[0]}).encode())
     os.dup2(null, 2)  # from here on, and in every child, stderr goes nowhere
     os.close(null)
+    for fd in (0, 1):
+        os.lseek(fd, 0, os.SEEK_SET)
+    runner.prepare_streams()
     _Server(control, prelude, base_bytes, hardening).serve()
 
 
@@ -87,6 +94,12 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
+def _freeze() -> None:
+    """Hide what there is from the collector: that of a child leaves these pages shared."""
+    gc.collect()
+    gc.freeze()
+
+
 class _Server:
     def __init__(self, control: socket.socket, prelude: dict, base_bytes: int, hardening: isolation.Hardening) -> None:
         self._control = control
@@ -100,8 +113,7 @@ class _Server:
 
     def serve(self) -> None:
         linux.set_name("sandbox-server")
-        gc.collect()
-        gc.freeze()  # the collector of a child leaves these pages shared
+        _freeze()
         control = self._control.fileno()
         self._events.register(control, select.EPOLLIN)
         while True:
@@ -112,7 +124,9 @@ class _Server:
                 message = self._control.recv(64)
                 if not message:
                     os._exit(0)
-                _, count, rehearse = wire.SPAWN.unpack(message)
+                _, count, rehearse, assertions = wire.SPAWN.unpack(message)
+                if assertions and ASSERTIONS.load():
+                    _freeze()
                 self._spawn(count, rehearse)
 
     def _bury(self, pidfd: int) -> None:
@@ -130,6 +144,7 @@ class _Server:
         children = [(self._last_slot + number, _Files()) for number in range(1, count + 1)]
         self._last_slot += count
         process_ids = []
+        linux.set_name("sandbox-child")  # which children inherit
         for slot, files in children:
             pid = _fork()
             if pid == 0:
@@ -138,6 +153,7 @@ class _Server:
                 finally:
                     os._exit(70)
             process_ids.append(pid)
+        linux.set_name("sandbox-server")
         for (slot, files), pid in zip(children, process_ids, strict=True):
             pidfd = os.pidfd_open(pid)
             self._children[pidfd] = (pid, slot)
@@ -147,11 +163,10 @@ class _Server:
             files.close()
 
     def _become_child(self, slot: int, files: _Files, rehearse: bool) -> None:
-        linux.set_name("sandbox-child")
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        linux.die_with_parent()
         os.dup2(files.stdin, 0)
         os.dup2(files.stdout, 1)
-        _close_all_but(files.connection.fileno(), files.reports.fileno(), *self._hardening.descriptors)
+        _close_all_but([files.connection.fileno(), files.reports.fileno(), *self._hardening.descriptors])
         atexit._clear()
         self._hardening.apply(slot)
         if rehearse:
@@ -211,10 +226,11 @@ class _Files:
         os.close(self.stdout)
 
 
-def _close_all_but(*kept: int) -> None:
+def _close_all_but(kept: list[int]) -> None:
     """Close every descriptor but the standard ones and `kept`: those of other children, above all."""
     first = 3
-    for fd in sorted(kept):
+    kept.sort()
+    for fd in kept:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, _MAX_DESCRIPTORS)

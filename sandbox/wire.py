@@ -28,7 +28,8 @@ SERIES, CANDIDATE, EXAMINER = "series", "candidate", "examiner"
 # Messages of the fork server
 SPAWNED = struct.Struct("!cI")  # b"C", slot; carries descriptors: doorbell, reports, stdin, stdout
 EXITED = struct.Struct("!cIidQ")  # b"X", slot, wait status, CPU seconds, peak resident set in KiB
-SPAWN = struct.Struct("!cI?")  # b"S", number of children wanted, whether they rehearse before they say ready
+# b"S", number of children wanted, whether they rehearse before they say ready, whether for assertion tests
+SPAWN = struct.Struct("!cI??")
 
 
 class Report(NamedTuple):

@@ -54,7 +54,7 @@ class Child:
         os.set_blocking(self.reports, False)
         self.process_id = 0
         self.pidfd = -1
-        self.closed = False
+        self.registered, self.closed = True, False  # with the engine's selector
 
     def ready(self) -> bool:
         """Read the greeting, which carries the process id as seen from here.  False: the child has died instead."""
@@ -106,10 +106,15 @@ class Child:
     def resident_kib(self) -> int:
         """Memory that the child holds now, as the kernel counts it."""
         try:
-            with open(f"/proc/{self.process_id}/statm", "rb", buffering=0) as file:
-                return int(file.read(128).split()[1]) * _PAGE_KIB
+            fd = os.open(f"/proc/{self.process_id}/statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return 0
+        try:
+            return int(os.read(fd, 128).split()[1]) * _PAGE_KIB
+        except OSError:
+            return 0
+        finally:
+            os.close(fd)
 
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -137,6 +142,7 @@ class Zygote:
 
     def __init__(self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = ()) -> None:
         """outer: a command that runs the rest of its command line behind a wall of its own."""
+        self.assertions = False  # whether new children are to have what assertion tests need; the server keeps it
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
             "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
@@ -188,7 +194,7 @@ class Zygote:
 
     def request(self, count: int, rehearse: bool) -> None:
         """Ask for children; `rehearse`: warmed up, for programs to come rather than for one that waits."""
-        self.control.send(wire.SPAWN.pack(b"S", count, rehearse))
+        self.control.send(wire.SPAWN.pack(b"S", count, rehearse, self.assertions))
 
     def messages(self) -> Iterator[Child | Exit]:
         """What has arrived.  Raises EOFError when the server is gone."""

@@ -15,6 +15,9 @@ _DATA = (
 )  # fmt: skip
 _FUNCTIONS = (ast.FunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# Nodes that bind nothing, and have nothing below them that does: most of all nodes.
+_OPERATORS = (ast.boolop, ast.cmpop, ast.expr_context, ast.operator, ast.unaryop)
+_LEAVES = frozenset((ast.Name, ast.Constant, *(kind for family in _OPERATORS for kind in family.__subclasses__())))
 _END = (sys.maxsize, 0)
 
 
@@ -122,9 +125,12 @@ class Scopes:
                     scope.region(name, begin, end)
 
     def _scan(self, node: ast.AST, scope: Scope) -> None:
-        scan = getattr(self, f"_scan_{type(node).__name__}", None)
+        kind = type(node)
+        if kind in _LEAVES:
+            return
+        scan = _SCANS.get(kind)
         if scan is not None:
-            scan(node, scope)
+            scan(self, node, scope)
             return
         for field in node._fields:
             value = getattr(node, field, None)
@@ -299,6 +305,11 @@ class Scopes:
             raise Refused("global")
 
     _scan_Nonlocal = _scan_Global
+
+
+_SCANS = {
+    getattr(ast, name.removeprefix("_scan_")): scan for name, scan in vars(Scopes).items() if name.startswith("_scan_")
+}
 
 
 def check_attribute(name: str) -> None:

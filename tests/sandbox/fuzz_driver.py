@@ -57,7 +57,7 @@ def compare(request: dict, prelude: dict, before: LastingState) -> dict | None:
 
 
 def _series(code: str, inputs: list[str], prelude: dict, before: LastingState) -> tuple[list, list, bool]:
-    program, results, junk = Program(code, prelude), [], []
+    program, results, junk = Program(code, prelude, repeated=True), [], []
     interpreter = _interpreter()
     for text in inputs:
         results.append(_run(program, text, in_memory=True))

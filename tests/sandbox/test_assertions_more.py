@@ -163,3 +163,13 @@ def test_a_failure_in_many_escapes_is_still_told():
     with Sandbox() as sandbox:
         (test,) = sandbox.judge(code, [_case("x = chr(0x1F600) * 2500\nassert f(x) == x")], PATIENT).tests
     assert (test.verdict, test.exception_type, test.assertions) == (Verdict.RUNTIME_ERROR, "ValueError", 1)
+
+
+def test_only_assertion_tests_load_what_they_need():
+    seen = "import sys\nprint(sum(f'sandbox.{name}' in sys.modules for name in ('objects', 'candidate', 'examiner')))"
+    plain, asserting = TestCase("", "0"), TestCase("assert f(1) == 2", "", "assertions")
+    with Sandbox(workers=1, pool=1) as sandbox:
+        assert sandbox.judge(seen, [plain, plain]).passed
+        mixed = sandbox.judge(f"{seen}\ndef f(x):\n    return x + 1", [plain, asserting, asserting])
+        assert mixed.passed, mixed.first_failure
+        assert sandbox.judge("def f(x):\n    return x", [asserting]).verdict is Verdict.WRONG_ANSWER
