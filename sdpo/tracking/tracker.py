@@ -16,7 +16,6 @@ from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, INTERRUPTED, now
 from sdpo.tracking.wandb_logger import WandbLogger
 
-
 _NAMED = 4  # of the metrics in a warning
 
 

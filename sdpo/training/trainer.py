@@ -145,7 +145,9 @@ class Trainer:
         return learned
 
     def _repeats(self) -> str:
-        return f"the same command repeats the run from {f'step {self.saved_step}' if self.saved_step > 0 else 'its start'}"
+        return (
+            f"the same command repeats the run from {f'step {self.saved_step}' if self.saved_step > 0 else 'its start'}"
+        )
 
     async def _check_finite(self) -> None:
         """No checkpoint is written from what is not finite, and none becomes the best.  Raises UserError."""

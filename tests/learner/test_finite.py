@@ -43,7 +43,9 @@ def parts(worker) -> dict[str, torch.Tensor]:
         "the optimiser's exp_avg of the weight": moments["exp_avg"],
         "the optimiser's exp_avg_sq of the weight": moments["exp_avg_sq"],
         **masters,
-        "the weight model.norm.weight of the policy": dict(worker.student.model.named_parameters())["model.norm.weight"],
+        "the weight model.norm.weight of the policy": dict(worker.student.model.named_parameters())[
+            "model.norm.weight"
+        ],
     }
 
 
@@ -91,7 +93,9 @@ def test_every_number_that_goes_wrong_is_noticed_and_named(model, start, stage, 
 
 @pytest.mark.parametrize("stage, dtype", modes((2, "bfloat16")))
 def test_weights_that_a_step_with_a_finite_gradient_breaks_are_noticed_at_once(model, start, stage, dtype):
-    settings = settings_of(model, stage, dtype, "learner.lr=1e39", "learner.schedule=constant", "teacher.clock=update")
+    settings = settings_of(
+        model, stage, dtype, "learner.lr=1e39", "learner.updates_per_batch=2", "teacher.clock=update"
+    )
     worker = start(settings)
     learner, teacher = InProcess(settings, worker), None
     teacher = {n: w.clone() for n, w in worker.teacher.average.state_dict().items()}

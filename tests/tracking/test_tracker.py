@@ -57,7 +57,10 @@ def test_the_clock_goes_on_after_a_resume(run: RunFolder, plain_console):
 def test_what_is_not_a_number_is_seen_and_kept_as_null(run: RunFolder, plain_console):
     console, output = plain_console
     tracker = Tracker(run, console)
-    bad = {f"a/{i}": value for i, value in enumerate([np.nan, np.inf, None, -np.inf, np.float32("nan"), torch.tensor(np.nan)])}
+    bad = {
+        f"a/{i}": value
+        for i, value in enumerate([np.nan, np.inf, None, -np.inf, np.float32("nan"), torch.tensor(np.nan)])
+    }
     tracker.log(1, 64, {"learner/grad_norm": 1.0, **bad})
     assert {key: run.metrics[0][key] for key in bad} == dict.fromkeys(bad)
     [warning] = [line for line in output.getvalue().splitlines() if "warning" in line]  # one, however many there are
