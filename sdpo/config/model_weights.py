@@ -42,7 +42,9 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Any]]:
                 for name in opened.keys():  # noqa: SIM118 — no dictionary
                     yield file, name, opened.get_tensor(name)
         except SafetensorError as error:
-            raise UserError(f"{file} cannot be read ({error}). Write the model folder again from where it comes from.")
+            raise UserError(
+                f"{file} cannot be read ({error}). Write the model folder again from where it comes from."
+            ) from None
     if any(folder.glob("*.safetensors")):
         return
     for file in sorted(folder.glob("*.bin")):

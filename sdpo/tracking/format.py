@@ -8,7 +8,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, thousands separated; whole numbers whole: 7, 0.0123, 18.2, 2,213, 1.2e-06, – of none."""
+    """Three significant digits, thousands separated; whole numbers whole: 7, 0.0123, 18.2, 2,213, 1.2e-06; none: –."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):

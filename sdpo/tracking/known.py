@@ -1,4 +1,4 @@
-"""Numbers of which some could not be computed (None, NaN, infinite): these take no part, and are the best of nothing."""
+"""Numbers of which some could not be computed (None, NaN, infinite): these take no part, and never are the best."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def sound_samples(
     size = len(kept) // updates
     if not all(any(kept[start : start + size]) for start in range(0, len(kept), size)):
         raise UserError(
-            f"{found}; nothing is left to learn from. The policy is broken, or the engine: look at it with `sdpo eval`, "
+            f"{found}; nothing is left to learn from. The policy is broken, or the engine: look at it with `sdpo eval` "
             "and go on from an earlier checkpoint, with a lower learner.lr if the weights have become too large."
         )
     return kept, f"warning: {found}; they get no reward and train nothing"

@@ -1,4 +1,4 @@
-"""What is not finite is noticed where it arises, named, and never kept: losses, teachers, gradients, weights, moments."""
+"""What is not finite is noticed where it arises, named, and never kept: of losses, teachers, gradients, weights."""
 
 from __future__ import annotations
 

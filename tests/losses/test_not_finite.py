@@ -1,4 +1,4 @@
-"""Losses where exponentials overflow and probabilities vanish: finite where the mathematics is, never where it is not."""
+"""Losses where exponentials overflow and probabilities vanish: finite where the mathematics is, and only there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any rows are dealt out once each, within the budgets, and packed so that every response token is predicted in place."""
+"""Any rows are dealt out once each, and packed so that every response token is predicted in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is given as an override, the answer is a recipe that reads back as itself, or a message: never a traceback."""
+"""Whatever is given as an override, the answer is a recipe that reads back as itself, or a message: no traceback."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ OPTIONS = sorted({path for file in FILES for path in option_paths(
     Recipe, load_recipe(find_recipe(*file), "cpu").model_dump())})  # fmt: skip
 NOT_FINITE = ["nan", ".nan", "NaN", "inf", ".inf", "-.inf", "-inf", "1e400", "-1e400", "Infinity"]
 VALUES = [
-    *NOT_FINITE, "", "~", "null", "0", "-1", "1", "3", "1e-3", "0.5", "1e308", "9" * 400, "1" * 5000, "true", "[]", "{}",
-    "[1, 2]", "[1, x, ~]", "{a: 1}", "{steps: 3}", "{start: .nan, steps: 2}", "2025-02-30", "[2024-01-01, 2025-01-01]",
-    "&a [*a]", "*a", "!!python/object:os.system x", "!!binary x", "a: b: c", "'", '"', "\x00", "\ud800", "é", "{[1]: 2}",
+    *NOT_FINITE, "", "~", "null", "0", "-1", "1", "3", "1e-3", "0.5", "1e308", "9" * 400, "1" * 5000, "true", "[]",
+    "{}", "é", "[1, 2]", "[1, x, ~]",
+    "{a: 1}", "{steps: 3}", "{start: .nan, steps: 2}", "2025-02-30", "[2024-01-01, 2025-01-01]",
+    "&a [*a]", "*a", "!!python/object:os.system x", "!!binary x", "a: b: c", "'", '"', "\x00", "\ud800", "{[1]: 2}",
     "sdpo", "grpo", "ema", "live", "module:Class", "no_such_module:Class", "os:system", "path.py:f", "../..", "[" * 200,
 ]  # fmt: skip
 
