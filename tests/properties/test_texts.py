@@ -20,9 +20,9 @@ from tests.helpers.tasks import problem, turn
 
 PIECES = [
     "<think>", "</think>", "<|im_start|>", "<|im_end|>", "<|im_", "start|>", "assistant\n", "```", "```python\n",
-    "```\n", "\\boxed{", "}", "{", "\\boxed", "(A)", "B.", "<tool_call>", "</tool_call>", "[", "]", '{"name": "f"',
-    "Action: f", "Action Input: {", "f(x=1)", "1e400", "NaN", "-Infinity", "\n", "\r", "\x00", "\x1b[2J", "\u202e",
-    "\\", "'", '"', ",", ":", "print(1)", "def f():", "ﷺ", "😀", "[... cut]", "Wrong Answer", "((((((((", "9" * 50,
+    "```\n", "\\boxed{", "}", "{", "\\boxed", "<answer>", "</answer>", "B", "<tool_call>", "</tool_call>", "[", "]",
+    '{"name": "f"', "Action: f", "Action Input: {", "f(x=1)", "1e400", "NaN", "-Infinity", "\n", "\r", "\x00", "\x1b[2J",
+    "\u202e", "\\", "'", '"', ",", ":", "print(1)", "def f():", "ﷺ", "😀", "[... cut]", "Wrong Answer", "((((((((", "9" * 50,
 ]  # fmt: skip
 TEXT = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=24).map("".join)
 TOKENIZER = byte_tokenizer()
@@ -37,12 +37,12 @@ def test_any_response_is_read(text):
     assert boxed is None or boxed in text
     answer = without_thoughts(text)
     assert len(answer) <= len(text)
-    for form in ("actions", "json", "python"):
+    for form in ("action", "json", "python"):
         try:
             assert all(call.name for call in read_calls(text, form))
         except Unreadable as error:
             assert str(error)
-    outcome = grade_choice(Question("A", {"A": "one", "B": "two"}), text)
+    outcome = grade_choice(Question({"A": "one", "B": "two"}, "A"), text)
     assert isinstance(outcome, Outcome) and (outcome.reward is None or math.isfinite(outcome.reward))
     for made in (sanitize(text, 200), sanitize_inline(text, 200)):
         assert "<|im_start|>" not in made and "\x1b" not in made
