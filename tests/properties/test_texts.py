@@ -21,8 +21,9 @@ from tests.helpers.tasks import problem, turn
 PIECES = [
     "<think>", "</think>", "<|im_start|>", "<|im_end|>", "<|im_", "start|>", "assistant\n", "```", "```python\n",
     "```\n", "\\boxed{", "}", "{", "\\boxed", "<answer>", "</answer>", "B", "<tool_call>", "</tool_call>", "[", "]",
-    '{"name": "f"', "Action: f", "Action Input: {", "f(x=1)", "1e400", "NaN", "-Infinity", "\n", "\r", "\x00", "\x1b[2J",
-    "\u202e", "\\", "'", '"', ",", ":", "print(1)", "def f():", "ﷺ", "😀", "[... cut]", "Wrong Answer", "((((((((", "9" * 50,
+    '{"name": "f"', "Action: f", "Action Input: {", "f(x=1)", "1e400", "NaN", "-Infinity", "\n", "\r", "\x00",
+    "\x1b[2J", "\u202e", "\\", "'", '"', ",", ":", "print(1)", "def f():", "ﷺ", "😀", "[... cut]", "Wrong Answer",
+    "((((((((", "9" * 50,
 ]  # fmt: skip
 TEXT = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=24).map("".join)
 TOKENIZER = byte_tokenizer()
