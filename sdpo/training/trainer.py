@@ -153,7 +153,7 @@ class Trainer:
         """No checkpoint is written from what is not finite, and none becomes the best.  Raises UserError."""
         if (bad := await self.learner.check_finite()) is not None:
             raise UserError(
-                f"The state after step {self.state.step} is not saved, because {bad}. Give another run (name=…) a "
+                f"The state after step {self.state.step} is not saved, because of {bad}. Give another run (name=…) a "
                 f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; {self._repeats()}."
             )
 
@@ -234,6 +234,11 @@ class Trainer:
             self.rng.bit_generator.state = self.state.random_state
             with self.tracker.phase(f"loading checkpoint {last.name}", announce=True):
                 await self.learner.load(last)
+            if (bad := await self.learner.check_finite()) is not None:
+                raise UserError(
+                    f"{last} cannot be gone on from, because of {bad}. Remove it, and the same command goes on from "
+                    "the checkpoint before it, or from the start."
+                )
         if self.recipe.rollout.colocated:
             await self.pool.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
