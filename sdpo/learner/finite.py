@@ -68,14 +68,14 @@ class HeldState:
         torch.distributed.all_reduce(fine, torch.distributed.ReduceOp.MIN)
         for named, ok in zip(parts, fine.tolist(), strict=True):
             if not ok:
-                return _agreed(first_of(named())) or "a part of the optimiser that has no name"
+                return agreed(first_of(named())) or "a part of the optimiser that has no name"
         return None
 
     def first_bad_gradient(self) -> str | None:
         """Between backward and step; the last layer comes first, as in the backward pass.  Collective."""
         named = list(self.student.model.named_parameters())
         found = ((f"the gradient of {name}", safe_get_full_grad(p)) for name, p in reversed(named))
-        return _agreed(first_of((name, gradient) for name, gradient in found if gradient is not None))
+        return agreed(first_of((name, gradient) for name, gradient in found if gradient is not None))
 
     def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.student.model.named_parameters():
@@ -116,7 +116,7 @@ def first_of(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     return found
 
 
-def _agreed(name: str | None) -> str | None:
+def agreed(name: str | None) -> str | None:
     """The first name that a rank has found.  Collective."""
     names: list[str | None] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(names, name)

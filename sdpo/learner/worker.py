@@ -23,7 +23,7 @@ from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.checkpointing import Checkpointing
 from sdpo.learner.deepspeed_config import clips_itself, inference_config, learning_rate_factor, training_config
 from sdpo.learner.extensions import build_extensions
-from sdpo.learner.finite import HeldState, one_or_nan
+from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.replica import Replica
@@ -165,11 +165,11 @@ class LearnerWorker:
             found.append(not_finite_output(rows, {n: v for n, v in values.items() if n in MADE_BY_MODELS}))
             found += [not_finite_input(rows, sampled), not_finite_output(rows, values)]
             found.append(None if torch.isfinite(loss) else f"the loss is {float(loss.detach())}")
-        found.append(self.held.first_bad_gradient())
+        gradient = self.held.first_bad_gradient()
         self._backward(self.passes.loss(micro_batches[0])[0], math.nan)  # also where this time all is finite
         self.engine.step()
         assert not self.engine.was_step_applied()
-        return next(filter(None, found), None)
+        return agreed(next(filter(None, found), None)) or gradient  # another rank's cause before the own gradient
 
     def finish_batch(self) -> None:
         """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""
