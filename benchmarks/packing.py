@@ -35,7 +35,9 @@ def main() -> int:
     for who, made in layouts.items():
         with torch.no_grad():
             expected = made[PADDED][1]()
-            difference = max([difference, *(float((run() - expected).abs().max()) for _, run in made.values())])
+            difference = float(
+                np.max([difference, *(float((run() - expected).abs().max()) for _, run in made.values())])
+            )
         work = _forward_and_backward if who == "student" else _forward
         sides = {name: lambda run=run, work=work: timed(lambda: work(run)) for name, (_, run) in made.items()}
         interleave(sides, 1)  # the first round allocates

@@ -82,6 +82,11 @@ class Turn:
         return self.versions[-1].version if self.versions else 0
 
     @property
+    def broken(self) -> bool:
+        """Whether an engine says that it sampled it from what is no distribution; then it is worth nothing."""
+        return bool(self.versions) and not np.isfinite(self.sampler_log_probs).all()
+
+    @property
     def graded(self) -> bool:
         """Whether it has a reward."""
         return self.outcome is not None and self.outcome.reward is not None

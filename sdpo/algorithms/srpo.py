@@ -55,12 +55,20 @@ class SRPO(PerGroup):
 
 @dataclass(frozen=True)
 class CertainTeacher:
-    """w = exp(−β·H_teacher), divided by its mean over the distilled tokens of the batch."""
+    """w = exp(−β·H_teacher), divided by its mean over the distilled tokens of the batch.
+
+    H is taken relative to the least one, which cancels: however large β is, not all weights come out as 0.
+    """
 
     beta: float
 
     def __call__(self, scored: Sequence[ScoredTokens]) -> list[np.ndarray | None]:
-        weights = [None if s.teacher_entropy is None else np.exp(-self.beta * s.teacher_entropy) for s in scored]
-        taught = [w[s.weight != 0] for w, s in zip(weights, scored, strict=True) if w is not None]
-        mean = np.concatenate(taught).mean() if sum(map(len, taught)) else 1.0
+        counted = [s.teacher_entropy[s.weight != 0] for s in scored if s.teacher_entropy is not None]
+        entropies = np.concatenate(counted) if counted else np.empty(0)
+        least = entropies.min(initial=np.inf) if len(entropies) else 0.0
+        mean = np.exp(-self.beta * (entropies - least)).mean() if len(entropies) else 1.0
+        weights = [
+            None if s.teacher_entropy is None else np.exp(-self.beta * np.maximum(s.teacher_entropy - least, 0.0))
+            for s in scored
+        ]
         return [None if w is None else w / mean for w in weights]

@@ -10,6 +10,7 @@ from pathlib import Path
 from sdpo.config import registry
 from sdpo.config.files import find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
+from sdpo.config.model_weights import check_weights
 from sdpo.config.schema import Recipe
 from sdpo.tracking import Console
 from sdpo.training.checkpoints import find_policy
@@ -22,6 +23,8 @@ def run(options) -> int:
     recipe = _recipe(options, policy)
     out = Path(options.out or Path(recipe.run.directory) / "eval" / _name(Path(options.policy)))
     with Console(f"evaluation of {options.policy}", 0) as console, prepared(recipe, console) as parts:
+        with console.phase("checking the weights", announce=True):
+            check_weights(recipe.model.path)
         return asyncio.run(_evaluate(recipe, parts, console, out))
 
 

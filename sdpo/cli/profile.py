@@ -6,7 +6,6 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 from rich.console import Console as RichConsole
 from rich.table import Table
@@ -18,6 +17,7 @@ from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.operators import Operator
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
+from sdpo.tracking.known import mean
 from sdpo.tracking.metric_names import part
 from sdpo.training.parts import Parts, prepared
 
@@ -72,7 +72,8 @@ def show(rows: Sequence[dict], operators: tuple[list[Operator], float]) -> None:
     out = RichConsole()
     clock = [row["wall_clock_s"] for row in rows]
     rows = rows[1:]
-    means = {key: mean(row[key] for row in rows if key in row) for key in rows[-1] if key not in ("time", "step")}
+    named = [key for key in rows[-1] if key not in ("time", "step")]
+    means = {key: value for key in named if (value := mean(row.get(key) for row in rows)) is not None}
     phases = part(means, "time")
     seconds = (clock[-1] - clock[0]) / len(rows)
     phases["everything else"] = max(0.0, seconds - sum(phases.values()))

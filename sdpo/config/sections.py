@@ -15,7 +15,7 @@ from sdpo.config.checks import REMOVE
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -294,13 +294,13 @@ class EnvironmentSettings(Settings):
 class UnknownAlgorithm(AlgorithmSettings):
     """That of a resolved recipe whose class is not there: the recipe can still be read."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 class UnknownEnvironment(EnvironmentSettings):
     """The same for an environment."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 class LearnerSettings(Settings):
@@ -317,7 +317,7 @@ class LearnerSettings(Settings):
         16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
     )
     max_skipped: int = Field(
-        3, ge=1, description="updates in a row with a gradient that is not finite, all skipped, that stop the run"
+        3, ge=1, description="updates in a row with a number that is not finite, all skipped, that stop the run"
     )
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")

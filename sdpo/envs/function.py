@@ -20,6 +20,7 @@ from sdpo.config import registry
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
+from sdpo.envs.rewards import NONSENSE
 from sdpo.envs.rows import ROW_INERT, ROW_OPTIONS, check_rows, load_rows
 from sdpo.envs.workers.pool import Reply, WorkerPool
 from sdpo.types import Outcome, Task, Turn
@@ -28,7 +29,7 @@ LABELS: Mapping[str, str] = {
     "timeout": "reward timeout",
     "error": "reward error",
     "crash": "reward crash",
-    "nonsense": "reward nonsense",
+    "nonsense": NONSENSE,
     "output": "reward output",
     "processes": "reward processes",
 }

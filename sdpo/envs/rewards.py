@@ -16,6 +16,7 @@ from sdpo.types import Outcome, Task
 
 MAX_FEEDBACK = 4000  # characters
 MAX_LABEL = 40
+NONSENSE = "reward nonsense"
 MAX_REWARD = 1e9  # beyond, squares of single-precision numbers come near their end
 
 
@@ -43,6 +44,17 @@ def as_json(value: Any) -> dict[str, Any]:
     else:
         reward, feedback = value, None
     return {"reward": _number(reward), "feedback": _words(feedback), "solved": None, "label": "", "details": {}}
+
+
+def sound(outcome: Outcome) -> Outcome:
+    """What an environment said, without a reward where that is no number to learn from: NaN, infinite, beyond ±1e9."""
+    if outcome.reward is None:
+        return outcome
+    try:
+        _number(outcome.reward)
+    except Nonsense as error:
+        return Outcome(None, label=NONSENSE, details={"message": f"{NONSENSE}: {error}"})
+    return outcome
 
 
 def _number(value: Any) -> float:

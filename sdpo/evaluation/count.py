@@ -36,7 +36,11 @@ def count(
     counted = [_count(group) for group in groups]
     enough = tuple(problem for problem in counted if problem.n >= max(ks))
     if not enough:
-        raise UserError("No response of the evaluation could be graded; see `sdpo doctor`.")
+        outcomes = (rollout.outcome for group in groups for rollout in group.rollouts if rollout.outcome is not None)
+        reasons = (str(outcome.details.get("message", outcome.label)) for outcome in outcomes if outcome.reward is None)
+        raise UserError(
+            f"No response of the evaluation could be graded ({next(reasons, 'no reason given')}); see `sdpo doctor`."
+        )
     return EvaluationResult(
         problems=enough,
         unjudged=sum(len(group.rollouts) for group in groups) - sum(problem.n for problem in enough),

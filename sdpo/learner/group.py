@@ -22,7 +22,7 @@ from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
-from sdpo.learner.skipped import TooManySkipped
+from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.types import Sample, ScoredTokens
 
@@ -81,6 +81,11 @@ class LearnerRank:
     @_timed
     def first_not_finite(self, micro_batches: MicroBatches) -> str | None:
         return self.worker.first_not_finite(micro_batches)
+
+    @ray.method
+    @_timed
+    def check_finite(self) -> str | None:
+        return self.worker.held.first_not_finite()
 
     @ray.method
     @_timed
@@ -159,6 +164,7 @@ class Learner:
         self.recipe, self.plan = recipe, plan
         self.ranks: list[ActorProxy[LearnerRank]] = []
         self.skipped = 0  # updates in a row
+        self.skip_reason = ""
         given = for_a_rank(recipe, plan)
         for rank in range(recipe.learner.ranks):
             where: Any = "DEFAULT"
@@ -177,8 +183,9 @@ class Learner:
         """Use up generation batch `step`: `updates_per_batch` optimiser steps, each on an equal share of the groups.
 
         Returns means over all response tokens of the batch; `learner/loss` and the gradient norm are means over steps.
-        Updates whose gradient is not finite are skipped and belong to no mean, unless all of them are;
-        `learner/skipped_updates` counts them.  `learner.max_skipped` in a row raise `TooManySkipped`.
+        Updates with a number that is not finite are skipped and belong to no mean, unless all of them are;
+        `learner/skipped_updates` counts them, `skip_reason` is the first tensor that was not finite in the last one.
+        `learner.max_skipped` in a row raise `TooManySkipped`, a step to weights that are not finite `BrokenWeights`.
         """
         updates = self.recipe.learner.updates_per_batch
         per_update = len(groups) // updates
@@ -194,6 +201,8 @@ class Learner:
             share = assign_to_ranks(batch, self._split(batch))
             given = zip(self.ranks, share, strict=True)
             results = await asyncio.gather(*(rank.update.remote(own) for rank, own in given))
+            if any([numbers.pop("learner/broken_weights") for _, numbers in results]):
+                raise BrokenWeights(number, await self.check_finite() or "a weight")
             if results[0][1].pop("learner/skipped_updates"):
                 skipped.append(results)
                 await self._count_skipped(batch, share, number)
@@ -208,11 +217,11 @@ class Learner:
 
     async def _count_skipped(self, rows: list[Row], share: list[list[list[Row]]], number: int) -> None:
         self.skipped += 1
+        given = zip(self.ranks, share, strict=True)
+        found = await asyncio.gather(*(rank.first_not_finite.remote(own) for rank, own in given))
+        self.skip_reason = next(filter(None, found), "the norm of all gradients, or a number that is finite this time")
         if self.skipped >= self.recipe.learner.max_skipped:
-            given = zip(self.ranks, share, strict=True)
-            found = await asyncio.gather(*(rank.first_not_finite.remote(own) for rank, own in given))
-            source = next(filter(None, found), "a gradient (rows, weights and log-probs are finite)")
-            raise TooManySkipped(rows, number, source, self.skipped)
+            raise TooManySkipped(rows, number, self.skip_reason, self.skipped)
 
     async def _with_old_log_probs(self, batches: list[list[Row]]) -> list[list[Row]]:
         """Score the whole batch once with the policy that it begins with, before the first update changes it."""
@@ -263,6 +272,10 @@ class Learner:
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """The student's log-probs of random tokens, see `ForwardPasses.probe`."""
         return (await asyncio.gather(*(rank.probe.remote(tokens) for rank in self.ranks)))[0]
+
+    async def check_finite(self) -> str | None:
+        """The first tensor of weights, optimiser and moving average that is not finite; None: all are."""
+        return (await asyncio.gather(*(rank.check_finite.remote() for rank in self.ranks)))[0]
 
     async def save(self, folder: Path) -> None:
         await asyncio.gather(*(rank.save.remote(str(folder)) for rank in self.ranks))

@@ -1,4 +1,4 @@
-"""Updates that are skipped because a gradient is not finite: where that comes from, and the batch for a look at it."""
+"""Updates that are skipped because a number is not finite: where that comes from, and the batch for a look at it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ _ARRAYS = (
     "sampler_log_probs", "old_log_probs", "advantages", "policy_gradient_weight", "distillation_weight",
     "reference_weight",
 )  # fmt: skip
+
+# Per-token outputs that come from student or teacher alone; the others are made of these and the rows.
+MADE_BY_MODELS = ("teacher_log_probs", "teacher_entropy", "log_probs", "entropy")
+
+
+class BrokenWeights(Exception):
+    """An optimiser step with a finite gradient left weights that are not finite."""
+
+    def __init__(self, update: int, source: str) -> None:
+        """`update`: number within its generation batch (from 1); `source`: the first bad tensor."""
+        super().__init__(source)
+        self.update, self.source = update, source
 
 
 class TooManySkipped(Exception):

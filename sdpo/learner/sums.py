@@ -30,7 +30,7 @@ class Sums:
         for name, value in other.plain.items():
             self.plain[name] = self.plain.get(name, 0.0) + value
         for name, value in other.largest.items():
-            self.largest[name] = max(value, self.largest.get(name, value))
+            self.largest[name] = float(np.maximum(value, self.largest.get(name, value)))  # NaN, where one is
 
     def means(self) -> dict[str, float]:
         means = {name: total / count for name, (total, count) in self.totals.items() if count}
@@ -95,12 +95,19 @@ def token_sums(rows: list[Row], loss: torch.Tensor, outputs: dict[str, torch.Ten
                 sums.totals[f"{metric}/turn_{turn}"][1] += len(found)
     if rows[0].old_log_probs is not None:  # later updates of a batch: the policy that was sampled from is the old one
         values["log_probs"] = np.concatenate([row.old_log_probs for row in rows])
-    gap = np.concatenate([row.sampler_log_probs for row in rows]) - values["log_probs"]
-    gap = gap[counted & np.isfinite(gap)]  # tokens of a dataset have no sampler
+    # A dataset's responses have no sampler.  Of those that have one, a gap that is not known is no gap of 0.
+    sampled = np.concatenate([np.full(len(row.response_ids), was_sampled(row)) for row in rows])
+    gap = (np.concatenate([row.sampler_log_probs for row in rows]) - values["log_probs"])[counted & sampled]
     sums.totals["policy/kl_sampler"][0] += float(gap.sum())
     sums.totals["policy/kl_sampler"][1] += len(gap)
-    sums.largest["policy/sampler_gap_max"] = float(np.abs(gap).max(initial=0.0))
+    if len(gap):
+        sums.largest["policy/sampler_gap_max"] = float(np.abs(gap).max())
     return sums
+
+
+def was_sampled(row: Row) -> bool:
+    """Whether an engine sampled it: nobody knows log-probs of a dataset's response."""
+    return not np.isnan(row.sampler_log_probs).all()
 
 
 def scored_tokens(rows: list[Row], outputs: dict[str, torch.Tensor]) -> list[ScoredTokens]:

@@ -7,6 +7,7 @@ number of micro-batches, because collectives of ZeRO-2 and ZeRO-3 happen in each
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from typing import Any
@@ -16,16 +17,18 @@ import torch
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
 from sdpo.learner import export
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.checkpointing import Checkpointing
 from sdpo.learner.deepspeed_config import clips_itself, inference_config, learning_rate_factor, training_config
 from sdpo.learner.extensions import build_extensions
+from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row
-from sdpo.learner.skipped import not_finite_input, not_finite_output
+from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
 from sdpo.weights.publisher import Publisher
@@ -88,11 +91,16 @@ class LearnerWorker:
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
-        self._bad_gradient: str | None = None
         self._moved = False  # whether the student has moved since the batch began
         parts = self.engine, self.student, self.teacher
         self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
         self.checkpointing = Checkpointing(*parts, self.advantage_clip, self.device, self.rank)
+        self.held = HeldState(self.student, optimizer, self.teacher, self.reference, self.device)
+        if (bad := self.held.first_not_finite()) is not None:
+            raise UserError(
+                f"The model {self.recipe.model.path} cannot be trained: {bad}, in {self.recipe.model.dtype}. Give "
+                "another folder as model.path, or write this one again from where it comes from."
+            )
         self.passes.check_numbers()
 
     def _replica(self, kind: type[Replica]) -> Replica:
@@ -102,19 +110,20 @@ class LearnerWorker:
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float]]:
         """One optimiser step on this rank's micro-batches.  Returns sums over its tokens, and step-wide numbers.
 
-        A gradient that is not finite changes nothing: not the weights, the optimiser, its schedule, nor the teacher.
-        Then `learner/skipped_updates` is 1.
+        A number that is not finite, be it of the loss, the teacher or a gradient, changes nothing: not the weights, the
+        optimiser, its schedule, nor the teacher.  Then `learner/skipped_updates` is 1.  Weights that a step made
+        infinite all the same make `learner/broken_weights` 1 (on the ranks that hold them), and end the run.
         """
         sums = Sums()
         for rows in micro_batches:
             loss, outputs = self.passes.loss(rows)
-            # DeepSpeed averages gradients over ranks; the weights already divide by the counts of all ranks.
-            self.engine.backward(loss * self.recipe.learner.ranks)
+            self._backward(loss, one_or_nan(loss, outputs))
             sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
-        if applied:
+        broken = applied and not self.held.weights_are_finite()
+        if applied and not broken:
             self._moved = True
             if self.advantage_clip is not None:
                 self.advantage_clip.observe(sums, self.device)
@@ -125,7 +134,12 @@ class LearnerWorker:
             "learner/grad_norm": float(norm),
             "learner/lr": rate,
             "learner/skipped_updates": float(not applied),
+            "learner/broken_weights": float(broken),
         }
+
+    def _backward(self, loss: torch.Tensor, factor: torch.Tensor | float = 1.0) -> None:
+        # DeepSpeed averages gradients over ranks; the weights already divide by the counts of all ranks.
+        self.engine.backward(loss * (self.recipe.learner.ranks * factor))
 
     def _clip(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Between the reduction of the gradients over ranks and the optimiser's step."""
@@ -133,27 +147,29 @@ class LearnerWorker:
         # As DeepSpeed's own optimisers say it: the step was skipped, and the schedule is to stay where it is.
         optimizer.overflow = not torch.isfinite(self._norm)
         if optimizer.overflow:
-            gradients = ((n, p.grad) for n, p in self.student.model.named_parameters() if p.grad is not None)
-            bad = (name for name, gradient in gradients if not torch.isfinite(gradient).all())
-            self._bad_gradient = f"the gradient of {next(bad, 'all weights together, whose norm overflows')}"
             self.student.zero_grad(set_to_none=True)  # without gradients the step does nothing
 
-    @torch.no_grad()
     def first_not_finite(self, micro_batches: list[list[Row]]) -> str | None:
-        """What is not finite in a batch that was skipped: of its rows, the weights, or what is computed.  Collective.
+        """What is not finite in an update that was skipped, computed again and skipped again.  Collective.
 
-        Else it is a gradient, of which plain data parallelism knows the name.
+        In the order in which one follows from the other: a weight, what a model computes, the rows, what the loss makes
+        of them, a gradient.
         """
+        found = [self.held.first_not_finite()]
         streams = (self.plan.policy_gradient, self.plan.distillation)
         sampled = any(s is not None and s.sampler_threshold is not None for s in streams)
-        found = [not_finite_input(rows, sampled) for rows in micro_batches]
-        for name, weight in export.checkpoint_tensors(self.student.model):
-            if not torch.isfinite(weight).all():
-                found.append(f"the weight {name} of the policy")
         for rows in micro_batches:
-            outputs = self.passes.loss(rows)[1]
-            found.append(not_finite_output(rows, {n: value.float().cpu().numpy() for n, value in outputs.items()}))
-        return next(filter(None, found), self._bad_gradient)
+            loss, outputs = self.passes.loss(rows)
+            self._backward(loss)
+            values = {name: value.float().cpu().numpy() for name, value in outputs.items()}
+            found.append(not_finite_output(rows, {n: v for n, v in values.items() if n in MADE_BY_MODELS}))
+            found += [not_finite_input(rows, sampled), not_finite_output(rows, values)]
+            found.append(None if torch.isfinite(loss) else f"the loss is {float(loss.detach())}")
+        gradient = self.held.first_bad_gradient()
+        self._backward(self.passes.loss(micro_batches[0])[0], math.nan)  # also where this time all is finite
+        self.engine.step()
+        assert not self.engine.was_step_applied()
+        return agreed(next(filter(None, found), None)) or gradient  # another rank's cause before the own gradient
 
     def finish_batch(self) -> None:
         """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""

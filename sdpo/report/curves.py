@@ -11,6 +11,7 @@ import numpy as np
 from sdpo.config import registry
 from sdpo.report.bounds import Bound
 from sdpo.report.runs import Run
+from sdpo.tracking import known
 from sdpo.tracking.metric_names import PassAtK
 
 Points = list[tuple[float, float]]
@@ -22,17 +23,17 @@ def mean_curve(curves: Sequence[Points], points: int = 200) -> Points:
 
     It runs over the range that all curves cover: a mean whose members come and go would jump.
     """
-    known = [[(x, y) for x, y in curve if math.isfinite(y)] for curve in curves]
-    known = [curve for curve in known if curve]
-    if not known:
+    measured = [[(x, y) for x, y in curve if math.isfinite(y)] for curve in curves]
+    measured = [curve for curve in measured if curve]
+    if not measured:
         return []
-    start, end = max(curve[0][0] for curve in known), min(curve[-1][0] for curve in known)
+    start, end = max(curve[0][0] for curve in measured), min(curve[-1][0] for curve in measured)
     if start > end:
         return []
-    grid = np.unique([x for curve in known for x, _ in curve if start <= x <= end])
+    grid = np.unique([x for curve in measured for x, _ in curve if start <= x <= end])
     if len(grid) > points:
         grid = np.linspace(start, end, points)
-    values = np.mean([np.interp(grid, *np.array(curve).T) for curve in known], axis=0)
+    values = np.mean([np.interp(grid, *np.array(curve).T) for curve in measured], axis=0)
     return [(float(x), float(y)) for x, y in zip(grid, values, strict=True)]
 
 
@@ -40,8 +41,8 @@ def smooth(points: Points, window: int) -> Points:
     """The mean of the last `window` points at each point (fewer at the start), NaN left out."""
     smoothed = []
     for i, (x, _) in enumerate(points):
-        values = [y for _, y in points[max(0, i + 1 - window) : i + 1] if math.isfinite(y)]
-        smoothed.append((x, sum(values) / len(values) if values else math.nan))
+        value = known.mean(y for _, y in points[max(0, i + 1 - window) : i + 1])
+        smoothed.append((x, math.nan if value is None else value))
     return smoothed
 
 
@@ -50,16 +51,16 @@ def reach(curve: Points, threshold: float) -> Bound:
 
     A curve that never does gives the bound "more than the last point's".
     """
-    known = [(x, y) for x, y in curve if math.isfinite(y)]
+    measured = [(x, y) for x, y in curve if math.isfinite(y)]
     before: tuple[float, float] | None = None
-    for x, y in known:
+    for x, y in measured:
         if y >= threshold:
             if before is None:
                 return Bound.exactly(x)
             x0, y0 = before
             return Bound.exactly(x0 + (x - x0) * (threshold - y0) / (y - y0))
         before = (x, y)
-    return Bound.above(known[-1][0]) if known else Bound.above(0.0)
+    return Bound.above(measured[-1][0]) if measured else Bound.above(0.0)
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,12 @@ def _measured(run: Run, metric: PassAtK) -> list[Measured]:
         )
         for step, row in sorted(rows.items())
     ]
-    return [item for item in found if math.isfinite(item.value)]
+    return [item for item in found if known.is_known(item.value)]
 
 
 def best(run: Run, metric: PassAtK) -> Measured | None:
     """The evaluation with the highest value; the first of equals."""
-    return max(_measured(run, metric), key=lambda item: item.value, default=None)
+    return known.best(_measured(run, metric), lambda item: item.value)
 
 
 def last(run: Run, metric: PassAtK) -> Measured | None:

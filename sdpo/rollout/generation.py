@@ -12,13 +12,17 @@ import numpy as np
 
 from sdpo.config.schema import Recipe
 from sdpo.envs.base import Environment, Purpose
+from sdpo.envs.rewards import sound
 from sdpo.prompts.context import ContextBuilder
 from sdpo.prompts.sources import dataset_text
 from sdpo.rollout.pool import EnginePool
 from sdpo.rollout.requests import Sampling
-from sdpo.types import Group, Rollout, Task, Turn
+from sdpo.types import Group, Outcome, Rollout, Task, Turn
 
 EVALUATION_ATTEMPTS = 3  # to grade a response, where the environment itself fails
+
+# Of a response whose log-probs are NaN or infinite where it was sampled: its text is no sample of the policy.
+BROKEN = Outcome(None, label="not finite", details={"message": "the engine's log-probs are not finite"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class Generation:
             turns: tuple[Turn, ...] = ()
             while True:
                 turns = (*turns, self._read(await sampled, purpose))
+                if turns[-1].broken:
+                    on_response(1)
+                    return _done(Rollout((*turns[:-1], replace(turns[-1], outcome=BROKEN))))
                 if purpose is None or len(turns) == self.turns:
                     on_response(1)
                     return _done(Rollout(turns)) if purpose is None else self._ended(task, turns, purpose)
@@ -137,7 +144,7 @@ class Generation:
     async def _graded(self, task: Task, turns: tuple[Turn, ...], purpose: Purpose) -> tuple[Turn, ...]:
         """The turns, the last one with its outcome.  Where an evaluation could not grade it, it is tried again."""
         for _ in range(EVALUATION_ATTEMPTS if purpose == "evaluation" else 1):
-            last = replace(turns[-1], outcome=await self.environment.respond(task, turns, purpose))
+            last = replace(turns[-1], outcome=sound(await self.environment.respond(task, turns, purpose)))
             if last.graded:
                 break
         return (*turns[:-1], last)

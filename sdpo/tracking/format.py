@@ -8,9 +8,9 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, thousands separated; whole numbers whole: 7, 0.0123, 18.2, 2,213, 1.2e-06."""
+    """Three significant digits, thousands separated; whole numbers whole: 7, 0.0123, 18.2, 2,213, 1.2e-06; none: –."""
     if value is None or math.isnan(value):
-        return "not a number"
+        return "–"
     if math.isinf(value):
         return "infinite" if value > 0 else "minus infinite"
     size = abs(value)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdpo.tracking.known import is_known
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -84,4 +86,4 @@ def part(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """The numbers under `prefix/`, without it: part({"time/judge": 1.0}, "time") → {"judge": 1.0}."""
     start = prefix + "/"
     found = {key[len(start) :]: value for key, value in metrics.items() if key.startswith(start)}
-    return {key: value for key, value in found.items() if isinstance(value, (int, float))}
+    return {key: value for key, value in found.items() if is_known(value)}

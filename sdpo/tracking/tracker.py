@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import defaultdict
@@ -16,6 +15,8 @@ from sdpo.tracking.metrics_file import finite
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, INTERRUPTED, now
 from sdpo.tracking.wandb_logger import WandbLogger
+
+_NAMED = 4  # of the metrics in a warning
 
 
 class Tracker:
@@ -104,9 +105,10 @@ class Tracker:
             self._console.evaluation(row)
         if any(not key.startswith("eval/") for key in values):
             self._console.step(row)
-        for key, value in metrics.items():
-            if isinstance(value, float) and math.isnan(value):
-                self._console.message(f"warning: {key} is not a number (NaN) at step {step}")
+        if unknown := [key for key, value in values.items() if value is None]:
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            listed = f"{', '.join(unknown[:_NAMED])}{more}"
+            self._console.message(f"warning: at step {step} could not be computed, and are null: {listed}")
         return row
 
     def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from sdpo.config.model_files import (
     load_tokenizer,
     longest_sequence,
 )
+from sdpo.config.model_weights import check_weights
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
@@ -79,9 +80,13 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
 
 
 def check_numbers(recipe: Recipe) -> None:
-    """Raises UserError for a model that the learner would compute wrongly, or not at all.  Takes a few seconds."""
+    """Raises UserError for a model that the learner would compute wrongly, or not at all, or whose weights are broken.
+
+    Takes a few seconds, and as long as its files take to be read.
+    """
     from sdpo.learner.model_check import check_configuration
 
+    check_weights(recipe.model.path)
     check_configuration(
         load_config(recipe), recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe)
     )

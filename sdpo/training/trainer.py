@@ -15,13 +15,14 @@ from sdpo.envs import Dataset, Environment
 from sdpo.errors import UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
-from sdpo.learner.skipped import TooManySkipped
+from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
-from sdpo.training.batch_metrics import batch_metrics, generated_tokens, ungraded_warning
+from sdpo.tracking.known import beats
+from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_samples, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
@@ -100,9 +101,12 @@ class Trainer:
         step = self.state.step + 1
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
+        sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
+        if warning:
+            self.tracker.message(warning)
         with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
             async with self._engines_asleep():
-                learned = await self._learn(samples, progress.advance, step)
+                learned = await self._learn(sound, progress.advance, step)
         with self.tracker.phase("publish"):
             learned |= await self.learner.publish(self.pool.handles, version=step + 1)
         learned |= await self.utilization.since_last()
@@ -115,25 +119,43 @@ class Trainer:
         settings = self.recipe.learner
         try:
             learned = await self.learner.train(samples, on_update, step)
+        except BrokenWeights as stop:
+            raise UserError(
+                f"Update {stop.update} of step {step} had a finite gradient and left weights that are not finite: "
+                f"{stop.source}. The optimiser's step was too large: give another run (name=…) a lower learner.lr "
+                f"({settings.lr:g}). Nothing was published or saved; {self._repeats()}."
+            ) from None
         except TooManySkipped as stop:
             path = self.folder.path / "skipped" / f"step-{step:06d}-update-{stop.update}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, stop.lines(self.tokenizer.decode).encode())
-            saved = f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
             raise UserError(
-                f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a gradient was not "
+                f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a number was not "
                 f"finite. The first tensor that is not: {stop.source}. The batch of the last one (step {step}, update "
                 f"{stop.update}) is saved, one response per line; look at it with: python -m json.tool --json-lines "
                 f"{path}. If its numbers look right, the steps before it were too large: give another run (name=…) a "
-                f"lower learner.lr ({settings.lr:g}) or learner.clip_grad_norm ({settings.clip_grad_norm:g}). The same "
-                f"command repeats this one from {saved}."
+                f"lower learner.lr ({settings.lr:g}) or learner.clip_grad_norm ({settings.clip_grad_norm:g}). "
+                f"Otherwise {self._repeats()}."
             ) from None
         if skipped := learned["learner/skipped_updates"]:
             self.tracker.message(
                 f"warning: {skipped:.0f} of {settings.updates_per_batch} updates of step {step} skipped, because a "
-                "gradient was not finite"
+                f"number was not finite; the first: {self.learner.skip_reason}"
             )
         return learned
+
+    def _repeats(self) -> str:
+        return (
+            f"the same command repeats the run from {f'step {self.saved_step}' if self.saved_step > 0 else 'its start'}"
+        )
+
+    async def _check_finite(self) -> None:
+        """No checkpoint is written from what is not finite, and none becomes the best.  Raises UserError."""
+        if (bad := await self.learner.check_finite()) is not None:
+            raise UserError(
+                f"The state after step {self.state.step} is not saved, because of {bad}. Give another run (name=…) a "
+                f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; {self._repeats()}."
+            )
 
     @asynccontextmanager
     async def _engines_asleep(self) -> AsyncIterator[None]:
@@ -188,7 +210,7 @@ class Trainer:
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         self.state.evaluated_step = self.state.step
         value = next(iter(results.values())).pass_at_k[1].value
-        if self.state.step == 0 or value <= self.state.best_value:
+        if self.state.step == 0 or not beats(value, self.state.best_value):
             return False  # what was there before training is no checkpoint of this run
         self.state.best_value, self.state.best_step = value, self.state.step
         return True
@@ -212,6 +234,11 @@ class Trainer:
             self.rng.bit_generator.state = self.state.random_state
             with self.tracker.phase(f"loading checkpoint {last.name}", announce=True):
                 await self.learner.load(last)
+            if (bad := await self.learner.check_finite()) is not None:
+                raise UserError(
+                    f"{last} cannot be gone on from, because of {bad}. Remove it, and the same command goes on from "
+                    "the checkpoint before it, or from the start."
+                )
         if self.recipe.rollout.colocated:
             await self.pool.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
@@ -224,6 +251,7 @@ class Trainer:
 
     async def save(self, best: bool) -> None:
         """Write a checkpoint of the state after the last complete step."""
+        await self._check_finite()
         self.state.random_state = self.rng.bit_generator.state
         ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
         with self.tracker.phase("checkpoint"):

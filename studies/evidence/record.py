@@ -18,6 +18,7 @@ from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.tracking.disk import atomic_write
+from sdpo.tracking.known import is_known
 
 FORMAT = 1
 FINISHED, FAILED = "finished", "failed"
@@ -75,10 +76,10 @@ class Record:
         return self.earlier_failures + ([] if self.finished else [self.reason])
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
-        """(generations, value) wherever the metric was measured."""
+        """(generations, value) wherever the metric was measured and could be computed."""
         columns = self.eval if metric.startswith("eval/") else self.train
         pairs = zip(columns.get("generations", []), columns.get(metric, []), strict=False)
-        return [(float(x), float(y)) for x, y in pairs if x is not None and y is not None]
+        return [(float(x), float(y)) for x, y in pairs if is_known(x) and is_known(y)]
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import yaml
 from sdpo.errors import UserError
 from sdpo.tracking import provenance
 from sdpo.tracking.disk import atomic_write
+from sdpo.tracking.known import best as best_of
 from sdpo.tracking.run_info import now
 from studies.evidence.attempt import changed_files
 from studies.evidence.index import Index
@@ -47,12 +48,11 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
     for algorithm in ALGORITHMS:
         own = [spec for spec in specs if spec.algorithm == algorithm]
         rows = {spec.name: _candidate(spec, index.get(spec.id)) for spec in own}
-        finished = [spec for spec in own if "mean_pass_at_1" in rows[spec.name]]
-        if not finished:
+        best = best_of(own, lambda spec: rows[spec.name].get("mean_pass_at_1"))  # noqa: B023 — called at once
+        if best is None:
             raise UserError(
                 f"Every tuning run of {algorithm} failed; try them again: python -m studies results {TUNING} --retry"
             )
-        best = max(finished, key=lambda spec: rows[spec.name]["mean_pass_at_1"])
         candidates[algorithm] = rows
         chosen[algorithm] = {"run": best.id, "set": configuration(best)}
     content = {

@@ -125,7 +125,7 @@ async def test_what_could_not_be_graded_trains_nothing_and_is_counted(tokenizer,
     assert {key: value for key, value in metrics.items() if key.startswith("verdict/")} == {
         "verdict/right": 1, "verdict/wrong": 1, "verdict/no_answer": 1, "verdict/close": 1,
     }  # fmt: skip
-    assert metrics["train/pass_rate"] == 0.25
+    assert metrics["train/pass_rate"] == pytest.approx(1 / 3)  # of those that were graded
     assert ungraded_warning([group]) == (
         "warning: 1 of 4 responses could not be graded and get no reward: the judge is ill"
     )

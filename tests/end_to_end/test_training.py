@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,3 +140,65 @@ async def test_steps_that_are_too_large_stop_the_run_with_the_batch_saved(worker
     with RunFolder(tmp_path / "run") as folder:
         assert folder.info.status == "interrupted" and "were skipped" in folder.info.reason
         assert sum(row.get("learner/skipped_updates", 0) for row in folder.metrics) == 1  # the second stopped the run
+
+
+class StruckPool:
+    """An engine pool whose fifth group has a response with NaN as its engine's log-probs."""
+
+    def __init__(self, pool):
+        self.pool, self.groups = pool, 0
+
+    def __getattr__(self, name):
+        return getattr(self.pool, name)
+
+    def generate(self, *given, **named):
+        sampled = self.pool.generate(*given, **named)
+        self.groups += 1
+        return [self._spoilt(sampled[0]), *sampled[1:]] if self.groups == 5 else sampled
+
+    async def _spoilt(self, sampled):
+        turn = await sampled
+        return replace(turn, sampler_log_probs=np.append(turn.sampler_log_probs[:-1], np.float32(np.nan)))
+
+
+class StruckTrainer(Trainer):
+    """One response of step 2 has log-probs that are NaN; after it a moment of the optimiser is."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.generation.pool = StruckPool(self.pool)
+
+    async def save(self, best):
+        if self.state.step == 2:
+
+            def strike(self):
+                moments = next(iter(self.worker.held.optimizer.state.values()))
+                moments["exp_avg_sq"].view(-1)[0] = np.nan
+
+            await self.learner.ranks[1].__ray_call__.remote(strike)
+        await super().save(best)
+
+
+async def test_what_is_not_finite_is_left_out_of_training_and_never_saved(workers, learner_for, tmp_path, capsys):
+    recipe = make_recipe("sdpo", "run.checkpoint_every=1", "learner.zero_stage=2", "algorithm.mix=0.5")
+    with pytest.raises(UserError, match="exp_avg_sq of the weight .* repeats the run from step 1") as stop:
+        await run(recipe, tmp_path / "run", workers, learner_for, StruckTrainer)
+    assert "after step 2 is not saved" in str(stop.value)
+    folder = RunFolder(tmp_path / "run")
+    assert sorted(p.name for p in folder.checkpoints.iterdir()) == ["last", "step-000001"]
+    rows = [row for row in folder.metrics if "learner/loss" in row]
+    assert [row["response/not_finite"] for row in rows] == [0, 1]
+    assert all(np.isfinite(row[key]) for row in rows for key in ("learner/loss", "policy/sampler_gap_max"))
+    assert rows[1]["learner/skipped_updates"] == 0
+    warned = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len([line for line in warned if "1 of 16 responses have log-probs that are not finite" in line]) == 1
+
+
+async def test_weights_that_overflow_in_a_step_reach_neither_engines_nor_disk(workers, learner_for, tmp_path):
+    recipe = make_recipe("sdpo", "learner.lr=1e39", "run.checkpoint_every=1")
+    with pytest.raises(UserError, match="step 1 had a finite gradient and left weights that are not finite") as stop:
+        await run(recipe, tmp_path / "run", workers, learner_for, Trainer)
+    assert "learner.lr (1e+39)" in str(stop.value) and "repeats the run from its start" in str(stop.value)
+    assert await workers[0].versions() == [1]
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not [row for row in RunFolder(tmp_path / "run").metrics if "learner/loss" in row]

@@ -165,7 +165,7 @@ def process(rank: int, port: int, model: Path, modes) -> None:
         bad = spoilt(good, BAD["an infinite advantage"]) if rank == 1 else good
         check_skips(worker, good, bad)
         found = worker.first_not_finite(bad)
-        assert rank == 0 or found.startswith("advantages is inf at token 0")
+        assert found.startswith("advantages is inf at token 0")  # on both, though the gradient is bad on both as well
         assert step(worker, good) == 0
 
 

@@ -120,8 +120,8 @@ def test_a_long_phase_shows_that_it_is_alive(plain_console, monkeypatch: pytest.
         (1.2e-6, "1.2e-06"),
         (-0.5, "-0.500"),
         (0, "0"),
-        (float("nan"), "not a number"),
-        (None, "not a number"),
+        (float("nan"), "–"),
+        (None, "–"),
         (float("inf"), "infinite"),
     ],
 )

@@ -57,9 +57,14 @@ def test_the_clock_goes_on_after_a_resume(run: RunFolder, plain_console):
 def test_what_is_not_a_number_is_seen_and_kept_as_null(run: RunFolder, plain_console):
     console, output = plain_console
     tracker = Tracker(run, console)
-    tracker.log(1, 64, {"learner/grad_norm": float("nan")})
-    assert run.metrics[0]["learner/grad_norm"] is None
-    assert "warning: learner/grad_norm is not a number (NaN) at step 1" in output.getvalue()
+    bad = {
+        f"a/{i}": value
+        for i, value in enumerate([np.nan, np.inf, None, -np.inf, np.float32("nan"), torch.tensor(np.nan)])
+    }
+    tracker.log(1, 64, {"learner/grad_norm": 1.0, **bad})
+    assert {key: run.metrics[0][key] for key in bad} == dict.fromkeys(bad)
+    [warning] = [line for line in output.getvalue().splitlines() if "warning" in line]  # one, however many there are
+    assert warning == "warning: at step 1 could not be computed, and are null: a/0, a/1, a/2, a/3 and 2 more"
     with pytest.raises(TypeError, match="verdict"):
         tracker.log(2, 64, {"verdict": "accepted"})
     with pytest.raises(TypeError, match="lengths"):

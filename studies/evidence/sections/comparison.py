@@ -7,6 +7,7 @@ import math
 from sdpo.report.bounds import UNKNOWN, Bound
 from sdpo.report.curves import THRESHOLDS, mean_curve
 from sdpo.report.figures import GENERATIONS
+from sdpo.tracking.known import is_known
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, interval, last, table
 from studies.evidence.pictures import COLOURS, Bar, Curve, Picture, PicturePanel
@@ -128,7 +129,7 @@ def _time_text(pairs: Pairs) -> str:
 def step_seconds(record: Record) -> float:
     """Median seconds of a training step, evaluations left out."""
     columns = [record.train.get(f"time/{phase}", []) for phase in ("generate", "judge", "update", "publish")]
-    totals = sorted(sum(v or 0.0 for v in row) for row in zip(*columns, strict=False))
+    totals = sorted(sum(row) for row in zip(*columns, strict=False) if all(map(is_known, row)))
     return totals[len(totals) // 2] if totals else math.nan
 
 
