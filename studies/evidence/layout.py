@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from studies.evidence.studies import TUNING
+
 DATA = Path("docs/results/evidence")  # in the project: committed
 RUNS = Path("runs/evidence")  # run folders: logs, checkpoints, rollouts; not committed
 
@@ -30,7 +32,11 @@ class Layout:
 
     @property
     def settings(self) -> Path:
-        return self.data / "settings.yaml"
+        return self.settings_of(TUNING)
+
+    def settings_of(self, tuning: str) -> Path:
+        """The settings chosen by a part: settings.yaml for `tuning`, tools-settings.yaml for `tools-tuning`."""
+        return self.data / f"{tuning.replace(TUNING, 'settings')}.yaml"
 
     @property
     def page(self) -> Path:

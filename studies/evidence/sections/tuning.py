@@ -21,7 +21,8 @@ def section(evidence: Evidence) -> Section:
     runs = evidence.finished("tuning")
     if not runs:
         return not_run(evidence, "tuning")
-    chosen = {} if evidence.settings is None else {c["run"] for c in evidence.settings["chosen"].values()}
+    settings = evidence.settings.get("tuning")
+    chosen = {} if settings is None else {c["run"] for c in settings["chosen"].values()}
     rows, panels = [], []
     for algorithm in ALGORITHMS:
         own = [(spec, record) for spec, record in runs if spec.algorithm == algorithm]
@@ -37,12 +38,12 @@ def section(evidence: Evidence) -> Section:
             panels.append(PicturePanel(f"{name(algorithm)}, training problems", GENERATIONS, "pass@1", curves))
     header = ["", "settings", "mean training pass@1", "generations to .5", "training, last", "held-out, last"]
     text = [opening(evidence, "tuning"), _EFFORT, table(header, rows)]
-    if evidence.settings is None:
+    if settings is None:
         text.append("Nothing is chosen yet.")
     else:
-        made = evidence.settings["made"]
+        made = settings["made"]
         text.append(
-            f"Bold: chosen for all other parts, by this rule: {evidence.settings['rule']} Fixed at {made['at'][:16]} "
+            f"Bold: chosen for all other parts, by this rule: {settings['rule']} Fixed at {made['at'][:16]} "
             f"(commit {made['commit']}) in [settings.yaml](settings.yaml)."
         )
     caption = "Training pass@1 of every configuration on world 0."
