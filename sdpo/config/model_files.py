@@ -34,8 +34,8 @@ def check_model(recipe: Recipe) -> None:
             f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
             "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens"
             + (
-                f"; with {recipe.most_turns} turns also context.max_reply_tokens, or set rollout.max_model_len, where a "
-                "rollout ends."
+                f"; with {recipe.most_turns} turns also context.max_reply_tokens, or set rollout.max_model_len, "
+                "where a rollout ends."
                 if recipe.most_turns > 1
                 else "."
             )

@@ -106,8 +106,8 @@ class Environment(ABC):
 
         Nothing may be remembered between calls: an environment with a state replays the earlier turns, so that a turn
         can be asked for again.  Here a failed attempt that has feedback is answered with it (`reply`), until there
-        were as many as a rollout may have.  An evaluation's reply is the feedback of training: by what is measured with,
-        nothing may be told.
+        were as many turns as a rollout may have.  An evaluation's reply is the feedback of training: by what is
+        measured with, nothing may be told.
         """
         outcome = await self.grade(task, turns[-1], purpose)
         if outcome.solved or outcome.reward is None or outcome.reply or len(turns) >= self.recipe.turns(purpose):

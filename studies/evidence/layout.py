@@ -11,6 +11,11 @@ DATA = Path("docs/results/evidence")  # in the project: committed
 RUNS = Path("runs/evidence")  # run folders: logs, checkpoints, rollouts; not committed
 
 
+def settings_file(tuning: str) -> str:
+    """settings.yaml for `tuning`, tools-settings.yaml for `tools-tuning`."""
+    return f"{tuning.replace(TUNING, 'settings')}.yaml"
+
+
 @dataclass(frozen=True)
 class Layout:
     """`data` holds records, settings, figures and the page; `runs` the folders of the runs."""
@@ -35,8 +40,8 @@ class Layout:
         return self.settings_of(TUNING)
 
     def settings_of(self, tuning: str) -> Path:
-        """The settings chosen by a part: settings.yaml for `tuning`, tools-settings.yaml for `tools-tuning`."""
-        return self.data / f"{tuning.replace(TUNING, 'settings')}.yaml"
+        """The settings chosen by a part."""
+        return self.data / settings_file(tuning)
 
     @property
     def page(self) -> Path:
