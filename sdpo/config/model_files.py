@@ -34,9 +34,9 @@ def check_model(recipe: Recipe) -> None:
             f"The model holds {longest} tokens, but prompt and response may take {needed}. Lower "
             "context.max_prompt_tokens, context.max_reprompt_tokens or rollout.max_response_tokens"
             + (
-                f"; with environment.turns={recipe.environment.turns} also context.max_reply_tokens, or set "
-                "rollout.max_model_len, where a rollout ends."
-                if recipe.environment.turns > 1
+                f"; with {recipe.most_turns} turns also context.max_reply_tokens, or set rollout.max_model_len, "
+                "where a rollout ends."
+                if recipe.most_turns > 1
                 else "."
             )
         )
@@ -61,7 +61,7 @@ def longest_sequence(recipe: Recipe) -> int:
     if not recipe.distillation:
         return recipe.max_model_len
     response = recipe.rollout.max_response_tokens
-    later = min(recipe.later_turns(response), recipe.max_model_len - response)
+    later = min(recipe.later_turns(response, recipe.environment.turns), recipe.max_model_len - response)
     return max(recipe.max_model_len, recipe.context.max_reprompt_tokens + response + later)
 
 

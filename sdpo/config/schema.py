@@ -110,16 +110,27 @@ class Recipe(Settings):
     @property
     def max_model_len(self) -> int:
         """Tokens that an engine must hold: the longest student prompt, and its turns with what is said between them."""
-        longest = self.context.max_prompt_tokens + self.longest_response + self.later_turns(self.longest_response)
+        longest = self.context.max_prompt_tokens + self.longest_response
+        longest += self.later_turns(self.longest_response, self.most_turns)
         return min(longest, self.rollout.max_model_len or longest)
 
     @property
     def longest_response(self) -> int:
         return max(self.rollout.max_response_tokens, self.evaluation_tokens)
 
-    def later_turns(self, response: int) -> int:
+    def turns(self, purpose: Literal["training", "evaluation"] | None) -> int:
+        """Most turns of a rollout; None: of one that is not graded, which is training's."""
+        evaluated = self.evaluation.turns if purpose == "evaluation" else None
+        return evaluated or self.environment.turns
+
+    @property
+    def most_turns(self) -> int:
+        """Of any rollout."""
+        return max(self.turns("training"), self.turns("evaluation"))
+
+    def later_turns(self, response: int, turns: int) -> int:
         """Tokens by which the turns after the first may lengthen a conversation, with responses of so many tokens."""
-        return (self.environment.turns - 1) * (self.context.max_reply_tokens + response)
+        return (turns - 1) * (self.context.max_reply_tokens + response)
 
     @property
     def evaluation_tokens(self) -> int:

@@ -332,6 +332,7 @@ class EvaluationSettings(Settings):
     temperature: float = Field(0.6, ge=0, description="0: greedy, one response per problem")
     top_p: float = Field(0.95, gt=0, le=1)
     ks: tuple[int, ...] = (1, 4)
+    turns: int | None = Field(None, ge=1, description="most turns of a rollout; null: environment.turns")
     at_start: bool = True
     thinking: Literal["official", "ignored"] = Field(
         "official",

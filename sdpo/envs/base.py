@@ -106,11 +106,11 @@ class Environment(ABC):
 
         Nothing may be remembered between calls: an environment with a state replays the earlier turns, so that a turn
         can be asked for again.  Here a failed attempt that has feedback is answered with it (`reply`), until there
-        were `environment.turns` of them.  An evaluation's reply is the feedback of training: by what is measured with,
-        nothing may be told.
+        were as many turns as a rollout may have.  An evaluation's reply is the feedback of training: by what is
+        measured with, nothing may be told.
         """
         outcome = await self.grade(task, turns[-1], purpose)
-        if outcome.solved or outcome.reward is None or outcome.reply or len(turns) >= self.settings.turns:
+        if outcome.solved or outcome.reward is None or outcome.reply or len(turns) >= self.recipe.turns(purpose):
             return outcome
         told = outcome if purpose == "training" else await self.grade(task, turns[-1], "training")
         return replace(outcome, reply=self.reply(told.feedback)) if told.feedback else outcome

@@ -53,7 +53,6 @@ class Generation:
     ) -> None:
         self.recipe, self.environment, self.contexts = recipe, environment, contexts
         self.tokenizer, self.pool = tokenizer, pool
-        self.turns = recipe.environment.turns
         rollout = recipe.rollout
         self.training_sampling = Sampling(
             temperature=rollout.temperature,
@@ -78,7 +77,7 @@ class Generation:
         if self.recipe.rollout.source != "policy":
             on_response(1)
             return PendingGroup(task, (_done(Rollout((self._demonstrated(task),))),))
-        n, purpose = self.recipe.rollout.responses, "training" if graded or self.turns > 1 else None
+        n, purpose = self.recipe.rollout.responses, "training" if graded or self.recipe.environment.turns > 1 else None
         return await self._group(task, n, self.training_sampling, seed, purpose, on_response)
 
     async def evaluation_group(self, task: Task, n: int, on_outcome: Callable[[], None] = lambda: None) -> Group:
@@ -96,7 +95,7 @@ class Generation:
         purpose: Purpose | None,
         on_response: Callable[[int], None] = lambda count: None,
     ) -> PendingGroup:
-        number = _number(seed)
+        number, most = _number(seed), self.recipe.turns(purpose)
 
         async def rollout(index: int, sampled: Awaitable[Turn]) -> Awaitable[Rollout]:
             """Turn after turn; there when the last one is sampled, though it may still be graded."""
@@ -106,7 +105,7 @@ class Generation:
                 if turns[-1].broken:
                     on_response(1)
                     return _done(Rollout((*turns[:-1], replace(turns[-1], outcome=BROKEN))))
-                if purpose is None or len(turns) == self.turns:
+                if purpose is None or len(turns) == most:
                     on_response(1)
                     return _done(Rollout(turns)) if purpose is None else self._ended(task, turns, purpose)
                 turns = await self._graded(task, turns, purpose)

@@ -49,7 +49,7 @@ async def evaluate(
         test_split=dataset.test_split,
         problem_split=dataset.problem_split,
         thinking=recipe.evaluation.thinking,
-        most_turns=recipe.environment.turns,
+        most_turns=recipe.turns("evaluation"),
     )
     return Evaluation(result, tuple(groups))
 

@@ -9,7 +9,7 @@ from studies.evidence.index import Index
 from studies.evidence.layout import Layout
 from studies.evidence.measures.store import load_all
 from studies.evidence.record import Record
-from studies.evidence.settings import load_chosen, load_settings
+from studies.evidence.settings import chosen_by, load_settings
 from studies.evidence.studies import ALGORITHMS, RunSpec, Studies, specs
 
 DATASETS = ("train", "held_out")
@@ -20,26 +20,25 @@ TITLES = {"train": "training", "held_out": "held-out"}
 class Evidence:
     studies: Studies
     index: Index
-    settings: dict[str, Any] | None = None  # the settings file; None: nothing is chosen yet
-    chosen: dict[str, tuple[str, ...]] | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # tuning → its settings file, where it chose
     skills: dict[str, dict[str, Any]] = field(default_factory=dict)  # policy → what `measures.skills` wrote
     teacher: dict[str, dict[str, Any]] = field(default_factory=dict)  # run → what `measures.teacher` wrote
 
     @classmethod
     def load(cls, studies: Studies, layout: Layout) -> Evidence:
-        chosen = load_chosen(layout.settings)
+        files = {tuning: layout.settings_of(tuning) for tuning in studies.tunings}
         return cls(
             studies,
             Index.of(layout),
-            None if chosen is None else load_settings(layout.settings),
-            None if chosen is None else dict(chosen),
+            {tuning: load_settings(path) for tuning, path in files.items() if path.exists()},
             load_all(layout.skills),
             load_all(layout.teacher),
         )
 
     def specs(self, part: str) -> list[RunSpec]:
         """The runs of a part; before the settings are chosen, only their names mean something."""
-        return specs(self.studies, part, self.chosen or dict.fromkeys(ALGORITHMS, ()))
+        settings = self.settings.get(self.studies.parts[part].tuning)
+        return specs(self.studies, part, dict.fromkeys(ALGORITHMS, ()) if settings is None else chosen_by(settings))
 
     def finished(self, part: str) -> list[tuple[RunSpec, Record]]:
         """The finished runs of a part, in the order of their declaration."""

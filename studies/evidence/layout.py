@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from studies.evidence.studies import TUNING
+
 DATA = Path("docs/results/evidence")  # in the project: committed
 RUNS = Path("runs/evidence")  # run folders: logs, checkpoints, rollouts; not committed
+
+
+def settings_file(tuning: str) -> str:
+    """settings.yaml for `tuning`, tools-settings.yaml for `tools-tuning`."""
+    return f"{tuning.replace(TUNING, 'settings')}.yaml"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,11 @@ class Layout:
 
     @property
     def settings(self) -> Path:
-        return self.data / "settings.yaml"
+        return self.settings_of(TUNING)
+
+    def settings_of(self, tuning: str) -> Path:
+        """The settings chosen by a part."""
+        return self.data / settings_file(tuning)
 
     @property
     def page(self) -> Path:

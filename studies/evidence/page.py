@@ -11,7 +11,18 @@ from studies.evidence.layout import Layout
 from studies.evidence.markdown import Origin, Section, code, number, table
 from studies.evidence.pictures import Picture, draw
 from studies.evidence.record import Record
-from studies.evidence.sections import claims, comparison, forgetting, relatives, repeats, single_world, teacher, tuning
+from studies.evidence.sections import (
+    claims,
+    comparison,
+    forgetting,
+    relatives,
+    repeats,
+    single_world,
+    teacher,
+    tools,
+    tuning,
+    turns,
+)
 from studies.evidence.sections.common import listed
 from studies.evidence.token_picture import TokenPicture, draw_tokens
 
@@ -23,6 +34,10 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     single_world.ablations,
     forgetting.section,
     comparison.fresh,
+    tools.section,
+    tools.tuning,
+    turns.section,
+    turns.hints,
     relatives.section,
     relatives.sequence,
     single_world.noise,
@@ -93,7 +108,12 @@ def _in_short(evidence: Evidence) -> list[str]:
         lines.append(f"On five worlds that nobody tuned on: {comparison.times(pairs)} times.")
     lines += [
         text
-        for text in (single_world.same_groups(evidence), forgetting.in_short(evidence), single_world.as_good(evidence))
+        for text in (
+            tools.in_short(evidence),
+            single_world.same_groups(evidence),
+            forgetting.in_short(evidence),
+            single_world.as_good(evidence),
+        )
         if text
     ]
     return ["\n".join(f"* {line}" for line in lines)] if lines else []

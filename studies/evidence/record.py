@@ -75,10 +75,11 @@ class Record:
         """The reason of every failure, earlier ones included."""
         return self.earlier_failures + ([] if self.finished else [self.reason])
 
-    def curve(self, metric: str) -> list[tuple[float, float]]:
-        """(generations, value) wherever the metric was measured and could be computed."""
+    def curve(self, metric: str, axis: str = "generations") -> list[tuple[float, float]]:
+        """(generations, value) wherever the metric was measured and could be computed; axis: "generated_tokens",
+        "wall_clock_s" as well."""
         columns = self.eval if metric.startswith("eval/") else self.train
-        pairs = zip(columns.get("generations", []), columns.get(metric, []), strict=False)
+        pairs = zip(columns.get(axis, []), columns.get(metric, []), strict=False)
         return [(float(x), float(y)) for x, y in pairs if is_known(x) and is_known(y)]
 
     def save(self, path: Path) -> None:

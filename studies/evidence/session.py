@@ -14,7 +14,7 @@ from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
 from studies.evidence.record import load_records
 from studies.evidence.runner import Runner, RunsStopped, resolve
-from studies.evidence.studies import CHOSEN, RunSpec, Studies, specs
+from studies.evidence.studies import CHOSEN, TUNING, RunSpec, Studies, specs
 
 ACTIONS = ("settings", "list", "page")
 MEASURED = {"forgetting": "ablations", "teacher": None}  # parts that train nothing → the part that they come after
@@ -37,7 +37,7 @@ class Session:
                 if word == "list":
                     self._list()
                 elif word == "settings":
-                    self._choose()
+                    self._choose(TUNING)
                 elif word in MEASURED:
                     self._measure(word)
                 elif word != "page" and self._can_run(word, asked=len(words) < len(self.words)):
@@ -59,12 +59,11 @@ class Session:
 
     def show_commands(self, words: Sequence[str]) -> None:
         """The command of every run, in order, and whether there is a record of it; nothing is started."""
-        chosen = settings.load_chosen(self.layout.settings)
         known = [same for record in load_records(self.layout.records) if (same := identity_of(record)) is not None]
         shown: dict[str, bool] = {}  # run → recorded
         for word in words:
             part = self.studies.parts.get(word.split("/")[0])
-            if part is not None and part.base == CHOSEN and chosen is None:
+            if part is not None and part.base == CHOSEN and self._chosen(part.tuning) is None:
                 print(f"# {word} takes the chosen settings, and none are chosen before the tuning is complete")
             elif part is not None:
                 for spec in self._specs(word):
@@ -84,9 +83,10 @@ class Session:
 
     def _specs(self, word: str) -> list[RunSpec]:
         name, _, run = word.partition("/")
-        chosen = settings.load_chosen(self.layout.settings)
-        if self.studies.parts[name].base == CHOSEN and chosen is None:
-            chosen = self._choose()
+        part = self.studies.parts[name]
+        chosen = self._chosen(part.tuning)
+        if part.base == CHOSEN and chosen is None:
+            chosen = self._choose(part.tuning)
         declared = specs(self.studies, name, chosen)
         if not run:
             return declared
@@ -97,15 +97,18 @@ class Session:
 
     def _choose_when_tuned(self, word: str) -> None:
         """The settings are chosen as soon as the tuning is complete, before anything else is run."""
-        if word == settings.TUNING and not self.layout.settings.exists():
-            self._choose()
+        if word in self.studies.tunings and not self.layout.settings_of(word).exists():
+            self._choose(word)
 
-    def _choose(self) -> settings.Chosen:
-        tuning = specs(self.studies, settings.TUNING, None)
-        chosen = settings.choose(tuning, Index.of(self.layout), self.layout.settings)
+    def _chosen(self, tuning: str) -> settings.Chosen | None:
+        return settings.load_chosen(self.layout.settings_of(tuning))
+
+    def _choose(self, tuning: str) -> settings.Chosen:
+        out = self.layout.settings_of(tuning)
+        chosen = settings.choose(specs(self.studies, tuning, None), Index.of(self.layout), out)
         for algorithm, values in chosen.items():
             self.progress.message(f"Chosen for {algorithm}: {' '.join(values) or 'the settings of the recipe'}")
-        self.progress.message(f"Wrote {self.layout.settings}. Commit it before other worlds are run.")
+        self.progress.message(f"Wrote {out}. Commit it before other worlds are run.")
         return chosen
 
     def _measure(self, word: str) -> None:

@@ -19,10 +19,9 @@ from studies.evidence.reaching import Passes, mean_over_budget
 from studies.evidence.record import Record
 from studies.evidence.studies import ALGORITHMS, Chosen, RunSpec
 
-TUNING = "tuning"
 _NOT_CHOSEN = ("seed=", "data.world_seed=", "run.keep_checkpoints=")
 RULE = (
-    "For each method, of its configurations in part `tuning` the one with the greatest mean training pass@1 over the "
+    "For each method, of its configurations in part `{part}` the one with the greatest mean training pass@1 over the "
     "budget: the area under the curve of pass@1 against generations, linear between evaluations, divided by the "
     "generations. Runs that failed take no part."
 )
@@ -41,8 +40,9 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
     """
     if out.exists():
         raise UserError(f"The settings are chosen already: {out}. Later runs were made with them, so they stay.")
+    part = specs[0].part
     if missing := [spec.id for spec in specs if index.get(spec.id) is None]:
-        raise UserError(f"Tuning is not complete: {', '.join(missing)}. Run: python -m studies results {TUNING}")
+        raise UserError(f"Tuning is not complete: {', '.join(missing)}. Run: python -m studies results {part}")
     candidates: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, Any]] = {}
     for algorithm in ALGORITHMS:
@@ -51,12 +51,12 @@ def choose(specs: Sequence[RunSpec], index: Index, out: Path) -> Chosen:
         best = best_of(own, lambda spec: rows[spec.name].get("mean_pass_at_1"))  # noqa: B023 — called at once
         if best is None:
             raise UserError(
-                f"Every tuning run of {algorithm} failed; try them again: python -m studies results {TUNING} --retry"
+                f"Every tuning run of {algorithm} failed; try them again: python -m studies results {part} --retry"
             )
         candidates[algorithm] = rows
         chosen[algorithm] = {"run": best.id, "set": configuration(best)}
     content = {
-        "rule": RULE,
+        "rule": RULE.format(part=part),
         "made": {"by": "sdpo results settings", "at": now(), "commit": provenance.commit().split()[0]},
         "changes": changed_files(),
         "chosen": chosen,
@@ -81,9 +81,12 @@ def configuration(spec: RunSpec) -> list[str]:
 
 def load_chosen(path: Path) -> Chosen | None:
     """The choice of each algorithm; None if none was made yet.  Raises UserError for a file that is something else."""
-    if not path.exists():
-        return None
-    return {algorithm: tuple(choice["set"]) for algorithm, choice in load_settings(path)["chosen"].items()}
+    return chosen_by(load_settings(path)) if path.exists() else None
+
+
+def chosen_by(settings: dict[str, Any]) -> Chosen:
+    """The choice of each algorithm that a settings file holds."""
+    return {algorithm: tuple(choice["set"]) for algorithm, choice in settings["chosen"].items()}
 
 
 def load_settings(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sdpo.config.paths import locate
 from sdpo.errors import UserError
 
 DECLARED = Path(__file__).with_name("studies.yaml")
-CHOSEN = "chosen"
+CHOSEN, TUNING = "chosen", "tuning"
 ALGORITHMS = ("sdpo", "grpo")  # those that are tuned and compared; other ones run with their recipe's settings
 
 Chosen = Mapping[str, Sequence[str]]  # algorithm → its chosen settings, as key=value
@@ -37,9 +37,11 @@ class Variant(_Declared):
 class Part(_Declared):
     title: str
     question: str
+    recipe: str | None = None  # None: that of the studies
     worlds: tuple[int, ...]
     seeds: tuple[int, ...] | None = None  # None: the world is the seed
     base: str | None = Field(None, pattern=CHOSEN)
+    tuning: str = TUNING  # the part whose choice `base: chosen` takes
     set: tuple[str, ...] = ()  # options of all its runs
     needs: dict[str, str] = {}  # model folders without which the part cannot run → the command that makes each
     runs: dict[str, Variant]
@@ -56,6 +58,11 @@ class Studies(_Declared):
     profile: str
     common: tuple[str, ...] = ()
     parts: dict[str, Part]
+
+    @property
+    def tunings(self) -> list[str]:
+        """The parts by which settings are chosen."""
+        return list(dict.fromkeys(part.tuning for part in self.parts.values() if part.base == CHOSEN))
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,12 @@ def load_studies(path: Path = DECLARED) -> Studies:
 
 
 def specs(studies: Studies, part: str, chosen: Chosen | None) -> list[RunSpec]:
-    """The runs of a part, world by world.  `chosen` may be None where the part does not build on it."""
+    """The runs of a part, world by world.  `chosen`: by its tuning; None where the part does not build on it."""
     declared = studies.parts[part]
     if declared.base == CHOSEN and chosen is None:
         raise UserError(
             f"{part} builds on the chosen settings, and none are chosen yet. Run the tuning, which chooses them: "
-            "python -m studies results tuning"
+            f"python -m studies results {declared.tuning}"
         )
     result = []
     for world in declared.worlds:
@@ -121,7 +128,7 @@ def _spec(
         seed=seed,
         group=variant.group,
         label=variant.label or name,
-        recipe=studies.recipe,
+        recipe=declared.recipe or studies.recipe,
         profile=studies.profile,
         common=studies.common,
         overrides=(f"seed={seed}", *place, *last_word(base + declared.set + variant.set)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import reduce
+from pathlib import Path
 
 import pytest
 
 from sdpo.config.files import RECIPES, find_recipe, load_recipe
+from sdpo.config.paths import locate
 
 _SHARED = {  # arXiv 2601.20802, table of hyper-parameters, column LiveCodeBench
     "model.path": "Qwen/Qwen3-8B",
@@ -112,10 +114,18 @@ def test_the_comparison_with_the_educational_code_has_its_values():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_their_cpu_profiles_need_nothing_that_is_not_here(family):
+    policy, source = ("minitools", "minitools") if family == "tools" else ("minicode", f"sdpo.envs.samples:{family}")
     for algorithm in WITHOUT_FEEDBACK:
         recipe = load_recipe(find_recipe(family, algorithm), "cpu")
-        assert recipe.model.path == "policies/minicode"
-        assert recipe.data.source in (None, f"sdpo.envs.samples:{family}") and recipe.data.path is None
+        assert recipe.model.path == f"policies/{policy}" and Path(locate(recipe.model.path), "config.json").is_file()
+        assert recipe.data.source in (None, source) and recipe.data.path is None
+
+
+def test_the_tools_recipe_trains_both_methods_on_as_many_samples_of_minitools():
+    sdpo, grpo = (load_recipe(find_recipe("tools", algorithm), "cpu") for algorithm in WITHOUT_FEEDBACK)
+    assert sdpo.environment == grpo.environment and sdpo.environment.kind == "minitools"
+    assert (sdpo.data, sdpo.evaluation, sdpo.model) == (grpo.data, grpo.evaluation, grpo.model)
+    assert sdpo.samples_per_step == grpo.samples_per_step == 64 and sdpo.run.steps == grpo.run.steps
 
 
 def gpu(algorithm: str, *overrides: str):

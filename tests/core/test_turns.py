@@ -377,6 +377,21 @@ async def test_an_evaluation_tells_no_more_than_training_does(tokenizer):
     assert "first_turn/pass@1" not in count([group], ks=(1,)).metrics()
 
 
+@pytest.mark.parametrize(("trained", "evaluated"), [(1, 3), (3, 1)])
+async def test_an_evaluation_may_have_more_or_fewer_turns_than_training(tokenizer, trained, evaluated):
+    recipe = recipe_of("sdpo", f"evaluation.turns={evaluated}", turns=trained)
+    made = generation(recipe, tokenizer)
+    training, evaluation = await rollouts_of(made), await made.evaluation_group(TASK, 2)
+    for group, most in ((training, trained), (evaluation, evaluated)):
+        assert [[t.text for t in r.turns] for r in group.rollouts] == [script[:most] for script in SCRIPTS]
+        assert all(bool(t.outcome.reply) == (number < most) for r in group.rollouts
+                   for number, t in enumerate(r.turns, start=1) if not t.outcome.solved)  # fmt: skip
+    # engines hold the longer one, the learner no more than it trains on
+    more = 2 * (recipe.context.max_reply_tokens + recipe.rollout.max_response_tokens)
+    assert recipe.max_model_len == recipe_of("sdpo", turns=1).max_model_len + more
+    assert recipe.later_turns(48, recipe.turns("training")) == (more if trained == 3 else 0)
+
+
 async def test_rewards_that_an_algorithm_does_not_need_are_asked_for_where_replies_are(tokenizer):
     recipe = recipe_of("opsd", "rollout.responses=2")
     made = generation(recipe, tokenizer)
@@ -453,3 +468,8 @@ def test_options_without_effect_are_refused(algorithm, turns, option, says):
     with pytest.raises(UserError) as refused:
         recipe_of(algorithm, option, turns=turns)
     assert option.split("=")[0] in str(refused.value) and says in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["context.history=sampled", "context.max_reply_tokens=64"])
+def test_what_later_turns_need_can_be_set_for_evaluations_alone(option):
+    assert recipe_of("sdpo", option, "evaluation.turns=2", turns=1).most_turns == 2

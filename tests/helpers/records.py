@@ -17,14 +17,19 @@ def record(
     status: str = "finished",
     seconds_per_step: float = 2.0,
     train: dict[str, list[float]] | None = None,
+    tokens: int = 10,
 ) -> Record:
-    """`passed[dataset][e][p]` of n samples at evaluation e, `every` generations (5 steps) apart."""
+    """`passed[dataset][e][p]` of n samples at evaluation e, `every` generations (5 steps) apart.
+
+    tokens: of a generation.  First turns pass half as often as the end.
+    """
     evaluations = max((len(rows) for rows in passed.values()), default=0)
     steps = [5 * e for e in range(evaluations)]
     columns = {
         "step": steps,
         "generations": [every * e for e in range(evaluations)],
         "wall_clock_s": [seconds_per_step * step for step in steps],
+        "generated_tokens": [tokens * every * e for e in range(evaluations)],
     }
     problems = {}
     for dataset, rows in passed.items():
@@ -32,6 +37,7 @@ def record(
         difficulty = [("easy", "medium", "hard")[p % 3] for p in range(len(rows[0]))]
         problems[dataset] = PassCounts(ids, difficulty, n, steps, rows)
         columns[f"eval/{dataset}/pass@1"] = [sum(row) / (n * len(row)) for row in rows]
+        columns[f"eval/{dataset}/first_turn/pass@1"] = [sum(row) / (2 * n * len(row)) for row in rows]
     last = steps[-1] if steps else 0
     own = {"step": list(range(1, last + 1)), "generations": [64 * s for s in range(1, last + 1)]}
     own["wall_clock_s"] = [seconds_per_step * s for s in own["step"]]

@@ -146,3 +146,16 @@ def test_render_groups_once():
     console = Console(file=io.StringIO(), width=100)
     doctor.render([Check("Tools", "a", "ok", "1"), Check("Tools", "b", "ok", "2")], console)
     assert console.file.getvalue().count("Tools") == 1
+
+
+def test_a_bundled_policy_that_is_missing_is_named(monkeypatch, tmp_path):
+    def found():
+        return next(check for check in doctor._hugging_face("cpu") if check.name == "bundled policies")
+
+    for name in doctor.POLICIES:
+        (tmp_path / "policies" / name).mkdir(parents=True)
+        (tmp_path / "policies" / name / "config.json").touch()
+    monkeypatch.setattr(doctor, "BUNDLED", tmp_path)
+    assert (found().status, found().found) == ("ok", "minicode, minitools")
+    (tmp_path / "policies" / "minitools" / "config.json").unlink()
+    assert found().status == "problem" and "missing: minitools" in found().found and found().remedy

@@ -50,7 +50,8 @@ def test_it_holds_the_two_packages_with_recipes_and_policies_and_nothing_else(wh
         names = {name for name in archive.namelist() if not name.endswith("/")}
     assert {PurePosixPath(name).parts[0] for name in names if ".dist-info/" not in name} == {"sdpo", "sandbox"}
     bundled = {str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/**/*.yaml")}
-    bundled |= {str(path.relative_to(ROOT)) for path in ROOT.glob("policies/minicode/*")}
+    bundled |= {str(path.relative_to(ROOT)) for path in ROOT.glob("policies/*/*")}
+    assert {"minicode", "minitools"} <= {PurePosixPath(name).parts[1] for name in bundled if "policies" in name}
     assert len(bundled) > 10 and {f"sdpo/{name}" for name in bundled} <= names
     here = [path.relative_to(ROOT) for package in ("sdpo", "sandbox") for path in (ROOT / package).rglob("*")
             if path.is_file() and "__pycache__" not in path.parts]  # fmt: skip

@@ -121,10 +121,10 @@ def test_outcomes_are_counted_problem_by_problem():
 def test_without_checkpoints_the_command_says_how_to_get_them(studies, tuned):
     with pytest.raises(UserError, match="there are none yet: python -m studies results comparison"):
         parts.teacher(Evidence.load(studies, tuned), tuned, print)
-    chosen = {"sdpo": ("learner.lr=2e-3",), "grpo": ()}
+    chosen = {"tuning": {"chosen": {"sdpo": {"set": ["learner.lr=2e-3"]}, "grpo": {"set": []}}}}
     for run in ("sdpo-fast", "grpo"):  # as the runner notes what a record answers
         record = Record.load(tuned.record(f"tuning/{run}-world0"))
         record.used_by.append(f"comparison/{record.algorithm}-world0")
         record.save(tuned.record(record.run))
     with pytest.raises(UserError, match="checkpoints of tuning/sdpo-fast-world0 are not in"):
-        parts.teacher(Evidence(studies, Index.of(tuned), chosen=chosen), tuned, print)
+        parts.teacher(Evidence(studies, Index.of(tuned), settings=chosen), tuned, print)

@@ -24,6 +24,12 @@ FAST = [[0] * 6, [2] * 6, [4] * 6, [4] * 6]  # .5 at 320
 SLOW = [[0] * 6, [1] * 6, [2] * 6, [3] * 6]  # .5 at 640
 NEVER = [[0] * 6, [0] * 6, [1] * 6, [1] * 6]
 CHOSEN = {"sdpo": (), "grpo": ()}
+AT_TURNS = {
+    "train/pass_rate/turn_1": [0.1, 0.3], "train/pass_rate/turn_2": [0.4, 0.4], "train/pass_rate/turn_3": [0.5, 0.5],
+    "distillation/loss/turn_1": [0.03, 0.05], "distillation/loss/turn_2": [0.01, 0.01],
+    "distillation/loss/turn_3": [None, 0.02], "distillation/teacher_gain/turn_1": [-1.5, -0.5],
+    "distillation/teacher_gain/turn_2": [0.0, 0.0], "distillation/teacher_gain/turn_3": [0.25, 0.25],
+}  # fmt: skip
 ORIGIN = {"hardware": "a processor, 2 cores, 8 GiB memory", "commit": "0123456789ab"}
 
 
@@ -90,12 +96,14 @@ def layout(tmp_path_factory) -> Layout:
                     algorithm=spec.algorithm,
                     world=spec.world,
                     status="failed" if failed else "finished",
-                    train=train,
+                    train=train | (AT_TURNS if part == "hints" else {}),
+                    tokens=20 if spec.variant.endswith("-multi") else 10,
                 ).save(layout.record(spec.id))
-    chosen = {a: {"run": f"tuning/{a}-world0", "set": []} for a in CHOSEN}
-    layout.settings.write_text(
-        yaml.safe_dump({"rule": "The best.", "made": {"at": "2026-01-01T00:00", "commit": "abc"}, "chosen": chosen})
-    )
+    for tuning in studies.tunings:
+        chosen = {a: {"run": f"{tuning}/{a}-world0", "set": []} for a in CHOSEN}
+        layout.settings_of(tuning).write_text(
+            yaml.safe_dump({"rule": "The best.", "made": {"at": "2026-01-01T00:00", "commit": "abc"}, "chosen": chosen})
+        )
     measured = {f"{a}-world{w}": skills(f"{a}-world{w}", a, [w], 4) for a in CHOSEN for w in range(3)}
     measured["before"] = skills("before", None, [0, 1, 2], 0)
     for folder, contents in ((layout.skills, measured), (layout.teacher, {"sdpo-world0": teacher(0)})):
@@ -178,6 +186,31 @@ def test_measurements_are_shown(page):
     assert "| 0 | 0 | .25 | .10 → .80 (100) | .70 (90) | .60 (.60; wrong .50) |" in knows
     # of ten problems, a: .5 and the others 1
     assert "| 0 | 0 | 10 | .95 [.85, 1.00] | .30 [.30, .30] | .10 [.10, .10] | .90 [.90, .90] | .60" in knows
+
+
+def test_runs_of_one_turn_and_of_three_are_compared_at_equal_tokens(page):
+    text = part(page, "Several turns")
+    # one turn: 960 rollouts of 10 tokens, three turns: of 20; so three turns stand at 480 of their 960 rollouts
+    assert "pass@1 at 9,600 (world 0), 9,600 (world 1) and 9,600 (world 2) generated tokens" in text
+    assert "| SDPO, one turn | **.50** (.50, .50, .50) | **1.00** (1.00, 1.00, 1.00) |" in text
+    assert "| SDPO, three turns | **.38** (.38, .38, .38) | **.75** (.75, .75, .75) |" in text
+    assert "| GRPO, three turns | **.15** (.19, .19, .06) | **.29** (.38, .38, .12) |" in text
+    assert "| GRPO, three turns | 2 | 15 | 960 | 19,200 | .12 | .25 | .12 | .25 |" in text
+
+
+def test_the_teacher_at_each_turn_is_the_mean_over_steps(page):
+    text = part(page, "The teacher at each turn")
+    assert "| feedback | the first message | .040 | .010 | .020 | -1.000 | .000 | .250 |" in text
+    assert (
+        "Solved by the policy at the first turn, within two and within three: .20, .40 and .50 (960 rollouts)" in text
+    )
+
+
+def test_tool_calls_are_tuned_and_compared_by_themselves(page):
+    text = part(page, "Tool calls")
+    assert "**Seen: 2.0, 2.0 and > 3.0 (median 2.00 [2.00, 2.00]). On every world: yes.**" in text
+    assert "* Tool calls, to held-out pass@1 0.5: 2.0, 2.0 and > 3.0 (median 2.00 [2.00, 2.00]) times." in page
+    assert "Fixed at 2026-01-01T00:00 (commit abc) in [tools-settings.yaml]" in part(page, "Tool calls: tuning")
 
 
 def test_verdicts_follow_their_rules(page):

@@ -160,10 +160,29 @@ def test_settings_are_put_together_in_order(studies):
         specs(studies, "comparison", None)
 
 
+def test_a_part_may_have_a_recipe_and_a_tuning_of_its_own(studies, tuned, layout, capsys):
+    own = {"recipe": "tools", "tuning": "tools-tuning", "worlds": (0,)}
+    parts = {**studies.parts, "tools": studies.parts["comparison"].model_copy(update=own)}
+    parts["tools-tuning"] = studies.parts["tuning"].model_copy(update={"recipe": "tools"})
+    session = Session(studies.model_copy(update={"parts": parts}), layout)
+    session.show_commands(["tools"])
+    assert "# tools takes the chosen settings, and none are chosen" in capsys.readouterr().out
+    chosen = {"sdpo": {"set": ["learner.lr=3e-3"]}, "grpo": {"set": []}}
+    (layout.data / "tools-settings.yaml").write_text(yaml.safe_dump({"chosen": chosen}))
+    session.show_commands(["tools", "tools-tuning", "comparison"])  # whose own tuning has chosen nothing
+    sdpo, _, *tuning, comparison, closing = capsys.readouterr().out.splitlines()
+    assert sdpo.startswith("sdpo train tools --algorithm sdpo --profile cpu name=tools-sdpo-world0")
+    assert "learner.lr=3e-3" in sdpo and len(tuning) == 3 and all("sdpo train tools" in line for line in tuning)
+    assert comparison.startswith("# comparison takes the chosen settings, and none are chosen")
+    assert closing == "# 0 of 5 runs are recorded"
+
+
 def test_the_bundled_studies_are_valid_and_tune_both_methods_alike():
     bundled = load_studies()
     assert set(STUDIES["parts"]) <= set(bundled.parts)
-    tuning = specs(bundled, "tuning", None)
-    assert sum(s.algorithm == "sdpo" for s in tuning) == sum(s.algorithm == "grpo" for s in tuning) == 7
-    budgets = {resolve(s, Layout(Path("data"), Path("runs"))).run.steps for s in tuning}
-    assert len(budgets) == 1
+    for part, tried in {"tuning": 7, "tools-tuning": 2}.items():
+        tuning = specs(bundled, part, None)
+        assert sum(s.algorithm == "sdpo" for s in tuning) == sum(s.algorithm == "grpo" for s in tuning) == tried
+        budgets = {resolve(s, Layout(Path("data"), Path("runs"))).run.steps for s in tuning}
+        assert len(budgets) == 1
+    assert bundled.tunings == ["tuning", "tools-tuning"]

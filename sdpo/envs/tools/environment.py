@@ -132,7 +132,7 @@ class ToolsEnvironment(JudgedEnvironment):
             label = "too slow" if reply.kind == "timeout" else "crash"
             feedback = "One of your calls takes too long." if reply.kind == "timeout" else None
             return Outcome(0.0, feedback=feedback, label=label, details={"error": reply.message})
-        return conversation_outcome(Replay(**reply.value), content, len(turns) >= self.settings.turns)
+        return conversation_outcome(Replay(**reply.value), content, len(turns) >= self.recipe.turns(purpose))
 
 
 def _talks(recipe: Recipe) -> bool:

@@ -26,10 +26,10 @@ def section(evidence: Evidence) -> Section:
     if not pairs:
         return not_run(evidence, "comparison")
     text = [opening(evidence, "comparison"), hoped_for(pairs, bool(evidence.complete_pairs("comparison")))]
-    text += [_reach_text(pairs, dataset) for dataset in DATASETS]
-    text += [_last_text(pairs), forgetting.ceiling(evidence), _time_text(pairs)]
+    text += [reach_text(pairs, dataset) for dataset in DATASETS]
+    text += [last_text(pairs), forgetting.ceiling(evidence), _time_text(pairs)]
     pictures = [_picture(pairs, "generations", GENERATIONS), _picture(pairs, "wall_clock_s", "wall clock (s)")]
-    return Section(_title(evidence, "comparison"), "\n\n".join(text), pictures, _records(pairs))
+    return Section(title_of(evidence, "comparison"), "\n\n".join(text), pictures, records_of(pairs))
 
 
 def fresh(evidence: Evidence) -> Section:
@@ -38,7 +38,7 @@ def fresh(evidence: Evidence) -> Section:
     if not pairs:
         return not_run(evidence, "worlds")
     text = [opening(evidence, "worlds"), hoped_for(pairs, bool(evidence.complete_pairs("worlds")))]
-    text += [_reach_text(pairs, dataset) for dataset in DATASETS] + [_last_text(pairs)]
+    text += [reach_text(pairs, dataset) for dataset in DATASETS] + [last_text(pairs)]
     caption = (
         "pass@1 against generations on each world. Solid: training problems; thin and dashed: held-out problems. Last "
         "panel: generations that GRPO needs for each one of SDPO's to training pass@1 .5, with its interval; an arrow "
@@ -46,13 +46,13 @@ def fresh(evidence: Evidence) -> Section:
     )
     panels = [pair_panel(f"world {world}", pair) for world, pair in pairs.items()] + [_ratio_panel(pairs)]
     picture = Picture("worlds", "Worlds that nobody tuned on", caption, panels, 3)
-    return Section(_title(evidence, "worlds"), "\n\n".join(text), [picture], _records(pairs))
+    return Section(title_of(evidence, "worlds"), "\n\n".join(text), [picture], records_of(pairs))
 
 
 def hoped_for(pairs: Pairs, complete: bool) -> str:
     """The hope and what came out of it, in one sentence each; the verdict follows from the bounds of all worlds."""
     each = {world: world_ratio(pair, AT) for world, pair in pairs.items()}
-    middle = median_ratio(_passes(pairs, _DATASET), AT)
+    middle = median_ratio(passes_of(pairs, _DATASET), AT)
     seen = ", ".join(f"world {world}: {ratio.value.text('{:.1f}')}" for world, ratio in each.items())
     verdicts = [at_least(ratio.value, EVERY_WORLD) for ratio in each.values()]
     every = "no" if "no" in verdicts else "yes" if set(verdicts) == {"yes"} else "undecided"
@@ -64,10 +64,10 @@ def hoped_for(pairs: Pairs, complete: bool) -> str:
     )
 
 
-def times(pairs: Pairs) -> str:
-    """ "3.3, 4.0 and 4.1 (median 3.96 [3.30, 4.52])": generations to training pass@1 .5, GRPO's by SDPO's."""
-    each = listed(world_ratio(pair, AT).value.text("{:.1f}") for pair in pairs.values())
-    return f"{each} (median {median_ratio(_passes(pairs, _DATASET), AT).text('{:.2f}')})"
+def times(pairs: Pairs, dataset: str = _DATASET) -> str:
+    """ "3.3, 4.0 and 4.1 (median 3.96 [3.30, 4.52])": generations to pass@1 .5, GRPO's by SDPO's."""
+    each = listed(world_ratio(pair, AT, dataset).value.text("{:.1f}") for pair in pairs.values())
+    return f"{each} (median {median_ratio(passes_of(pairs, dataset), AT).text('{:.2f}')})"
 
 
 def at_least(value: Bound, threshold: float) -> str:
@@ -81,25 +81,25 @@ def world_ratio(pair: dict[str, Record], threshold: float, dataset: str = _DATAS
     return reach_ratio(Passes.of(pair["grpo"], dataset), Passes.of(pair["sdpo"], dataset), threshold)
 
 
-def _passes(pairs: Pairs, dataset: str) -> dict[int, tuple[Passes, Passes]]:
+def passes_of(pairs: Pairs, dataset: str) -> dict[int, tuple[Passes, Passes]]:
     return {w: (Passes.of(p["grpo"], dataset), Passes.of(p["sdpo"], dataset)) for w, p in pairs.items()}
 
 
-def _reach_text(pairs: Pairs, dataset: str) -> str:
+def reach_text(pairs: Pairs, dataset: str) -> str:
     rows = []
     for threshold in THRESHOLDS:
         for world, pair in pairs.items():
             times = [reach(Passes.of(pair[a], dataset), threshold).text() for a in ("sdpo", "grpo")]
             rows.append([f"{threshold:g}", world, *times, world_ratio(pair, threshold, dataset).text("{:.1f}")])
         if len(pairs) > 1:
-            middle = median_ratio(_passes(pairs, dataset), threshold)
+            middle = median_ratio(passes_of(pairs, dataset), threshold)
             rows.append([f"{threshold:g}", "median", "", "", f"**{middle.text('{:.1f}')}**"])
     return f"Generations until {TITLES[dataset]} pass@1, and their ratio:\n\n" + table(
         ["pass@1", "world", "SDPO", "GRPO", "GRPO / SDPO"], rows
     )
 
 
-def _last_text(pairs: Pairs) -> str:
+def last_text(pairs: Pairs) -> str:
     rows = []
     for world, pair in pairs.items():
         for algorithm, record in pair.items():
@@ -164,9 +164,9 @@ def _ratio_panel(pairs: Pairs) -> PicturePanel:
     return PicturePanel("generations to .5, GRPO / SDPO", "", "ratio", bars=bars, y_limits=(0.0, None), line=1.0)
 
 
-def _title(evidence: Evidence, part: str) -> str:
+def title_of(evidence: Evidence, part: str) -> str:
     return evidence.studies.parts[part].title
 
 
-def _records(pairs: Pairs) -> list[Record]:
+def records_of(pairs: Pairs) -> list[Record]:
     return [record for pair in pairs.values() for record in pair.values()]

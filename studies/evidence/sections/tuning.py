@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import Evidence
+from studies.evidence.layout import settings_file
 from studies.evidence.markdown import Section, interval, last, table
 from studies.evidence.pictures import FREE, Picture, PicturePanel
 from studies.evidence.reaching import Passes, reach
@@ -18,10 +19,16 @@ _EFFORT = (
 
 
 def section(evidence: Evidence) -> Section:
-    runs = evidence.finished("tuning")
+    return of(evidence, "tuning", _EFFORT)
+
+
+def of(evidence: Evidence, part: str, effort: str) -> Section:
+    """The section of a part that tunes; effort: what its lists come from."""
+    runs = evidence.finished(part)
     if not runs:
-        return not_run(evidence, "tuning")
-    chosen = {} if evidence.settings is None else {c["run"] for c in evidence.settings["chosen"].values()}
+        return not_run(evidence, part)
+    made = evidence.settings.get(part)
+    chosen = {} if made is None else {c["run"] for c in made["chosen"].values()}
     rows, panels = [], []
     for algorithm in ALGORITHMS:
         own = [(spec, record) for spec, record in runs if spec.algorithm == algorithm]
@@ -36,15 +43,15 @@ def section(evidence: Evidence) -> Section:
         if curves:
             panels.append(PicturePanel(f"{name(algorithm)}, training problems", GENERATIONS, "pass@1", curves))
     header = ["", "settings", "mean training pass@1", "generations to .5", "training, last", "held-out, last"]
-    text = [opening(evidence, "tuning"), _EFFORT, table(header, rows)]
-    if evidence.settings is None:
+    text = [opening(evidence, part), effort, table(header, rows)]
+    if made is None:
         text.append("Nothing is chosen yet.")
     else:
-        made = evidence.settings["made"]
+        at, file = made["made"], settings_file(part)
         text.append(
-            f"Bold: chosen for all other parts, by this rule: {evidence.settings['rule']} Fixed at {made['at'][:16]} "
-            f"(commit {made['commit']}) in [settings.yaml](settings.yaml)."
+            f"Bold: chosen for all other parts with this recipe, by this rule: {made['rule']} Fixed at {at['at'][:16]} "
+            f"(commit {at['commit']}) in [{file}]({file})."
         )
-    caption = "Training pass@1 of every configuration on world 0."
-    picture = Picture("tuning", "Tuning", caption, panels)
-    return Section(evidence.studies.parts["tuning"].title, "\n\n".join(text), [picture], [r for _, r in runs])
+    title = evidence.studies.parts[part].title
+    picture = Picture(part, title, "Training pass@1 of every configuration on world 0.", panels)
+    return Section(title, "\n\n".join(text), [picture], [r for _, r in runs])
