@@ -14,7 +14,7 @@ from sdpo.tracking import metric_names as names
 from sdpo.tracking.console import Console, Phase
 from sdpo.tracking.metrics_file import finite
 from sdpo.tracking.run_folder import RunFolder
-from sdpo.tracking.run_info import FINISHED, INTERRUPTED, now
+from sdpo.tracking.run_info import FINISHED, now
 from sdpo.tracking.wandb_logger import WandbLogger
 
 
@@ -117,7 +117,7 @@ class Tracker:
         self._console.message(text)
 
     def finish(self, status: str = FINISHED, reason: str = "") -> None:
-        """Close W&B and write the status: finished, or interrupted with a reason."""
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=1 if status == INTERRUPTED else 0)
+        """Write the status (finished, or another with its reason) and close W&B."""
         self._folder.set_status(status, reason)
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if status == FINISHED else 1)
