@@ -1,9 +1,9 @@
 """How the ranks of the learner find each other.
 
-On one machine through a file that only this user can read: nothing listens.  On several, rank 0 listens at its machine's
-address in the cluster, and not on other interfaces.  The place and a secret that all keys begin with travel through Ray,
-which checks its token.  The store itself checks nothing, nor do gloo's and NCCL's connections: whoever reaches the port
-can disturb the ranks, so that the machines of a cluster belong into a network of their own.
+On one machine through a file that only this user can read: nothing listens.  On several, rank 0 listens at its
+machine's address in the cluster, and not on other interfaces.  The place and a secret that all keys begin with travel
+through Ray, which checks its token.  The store itself checks nothing, nor do gloo's and NCCL's connections: whoever
+reaches the port can disturb the ranks, so that the machines of a cluster belong into a network of their own.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from sdpo.errors import UserError
 from sdpo.tracking.disk import atomic_write, disk_errors
 from sdpo.tracking.lock import FolderLock, is_locked
 from sdpo.tracking.metrics_file import MetricsFile, read_metrics
-from sdpo.tracking.rollouts import rollout_steps, rollouts_path, write_rollouts
+from sdpo.tracking.rollouts import rollout_steps, rollouts_path, thin_out, write_rollouts
 from sdpo.tracking.run_info import DIED, DIED_REASON, FAILED, INTERRUPTED, RUNNING, STATUSES, RunInfo
 
 _FOLDER_BYTES = 4096  # what an empty folder takes on common file systems
@@ -161,9 +162,13 @@ class RunFolder:
         self._need_lock()
         self._metrics.append(row)
 
-    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
+    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]], budget_bytes: float = math.inf) -> list[int]:
+        """Write a step's table; returns the steps whose tables made room for it, which run.json counts."""
         self._need_lock()
-        return write_rollouts(self.rollouts, step, rows)
+        write_rollouts(self.rollouts, step, rows)
+        if dropped := thin_out(self.rollouts, budget_bytes):
+            self._update(rollouts_dropped=RunInfo.read(self.path / "run.json").rollouts_dropped + len(dropped))
+        return dropped
 
     def set_status(self, status: str, reason: str = "") -> None:
         """One of `run_info.STATUSES`."""
@@ -174,7 +179,7 @@ class RunFolder:
     def set_wandb_id(self, wandb_id: str) -> None:
         self._update(wandb_id=wandb_id)
 
-    def _update(self, **values: str) -> None:
+    def _update(self, **values: str | int) -> None:
         self._need_lock()
         info = RunInfo.read(self.path / "run.json")
         for key, value in values.items():

@@ -32,6 +32,7 @@ class Tracker:
         self._started: float | None = None
         self._times: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
+        self._told_of_budget = False
         if wandb is not None and wandb.run_id:
             folder.set_wandb_id(wandb.run_id)
 
@@ -109,9 +110,15 @@ class Tracker:
                 self._console.message(f"warning: {key} is not a number (NaN) at step {step}")
         return row
 
-    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]], budget_mb: float = math.inf) -> None:
         """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`)."""
-        self._folder.write_rollouts(step, rows)
+        dropped = self._folder.write_rollouts(step, rows, budget_mb * 1e6)
+        if dropped and not self._told_of_budget:
+            self._told_of_budget = True
+            self._console.message(
+                f"Rollout tables have reached {budget_mb:g} MB (tracking.rollouts_mb): from here on those of older "
+                "steps are thinned out."
+            )
 
     def message(self, text: str) -> None:
         self._console.message(text)

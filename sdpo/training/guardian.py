@@ -101,7 +101,7 @@ def keep_logs(folder: Path, target: Path) -> bool:
 
 
 def record_death(run: Path, end: dict[str, str]) -> bool:
-    """Write `end` into run.json: that the run's process died, unless it has another status, or another process works on it."""
+    """Write `end` into run.json, unless the run has come to another end, or another process works on it."""
     try:
         fd = os.open(run / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -86,7 +86,8 @@ class Signals:
     def allow(self, seconds: float, otherwise: str) -> None:
         """From now on the run has so long to come to an end by itself; then it ends at once, and this is said."""
         self._deadline = time.monotonic() + seconds, otherwise
-        self._kernels.send(b"\0")
+        with suppress(OSError):  # nobody listens any more: the command is over
+            self._kernels.send(b"\0")
 
     def _listen(self) -> None:
         while True:
@@ -202,20 +203,20 @@ class Interrupt:
     def ask(self, name: str) -> None:
         """Ask the loop to stop, from another thread."""
         self.stopping, self.signal = True, name
-        with suppress(RuntimeError):  # the loop is closed: it has come to its end
-            self._loop.call_soon_threadsafe(self._event.set)
-        self._allow(
+        self._allow(  # before the loop knows, which sets limits of its own
             self._limit_s,
             f"Stopped by {name}: the step under way was not complete after {self._limit_s:.0f} s and is not saved. The "
             "same command goes on from the last checkpoint.",
         )
+        with suppress(RuntimeError):  # the loop is closed: it has come to its end
+            self._loop.call_soon_threadsafe(self._event.set)
         self._tell("Stopping: saving the last complete step. Press Ctrl-C again to stop at once without saving.")
 
     def saving(self) -> None:
         """The loop has stopped; from now on its checkpoint is what takes time."""
         self._allow(
             SAVE_LIMIT_S,
-            f"The checkpoint was not complete after {SAVE_LIMIT_S:.0f} s. The same command goes on from the one before.",
+            f"The checkpoint was not complete after {SAVE_LIMIT_S:.0f} s. The same command goes on from the last one.",
         )
 
     def ended(self) -> None:

@@ -202,7 +202,8 @@ class Trainer:
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
-        self.tracker.rollouts(self.state.step, rollout_rows(groups, samples, self.tokenizer.decode))
+        rows = rollout_rows(groups, samples, self.tokenizer.decode)
+        self.tracker.rollouts(self.state.step, rows, self.recipe.tracking.rollouts_mb)
         if warning := ungraded_warning(groups):
             self.tracker.message(warning)
 
