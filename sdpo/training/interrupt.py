@@ -130,6 +130,7 @@ class Signals:
             # A panel that is being drawn hides the cursor.
             cursor = "\x1b[?25h\n" if sys.stdout.isatty() else ""
             print(f"{cursor}{line}", file=sys.__stderr__, flush=True)
+            _hush()  # what the main thread, and libraries in C++, say of processes that are killed under them
         for action in list(self._actions):
             with suppress(Exception):
                 action()
@@ -146,8 +147,14 @@ def _leave_dead_terminal() -> None:
         try:
             os.write(fd, b"")
         except OSError:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+            _hush(fd)
+
+
+def _hush(*descriptors: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    for fd in descriptors or (1, 2):
+        os.dup2(null, fd)
+    os.close(null)
 
 
 @contextmanager

@@ -56,13 +56,11 @@ async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunF
                 trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
                 finished = await trainer.run()
                 saved = trainer.saved_step
-                if finished:
-                    folder.set_status(FINISHED)
-                else:
-                    at = f"after step {saved}" if saved > 0 else "before its first step was complete"
-                    folder.set_status(INTERRUPTED, f"stopped by {interrupt.signal} {at}")
+                at = f"after step {saved}" if saved > 0 else "before its first step was complete"
+                ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {interrupt.signal} {at}")
+                folder.set_status(*ended)  # true from now on, however the parts end
                 interrupt.over(0 if finished else STOPPED)
-        tracker.finish()
+        tracker.finish(*ended)
     if folder.metrics:
         run_report(folder.path)
     if finished:

@@ -81,8 +81,9 @@ def private_folder(run: Path | None, tell: Callable[[str], None]) -> Iterator[Pa
             guardian.keep_logs(folder, keep)
         for path in folder.iterdir():
             if path != keep:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if keep is None or not keep.is_relative_to(folder):
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with suppress(OSError):  # the logs are kept in it
             folder.rmdir()
 
     try:
