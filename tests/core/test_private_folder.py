@@ -22,7 +22,7 @@ from sdpo.training.private_folder import base_folder, clear_dead, private_folder
 DRIVER = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from sdpo.tracking import RunFolder
+from sdpo.tracking import RunFolder, RunInfo
 from sdpo.training.private_folder import private_folder
 SLEEP = [sys.executable, "-c", "import time; time.sleep(120)"]
 DETACHED = [sys.executable, "-c",
