@@ -7,9 +7,19 @@ import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
+from sdpo.training.interrupt import STOPPED, Signals
+
+STARTERS = ("train", "evaluate", "profile")  # the commands that start processes, which a signal must not orphan
+EXIT_STATUS = """exit status:
+  0    done; a run: finished
+  1    an error that nobody foresaw (with a traceback: please report it), or `tasks check`, `doctor`: something is wrong
+  2    an error that you can mend, told in one message; or arguments that no command has
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command goes on with it"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,20 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    sys.excepthook = say_exception
+    starts_processes = options.module in STARTERS and not getattr(options, "dry_run", False)
     try:
-        return importlib.import_module(f"sdpo.cli.{options.module}").run(options) or 0
+        with Signals() if starts_processes else nullcontext():
+            return importlib.import_module(f"sdpo.cli.{options.module}").run(options) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: the disk is full ({error.filename or error}). Free some space and run the same command: a run "
-              "goes on from its last complete checkpoint.", file=sys.stderr)  # fmt: skip
+        say(f"error: the disk is full ({error.filename or error}). Free some space and run the same command: a run "
+            "goes on from its last complete checkpoint.", sys.stderr)  # fmt: skip
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        say("stopped", sys.stderr)
+        return STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands, name: str, text: str, module: str | None = None) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(module=module or name)
     return parser
 

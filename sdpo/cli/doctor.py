@@ -20,12 +20,12 @@ from typing import Literal
 import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sdpo.config.hardware import choose_profile, count_gpus
 from sdpo.config.paths import BUNDLED, PROJECT, is_checkout
+from sdpo.config.safe_console import SafeConsole
 from sdpo.errors import UserError
 
 GIB = 1 << 30
@@ -322,7 +322,7 @@ def _hugging_face(profile: str) -> Iterator[Check]:
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red bold]problem[/]"}
 
 
-def render(checks: list[Check], console: Console) -> None:
+def render(checks: list[Check], console: SafeConsole) -> None:
     """The checks as a table, then the remedies as lines that can be copied whole."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("", "", "", "found"):
@@ -343,7 +343,7 @@ def render(checks: list[Check], console: Console) -> None:
 
 def main(checks: Callable[[], list[Check]] = report) -> int:
     """Print the report.  Returns the exit status: 1 when something necessary is missing, else 0."""
-    console = Console()
+    console = SafeConsole()
     with console.status("looking at this machine"):
         found = checks()
     render(found, console)

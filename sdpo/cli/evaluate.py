@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from sdpo.config.files import find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.model_weights import check_weights
 from sdpo.config.schema import Recipe
+from sdpo.config.terminal import say
 from sdpo.tracking import Console
 from sdpo.training.checkpoints import find_policy
 from sdpo.training.parts import Parts, prepared
+from sdpo.training.private_folder import private_folder
 from sdpo.types import Group, Outcome, Turn
 
 
@@ -22,7 +25,11 @@ def run(options) -> int:
     policy = find_policy(options.policy)
     recipe = _recipe(options, policy)
     out = Path(options.out or Path(recipe.run.directory) / "eval" / _name(Path(options.policy)))
-    with Console(f"evaluation of {options.policy}", 0) as console, prepared(recipe, console) as parts:
+    with (
+        Console(f"evaluation of {options.policy}", 0) as console,
+        private_folder(None, console.message),
+        prepared(recipe, console) as parts,
+    ):
         with console.phase("checking the weights", announce=True):
             check_weights(recipe.model.path)
         return asyncio.run(_evaluate(recipe, parts, console, out))
@@ -35,17 +42,17 @@ def _recipe(options, policy: Path) -> Recipe:
         if (folder / "run.json").is_file() and (folder / "recipe.yaml").is_file() and options.recipe is None:
             recipe = load_resolved(folder / "recipe.yaml", overrides)
             choose_profile(options.profile or recipe.profile)
-            print(f"Settings of {folder.name} (profile {recipe.profile}, seed {recipe.seed}).", flush=True)
+            say(f"Settings of {folder.name} (profile {recipe.profile}, seed {recipe.seed}).")
             return recipe
     profile, reason = choose_profile(options.profile)
     recipe = load_recipe(find_recipe(options.recipe or "livecodebench", registry.BASELINE), profile, overrides)
-    print(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).", flush=True)
+    say(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).")
     return recipe
 
 
 def _name(policy: Path) -> str:
     """runs/x/checkpoints/last → x-last; anything else by its last part."""
-    *_, run, folder, last = policy.absolute().parts
+    *_, run, folder, last = "/", "/", *Path(os.path.abspath(policy)).parts  # not resolved: `last` is a link
     return f"{run}-{last}" if folder == "checkpoints" else last
 
 

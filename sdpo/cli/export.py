@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.training.checkpoints import find_policy
 
@@ -14,5 +15,5 @@ def run(options) -> int:
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise UserError(f"{out} exists and is not empty; give a new folder.")
     shutil.copytree(policy, out, dirs_exist_ok=True)
-    print(f"Copied {policy} to {out}")
+    say(f"Copied {policy} to {out}")
     return 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
 from sdpo.config.model_files import load_config, longest_context
+from sdpo.config.safe_console import SafeConsole
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, build_environment
 from sdpo.tracking.metric_names import dataset_title
+from sdpo.tracking.run_folder import check_no_link
 from sdpo.tracking.wandb_logger import check_installed
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
@@ -32,6 +34,7 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """What can be known before a start: data, tokenizer and model, and a small model of the configuration."""
     build_algorithm(recipe)
+    check_no_link(Path(recipe.run.directory) / recipe.name)
     check_installed(recipe.tracking.wandb)
     _, dataset = load_checked(recipe, build_environment(recipe))
     check_numbers(recipe)
@@ -79,7 +82,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def print_plan(recipe: Recipe) -> None:
-    console = Console()
+    console = SafeConsole()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for lines in make_plan(recipe).sections.values():
         for name, value in lines:

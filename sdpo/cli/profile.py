@@ -7,19 +7,21 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console as RichConsole
 from rich.table import Table
 
 from sdpo.algorithms import Algorithm, build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile
+from sdpo.config.safe_console import SafeConsole
 from sdpo.config.schema import Recipe
+from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.learner.operators import Operator
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.tracking.known import mean
 from sdpo.tracking.metric_names import part
 from sdpo.training.parts import Parts, prepared
+from sdpo.training.private_folder import private_folder
 
 WARM_UP_STEPS = 1  # the first step allocates and compiles
 
@@ -29,10 +31,14 @@ def run(options) -> int:
         raise UserError(f"--steps {options.steps}: at least one step is needed.")
     profile, reason = choose_profile(options.profile)
     recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
-    print(f"Profile {profile}: {reason}.", flush=True)
+    say(f"Profile {profile}: {reason}.")
     algorithm = build_algorithm(recipe)
     title, last = f"profile of {recipe.name}", options.steps + 2
-    with Console(title, last) as console, prepared(recipe, console) as parts:
+    with (
+        Console(title, last) as console,
+        private_folder(None, console.message),
+        prepared(recipe, console) as parts,
+    ):
         with tempfile.TemporaryDirectory(prefix="sdpo-profile-") as folder:
             path = Path(folder) / "run"
             rows, operators = asyncio.run(_profile(recipe, algorithm, parts, path, options.steps, console))
@@ -48,12 +54,13 @@ async def _profile(
     from sdpo.training.launch import cluster, make_trainer, workers
 
     async with cluster(console) as resources, workers(recipe, algorithm.plan, resources, console) as (pool, learner):
-        with RunFolder(path) as folder, Interrupt(console.message) as interrupt:
+        with RunFolder(path) as folder:
             info = RunInfo.collect(
                 recipe=recipe.recipe, algorithm=recipe.algorithm.name, seed=recipe.seed, profile=recipe.profile
             )
             folder.create(info, recipe.model_dump(mode="json"))
             tracker = Tracker(folder, console)
+            interrupt = Interrupt(console.message)  # which nobody asks to stop: there is nothing to save
             trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
             try:
                 await trainer.start()
@@ -69,7 +76,7 @@ async def _profile(
 
 def show(rows: Sequence[dict], operators: tuple[list[Operator], float]) -> None:
     """Means over the rows of the measured steps; the first row is that of the step before them."""
-    out = RichConsole()
+    out = SafeConsole()
     clock = [row["wall_clock_s"] for row in rows]
     rows = rows[1:]
     named = [key for key in rows[-1] if key not in ("time", "step")]
@@ -111,7 +118,7 @@ def show(rows: Sequence[dict], operators: tuple[list[Operator], float]) -> None:
     out.print(table)
 
 
-def _table(out: RichConsole, title: str, *columns: str) -> Table:
+def _table(out: SafeConsole, title: str, *columns: str) -> Table:
     out.print(f"\n[bold]{title}[/bold]")
     table = Table(show_header=any(columns))
     table.add_column("")

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich.console import Console as RichConsole
 from rich.table import Table
 
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile
+from sdpo.config.safe_console import SafeConsole
 from sdpo.config.schema import Recipe
+from sdpo.config.terminal import say
 from sdpo.envs import Dataset, Environment, Purpose, build_environment
 from sdpo.errors import UserError
 from sdpo.tracking import Console
@@ -59,7 +60,7 @@ def check(options) -> int:
         try:
             dataset, trials = tried(recipe, options.n, findings, console)
         except UserError as error:
-            print(f"Wrong: {error}", flush=True)
+            say(f"Wrong: {error}")
             return 1
     look_at_rewards(trials, findings)
     look_at_feedback(recipe, trials, findings)
@@ -185,7 +186,7 @@ def _of(trial: Trial) -> str:
 
 
 def _print(dataset: Dataset, trials: Sequence[Trial], findings: Findings) -> None:
-    console = RichConsole(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     console.print(
         f"{dataset.name}: {dataset.report.rows or len(dataset.train)} rows, {len(dataset.train)} tasks to train on, "
         f"{len(dataset.evaluation)} to evaluate on",

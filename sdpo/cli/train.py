@@ -9,29 +9,34 @@ from sdpo.algorithms import build_algorithm
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.schema import Recipe
+from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
+from sdpo.tracking.run_folder import check_no_link
 from sdpo.training.checkpoints import Checkpoints
+from sdpo.training.interrupt import at_end
 from sdpo.training.parts import check_numbers, prepared
+from sdpo.training.private_folder import private_folder
 
 
 def run(options) -> int:
     profile, reason = choose_profile(options.profile, plan_only=options.dry_run)
     recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
-    print(f"Profile {profile}: {reason}.", flush=True)
+    say(f"Profile {profile}: {reason}.")
     if options.dry_run:
         from sdpo.cli.plan import print_plan
 
         print_plan(recipe)
         return 0
     path = (Path(recipe.run.directory) / recipe.name).absolute()  # workers on other machines have other current folders
+    check_no_link(path)
     if options.fresh and (old := set_aside(path)):
-        print(f"Set the existing run aside as {old}.")
+        say(f"Set the existing run aside as {old}.")
     folder = RunFolder(path)
     if folder.info is not None:
         _refuse_other_settings(recipe, load_resolved(path / "recipe.yaml"), path, folder.info.status)
     if folder.info is not None and folder.info.status == FINISHED:
-        print(
+        say(
             f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to start afresh: --fresh "
             "(ARGS=--fresh with make), or another name (name=…)."
         )
@@ -43,7 +48,7 @@ def _refuse_other_settings(recipe: Recipe, before: Recipe, path: Path, status: s
     """A resumed run must be the run that was begun; one that never came to a checkpoint makes room for another."""
     if recipe != before:
         if Checkpoints(path / "checkpoints", 0).last() is None:
-            print(f"Set aside as {set_aside(path)}: a run with other settings that had not saved anything yet.")
+            say(f"Set aside as {set_aside(path)}: a run with other settings that had not saved anything yet.")
             return
         old, new = before.model_dump(mode="json"), recipe.model_dump(mode="json")
         raise UserError(
@@ -60,10 +65,15 @@ def _differences(old, new, prefix: str = "") -> list[str]:
 
 def _train(recipe: Recipe, folder: RunFolder) -> int:
     algorithm = build_algorithm(recipe)
-    with Console(recipe.name, recipe.run.steps) as console, prepared(recipe, console) as parts:
+    with (
+        folder,  # first: a second process on the same run is refused before it starts anything
+        at_end(folder.close),
+        Console(recipe.name, recipe.run.steps) as console,
+        private_folder(folder.path, console.message),
+        prepared(recipe, console) as parts,
+    ):
         from sdpo.training.launch import train
 
         with console.phase("checking the model", announce=True):
             check_numbers(recipe)
-        with folder:
-            return asyncio.run(train(recipe, algorithm, parts, folder, console))
+        return asyncio.run(train(recipe, algorithm, parts, folder, console))

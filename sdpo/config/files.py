@@ -59,7 +59,12 @@ def load_recipe(path: Path, profile: str, overrides: Iterable[str] = ()) -> Reci
 
 
 def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read the resolved recipe that a run folder holds."""
+    """Read the resolved recipe that a run folder holds.  Raises UserError where it is missing or damaged."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing, without which nobody knows what was run in {path.parent}. Put it back, move the "
+            "folder away, or start under another name (name=…)."
+        )
     values = _yaml(path)
     _apply(values, list(overrides))
     return validate(values, str(path), resolved=True)
@@ -116,9 +121,12 @@ def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, An
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"{path} cannot be read ({reason}).") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping of options at its top level.")
     return values

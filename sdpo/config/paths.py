@@ -5,6 +5,7 @@ A checkout has `recipes/` and `policies/` at its top; a wheel carries both insid
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import sdpo
@@ -13,6 +14,13 @@ PACKAGE = Path(sdpo.__file__).resolve().parent
 PROJECT = PACKAGE.parent  # the checkout; site-packages where a wheel was installed
 # What holds recipes/ and policies/.  The package first: site-packages may hold a `recipes` of somebody else's.
 BUNDLED = next((folder for folder in (PACKAGE, PROJECT) if (folder / "recipes").is_dir()), PROJECT)
+
+LOGS = "SDPO_LOGS"  # the variable that tells every process of a run where its logs are kept when it fails
+
+
+def logs_folder() -> str:
+    """Where an error message sends the reader for Ray's logs: to the run's own, or a foreign cluster's newest."""
+    return os.environ.get(LOGS) or "/tmp/ray/session_latest/logs"
 
 
 def is_checkout() -> bool:

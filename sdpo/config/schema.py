@@ -13,6 +13,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 
 from sdpo.config import registry
 from sdpo.config.checks import check
+from sdpo.config.names import check_file_name
 from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
@@ -100,6 +101,8 @@ class Recipe(Settings):
     def _checks(self, info: ValidationInfo) -> Recipe:
         if not self.name:
             object.__setattr__(self, "name", f"{self.recipe}-{self.algorithm.label}-seed{self.seed}")
+        for option, value in (("recipe", self.recipe), ("name", self.name)):
+            check_file_name(option, value)
         check(self, _resolved(info))  # every default is spelled out in a resolved recipe
         return self
 

@@ -348,8 +348,14 @@ class RunSettings(Settings):
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
     directory: str = "runs"
+    stop_limit_s: float = Field(
+        30.0, gt=0, description="that a stop (Ctrl-C, SIGTERM) waits for the step under way before it ends without it"
+    )
 
 
 class TrackingSettings(Settings):
     wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with an account")
-    project: str = "sdpo"
+    project: str = Field("sdpo", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f\x7f]+$")
+    rollouts_mb: float = Field(
+        4096, gt=0, description="MB (10⁶ bytes) of rollout tables that a run keeps; older steps are thinned out"
+    )

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from sdpo.config import registry
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import EnvironmentSettings
+from sdpo.config.terminal import say
 from sdpo.envs.base import Dataset, Environment, Inert, Progress, Purpose
 from sdpo.envs.rewards import NONSENSE
 from sdpo.envs.rows import ROW_INERT, ROW_OPTIONS, check_rows, load_rows
@@ -117,5 +118,4 @@ class FunctionEnvironment(Environment):
         if kind not in self._shown:
             self._shown.add(kind)
             text = f"{said}; shown once:\n{more}" if more else f"{said}; shown once."
-            shown = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text.rstrip())  # no terminal's codes
-            print(shown, file=sys.stderr, flush=True)
+            say(text.rstrip(), sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import ray
@@ -25,6 +25,9 @@ from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighe
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.types import Sample, ScoredTokens
+
+if TYPE_CHECKING:  # torch stays out of the driver
+    from sdpo.learner.rendezvous import Rendezvous
 
 MicroBatches = list[list[Row]]
 P = ParamSpec("P")
@@ -59,12 +62,12 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def address(self) -> tuple[str, int]:
+    def address(self) -> Rendezvous:
         return self.worker.address()
 
     @ray.method
     @_timed
-    def start(self, address: tuple[str, int]) -> None:
+    def start(self, address: Rendezvous) -> None:
         self.worker.start(address)
 
     @ray.method

@@ -26,6 +26,7 @@ from sdpo.learner.extensions import build_extensions
 from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.passes import ForwardPasses
+from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
 from sdpo.learner.replica import Replica
 from sdpo.learner.rows import Row
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
@@ -38,20 +39,16 @@ class LearnerWorker:
     def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
         self.recipe, self.plan, self.rank = recipe, plan, rank
         self.on_gpu = recipe.profile == "gpu"
+        self._listener: socket.socket | None = None  # of rank 0, until the others have come
 
-    def address(self) -> tuple[str, int]:
-        """Where rank 0 listens for the others."""
-        import ray
+    def address(self) -> Rendezvous:
+        """Where rank 0 is met by the others."""
+        where, self._listener = open_rendezvous()
+        return where
 
-        with socket.socket() as free:
-            free.bind(("", 0))
-            return ray.util.get_node_ip_address(), free.getsockname()[1]
-
-    def start(self, address: tuple[str, int]) -> None:
+    def start(self, address: Rendezvous | tuple[str, int]) -> None:
         """Join the process group, load the model, build the engine.  Collective."""
         os.environ.update(
-            MASTER_ADDR=address[0],
-            MASTER_PORT=str(address[1]),
             RANK=str(self.rank),
             WORLD_SIZE=str(self.recipe.learner.ranks),
             LOCAL_RANK="0",  # Ray shows every worker its own devices only
@@ -61,7 +58,9 @@ class LearnerWorker:
         if not self.on_gpu:
             torch.set_num_threads(settings.cpu_threads)
         build_extensions()
-        deepspeed.init_distributed(dist_backend="nccl" if self.on_gpu else "gloo", verbose=False)
+        backend = "nccl" if self.on_gpu else "gloo"
+        join(address, self.rank, settings.ranks, backend, self._listener)
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
         self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
         self.dtype = getattr(torch, self.recipe.model.dtype)
         config = training_config(self.recipe)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from sdpo.config.paths import logs_folder
 from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.config import EngineConfig, check_model_folder
@@ -231,7 +232,7 @@ class RolloutEngine:
             cause = error.__cause__ or error
             self._unusable = (
                 f"The vLLM engine died ({type(cause).__name__}: {cause}). Its own log says why (Ray keeps it under "
-                "/tmp/ray/session_latest/logs/worker-*.err); when it ran out of memory, lower gpu_memory_utilization, "
+                f"{logs_folder()}/worker-*.err); when it ran out of memory, lower gpu_memory_utilization, "
                 "max_num_seqs or max_model_len."
             )
             raise EngineError(self._unusable) from error

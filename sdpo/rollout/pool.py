@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from sdpo.config.paths import logs_folder
 from sdpo.errors import UserError
 from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
@@ -233,5 +234,5 @@ async def _result(ref: Any) -> Any:
     except RayActorError as error:
         raise EngineError(
             f"A rollout engine's process died ({str(error).splitlines()[0]}). If the machine ran out of memory, lower "
-            "gpu_memory_utilization, max_num_seqs or the number of engines. Ray's logs: /tmp/ray/session_latest/logs."
+            f"gpu_memory_utilization, max_num_seqs or the number of engines. Ray's logs: {logs_folder()}."
         ) from error

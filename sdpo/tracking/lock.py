@@ -11,6 +11,7 @@ import time
 import warnings
 import weakref
 from pathlib import Path
+from typing import Any
 
 from sdpo.errors import UserError
 
@@ -20,7 +21,7 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
 class FolderLock:
-    """An exclusive `flock` on `<folder>/lock`, with the owner's process id in the file for the message.
+    """An exclusive `flock` on `<folder>/lock`, with the owner in the file: process id, host, moment of its start.
 
     The kernel drops the lock when its owner dies, however it dies, so a lock that a dead process left behind is simply
     taken over.  Forked children close their copy at once: they must not keep the lock of a dead parent alive.
@@ -52,7 +53,8 @@ class FolderLock:
                 f"{self.path.parent} is on a file system without locks: start no second run there", stacklevel=2
             )
         os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode() + b"\n", 0)
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+        os.pwrite(fd, json.dumps(owner).encode() + b"\n", 0)
         self._fd = fd
         _held.add(self)
 
@@ -70,15 +72,45 @@ class FolderLock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process (this one included) trains into `folder`."""
+    """Whether a living process (this one included) holds the lock of `folder`.
+
+    On a file system without locks, whether the process that is named in the file lives; on another host it may.
+    """
     try:
-        fd = os.open(Path(folder) / "lock", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(Path(folder) / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        return _try_lock(fd) in _TAKEN
+        refused = _try_lock(fd)
+        return refused in _TAKEN or bool(refused and _may_live(_read(fd)))
     finally:
         os.close(fd)
+
+
+def owner_in(folder: Path) -> dict[str, Any] | None:
+    """Who held the lock last and did not release it; None if nobody did."""
+    try:
+        fd = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return _read(fd)
+    finally:
+        os.close(fd)
+
+
+def _started(pid: int) -> str:
+    """The moment of a process's start in the kernel's ticks, which tells it from a later one of the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _may_live(owner: dict[str, Any] | None) -> bool:
+    if owner is None:
+        return False
+    return owner["host"] != socket.gethostname() or _started(owner["pid"]) == owner.get("started", "-")
 
 
 def _try_lock(fd: int) -> int:
@@ -90,12 +122,17 @@ def _try_lock(fd: int) -> int:
     return 0
 
 
-def _owner(fd: int) -> str:
+def _read(fd: int) -> dict[str, Any] | None:
     try:
         owner = json.loads(os.pread(fd, 4096, 0))
-        return f" (process {owner['pid']} on {owner['host']})"
+        return owner if isinstance(owner["pid"], int) and isinstance(owner["host"], str) else None
     except (ValueError, KeyError, TypeError):
-        return ""
+        return None
+
+
+def _owner(fd: int) -> str:
+    owner = _read(fd)
+    return f" (process {owner['pid']} on {owner['host']})" if owner else ""
 
 
 def _after_fork_in_child() -> None:

@@ -107,5 +107,24 @@ def rollout_steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def thin_out(folder: Path, budget_bytes: float) -> list[int]:
+    """Delete tables until the rest fits into the budget; returns their steps.
+
+    The older, the sparser: the next to go is the step whose gap would be smallest in proportion to its age.  The first
+    and the newest stay.
+    """
+    steps = rollout_steps(folder)
+    sizes = {step: rollouts_path(folder, step).stat().st_size for step in steps}
+    dropped: list[int] = []
+    while sum(sizes.values()) > budget_bytes and len(steps) > 2:
+        newest = steps[-1]
+        index = min(range(1, len(steps) - 1), key=lambda i: (steps[i + 1] - steps[i - 1]) / (newest - steps[i]))
+        step = steps.pop(index)
+        rollouts_path(folder, step).unlink()
+        del sizes[step]
+        dropped.append(step)
+    return sorted(dropped)
+
+
 def read_rollouts(folder: Path, step: int) -> list[dict[str, Any]]:
     return pq.read_table(rollouts_path(folder, step)).to_pylist()

@@ -9,6 +9,7 @@ runs/<name>/
   evaluations/      step-000010-held_out.json …: counts per problem       (sdpo.evaluation)
   checkpoints/      written by the trainer
   wandb/            written by W&B
+  logs/             Ray's, of a run that failed                           (sdpo.training.private_folder)
   report.html       the page of this run                                   (sdpo.report)
   lock              held by the process that trains                        (lock.py)
 """
@@ -16,6 +17,9 @@ runs/<name>/
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +31,8 @@ from sdpo.errors import UserError
 from sdpo.tracking.disk import atomic_write, disk_errors
 from sdpo.tracking.lock import FolderLock, is_locked
 from sdpo.tracking.metrics_file import MetricsFile, read_metrics
-from sdpo.tracking.rollouts import rollout_steps, rollouts_path, write_rollouts
-from sdpo.tracking.run_info import FINISHED, INTERRUPTED, RUNNING, RunInfo
+from sdpo.tracking.rollouts import rollout_steps, rollouts_path, thin_out, write_rollouts
+from sdpo.tracking.run_info import DIED, DIED_REASON, FAILED, INTERRUPTED, RUNNING, STATUSES, RunInfo
 
 _FOLDER_BYTES = 4096  # what an empty folder takes on common file systems
 
@@ -57,13 +61,13 @@ class RunFolder:
     # --- reading ---------------------------------------------------------------------------------------------------
     @property
     def info(self) -> RunInfo | None:
-        """None if no run has begun here.  A run that calls itself running but has no living process was interrupted."""
+        """None if no run has begun here.  A run that calls itself running but has no living process died."""
         path = self.path / "run.json"
         if not path.exists():
             return None
         info = RunInfo.read(path)
         if info.status == RUNNING and not is_locked(self.path):
-            info.status, info.reason = INTERRUPTED, info.reason or "its process was killed"
+            info.status, info.reason = DIED, info.reason or DIED_REASON
         return info
 
     @property
@@ -84,7 +88,8 @@ class RunFolder:
 
     # --- one process at a time -------------------------------------------------------------------------------------
     def __enter__(self) -> RunFolder:
-        """Raises `UserError` if another living process trains into this folder."""
+        """Raises `UserError` if another living process trains into this folder, or if it is a link to elsewhere."""
+        check_no_link(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a run folder. Move it, or give the run another name (name=…).")
         with disk_errors(self.path, _FOLDER_BYTES):
@@ -95,10 +100,21 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the folder.  A run that was not brought to an end is marked interrupted, with the reason."""
+        """Let go of the folder.  A run that was not brought to an end is marked interrupted or failed, with the reason.
+
+        Raises `UserError` in place of whatever a deleted folder led to.
+        """
+        if self._lock.held and not self.path.is_dir() and isinstance(error, OSError):
+            self._lock.release()
+            with disk_errors(self.path, 0):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path)) from error
+        self.close(*_end(error))
+
+    def close(self, status: str = INTERRUPTED, reason: str = "stopped at once by a signal") -> None:
+        """Let go of the folder; a run that is still under way has come to this end.  May be called twice."""
         try:
             if self._lock.held and (info := self.info) is not None and info.status == RUNNING:
-                self.set_status(INTERRUPTED, _reason(error))
+                self.set_status(status, reason)
         finally:
             self._lock.release()
             if self.path.is_dir() and not (self.path / "run.json").exists():
@@ -146,20 +162,24 @@ class RunFolder:
         self._need_lock()
         self._metrics.append(row)
 
-    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
+    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]], budget_bytes: float = math.inf) -> list[int]:
+        """Write a step's table; returns the steps whose tables made room for it, which run.json counts."""
         self._need_lock()
-        return write_rollouts(self.rollouts, step, rows)
+        write_rollouts(self.rollouts, step, rows)
+        if dropped := thin_out(self.rollouts, budget_bytes):
+            self._update(rollouts_dropped=RunInfo.read(self.path / "run.json").rollouts_dropped + len(dropped))
+        return dropped
 
     def set_status(self, status: str, reason: str = "") -> None:
-        """running, finished or interrupted."""
-        if status not in (RUNNING, FINISHED, INTERRUPTED):
+        """One of `run_info.STATUSES`."""
+        if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}")
         self._update(status=status, reason=reason)
 
     def set_wandb_id(self, wandb_id: str) -> None:
         self._update(wandb_id=wandb_id)
 
-    def _update(self, **values: str) -> None:
+    def _update(self, **values: str | int) -> None:
         self._need_lock()
         info = RunInfo.read(self.path / "run.json")
         for key, value in values.items():
@@ -192,10 +212,20 @@ def set_aside(path: Path) -> Path | None:
     return target
 
 
-def _reason(error: BaseException | None) -> str:
+def check_no_link(path: Path) -> None:
+    """Raises `UserError` if a run folder's name leads out of the folder that it lies in."""
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a link, and a run must lie in the folder that run.directory names. Set run.directory to where "
+            f"it points ({path.readlink().parent}), or remove the link."
+        )
+
+
+def _end(error: BaseException | None) -> tuple[str, str]:
+    """Status and reason of a run that `error` broke off."""
     if error is None:
-        return "stopped before its last step"
+        return INTERRUPTED, "stopped before its last step"
     if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
-        return "Ctrl-C"
+        return INTERRUPTED, "Ctrl-C"
     text = (str(error).strip().splitlines() or [""])[0][:500]
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return FAILED, text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")

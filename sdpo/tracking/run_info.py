@@ -9,9 +9,14 @@ from pathlib import Path
 
 from sdpo.errors import UserError
 from sdpo.tracking import provenance
-from sdpo.tracking.disk import atomic_write
+from sdpo.tracking.disk import atomic_write, overwrite
 
-RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
+RUNNING, FINISHED = "running", "finished"
+INTERRUPTED = "interrupted"  # by the user; all but the step under way is saved
+FAILED = "failed"  # by an error, whose first line is the reason
+DIED = "died"  # without a word
+DIED_REASON = "its process was killed, or the machine went down"
+STATUSES = (RUNNING, FINISHED, INTERRUPTED, FAILED, DIED)
 
 
 def now() -> str:
@@ -31,10 +36,11 @@ class RunInfo:
     commit: str = ""
     hardware: str = ""
     command: str = ""
-    status: str = RUNNING  # running | finished | interrupted
-    reason: str = ""  # why it was interrupted
+    status: str = RUNNING  # one of STATUSES
+    reason: str = ""  # why it was interrupted, failed or died
     updated: str = ""
     wandb_id: str = ""
+    rollouts_dropped: int = 0  # tables of rollouts that made room for newer ones (tracking.rollouts_mb)
 
     @classmethod
     def collect(cls, *, recipe: str, algorithm: str, seed: int, profile: str, command: str | None = None) -> RunInfo:
@@ -54,14 +60,22 @@ class RunInfo:
     def read(cls, path: Path) -> RunInfo:
         """Raises `UserError` if the file is there but cannot be understood."""
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
             known = {field.name for field in fields(cls)}
             return cls(**{key: value for key, value in content.items() if key in known})
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} is not the description of a run ({error}). Start under another name (name=…)."
+                f"{path} is damaged: it is not the description of a run ({error}). Move {path.parent} away, or start "
+                "under another name (name=…)."
             ) from error
 
     def write(self, path: Path) -> None:
+        """Where the disk is full, over the old file: its block is there already, and the truth matters most then."""
         self.updated = now()
-        atomic_write(path, json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n")
+        data = json.dumps(asdict(self), indent=2, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        try:
+            atomic_write(path, data)
+        except UserError:
+            if not path.exists():
+                raise
+            overwrite(path, data)

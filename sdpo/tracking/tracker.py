@@ -13,7 +13,7 @@ from sdpo.tracking import metric_names as names
 from sdpo.tracking.console import Console, Phase
 from sdpo.tracking.metrics_file import finite
 from sdpo.tracking.run_folder import RunFolder
-from sdpo.tracking.run_info import FINISHED, INTERRUPTED, now
+from sdpo.tracking.run_info import FINISHED, now
 from sdpo.tracking.wandb_logger import WandbLogger
 
 _NAMED = 4  # of the metrics in a warning
@@ -33,6 +33,7 @@ class Tracker:
         self._started: float | None = None
         self._times: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
+        self._told_of_budget = False
         if wandb is not None and wandb.run_id:
             folder.set_wandb_id(wandb.run_id)
 
@@ -111,15 +112,21 @@ class Tracker:
             self._console.message(f"warning: at step {step} could not be computed, and are null: {listed}")
         return row
 
-    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]], budget_mb: float = math.inf) -> None:
         """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`)."""
-        self._folder.write_rollouts(step, rows)
+        dropped = self._folder.write_rollouts(step, rows, budget_mb * 1e6)
+        if dropped and not self._told_of_budget:
+            self._told_of_budget = True
+            self._console.message(
+                f"Rollout tables have reached {budget_mb:g} MB (tracking.rollouts_mb): from here on those of older "
+                "steps are thinned out."
+            )
 
     def message(self, text: str) -> None:
         self._console.message(text)
 
     def finish(self, status: str = FINISHED, reason: str = "") -> None:
-        """Close W&B and write the status: finished, or interrupted with a reason."""
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=1 if status == INTERRUPTED else 0)
+        """Write the status (finished, or another with its reason) and close W&B."""
         self._folder.set_status(status, reason)
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if status == FINISHED else 1)

@@ -142,8 +142,15 @@ class WandbLogger:
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run; a second call does nothing."""
-        self._try(lambda: self._run.finish(exit_code=exit_code))
+        self._try(lambda: self._finish(exit_code))
         self._run = None
+
+    def _finish(self, exit_code: int) -> None:
+        import wandb
+
+        self._run.finish(exit_code=exit_code)
+        if wandb.run is None:  # nobody else's run is open in this process: its service may go, too
+            wandb.teardown(exit_code)
 
     def _try(self, action: Callable[[], Any]) -> None:
         if self._run is None:

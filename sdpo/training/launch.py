@@ -5,32 +5,38 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+import re
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from sdpo.algorithms import Algorithm, LossPlan
 from sdpo.config.files import compare_command
+from sdpo.config.paths import logs_folder
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
-from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, RunInfo, Tracker, WandbLogger
 from sdpo.tracking.wandb_logger import check_installed
 from sdpo.training.checkpoints import Checkpoints
-from sdpo.training.interrupt import Interrupt
+from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
+from sdpo.training.private_folder import ray_folder
 from sdpo.training.trainer import Trainer
 
 
 async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunFolder, console: Console) -> int:
-    """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by the user."""
+    """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by a signal."""
     check_installed(recipe.tracking.wandb)
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
@@ -46,13 +52,15 @@ async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunF
             cluster(console) as resources,
             workers(recipe, algorithm.plan, resources, console) as (pool, learner),
         ):
-            with Interrupt(console.message) as interrupt:
+            with Interrupt(console.message, recipe.run.stop_limit_s) as interrupt:
                 trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
                 finished = await trainer.run()
-        if finished:
-            tracker.finish()
-        else:
-            tracker.finish("interrupted", "stopped by the user")
+                saved = trainer.saved_step
+                at = f"after step {saved}" if saved > 0 else "before its first step was complete"
+                ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {interrupt.signal} {at}")
+                folder.set_status(*ended)  # true from now on, however the parts end
+                interrupt.over(0 if finished else STOPPED)
+        tracker.finish(*ended)
     if folder.metrics:
         run_report(folder.path)
     if finished:
@@ -61,11 +69,9 @@ async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunF
             f"The run's page: {folder.report}"
         )
         return 0
-    saved = (
-        f"step {trainer.state.step} is saved in {folder.path}" if trainer.saved_step > 0 else "no step was complete yet"
-    )
-    console.message(f"Stopped: {saved}. The same command goes on from there.")
-    return 130
+    where = f"step {saved} is saved in {folder.path}" if saved > 0 else "no step was complete yet"
+    console.message(f"Stopped: {where}. The same command goes on from there.")
+    return STOPPED
 
 
 def make_trainer(
@@ -163,13 +169,16 @@ async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
     address = os.environ.get("RAY_ADDRESS")
     with console.phase(f"connecting to Ray at {address}" if address else "starting Ray", announce=True):
         context = _start_ray(address)
+    if Signals.active is not None:
+        Signals.active.claim()
     try:
         yield ray.cluster_resources()
     except ray.exceptions.RayError as error:
-        logs = Path(context.address_info.get("session_dir", "/tmp/ray/session_latest")) / "logs"
+        logs = Path(context.address_info["session_dir"]) / "logs" if address else Path(logs_folder())
         raise UserError(_explain(error, logs)) from error
     finally:
-        ray.shutdown()
+        with _terminated():
+            ray.shutdown()
 
 
 def _start_ray(address: str | None):
@@ -184,13 +193,39 @@ def _start_ray(address: str | None):
                 "needs RAY_AUTH_MODE=token and its token here; `sdpo doctor` tells which it is."
             ) from None
     try:
-        return ray.init(address="local", include_dashboard=False, **options)
+        # Ray ends its processes with the thread that started them, so that this must be the main thread.
+        return ray.init(address="local", include_dashboard=False, _temp_dir=ray_folder(), **options)
     except Exception as error:  # Ray raises a plain Exception when its processes are not up within 30 s
         ray.shutdown()
         raise UserError(
             f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}). If the machine is busy, try "
-            "again when it is quieter; Ray's logs are in /tmp/ray/session_latest/logs."
+            f"again when it is quieter; Ray's logs are in {logs_folder()}."
         ) from error
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends Ray's own processes, although they block it (`Signals`): to whom it was sent, SIGKILL goes as well.
+
+    Without this, Ray waits a second for each of them.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            for child in psutil.Process().children():
+                with suppress(psutil.Error, OSError):
+                    pending = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text(), re.M)
+                    if pending and int(pending[1], 16) >> (signal.SIGTERM - 1) & 1:
+                        child.kill()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if Signals.active is not None and Path("/proc/self/status").exists():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _explain(error: ray.exceptions.RayError, logs: Path) -> str:

@@ -63,12 +63,13 @@ class Trainer:
         self.state = TrainerState()
         self.rng = np.random.default_rng(recipe.seed)
         self.saved_step = -1
+        self.started = False  # learner and engines hold the weights of `state`
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
-        await self.start()
         run = self.recipe.run
         try:
+            await self.interrupt.unless_stopped(self.start())
             while True:
                 due = self._evaluation_due()
                 best = due and await self.interrupt.unless_stopped(self.evaluate())
@@ -81,10 +82,12 @@ class Trainer:
                 self.interrupt.check()
                 await self.step()
         except Stopped:
-            if self.saved_step != self.state.step > 0:
+            self.interrupt.saving()
+            if self.started and self.saved_step != self.state.step > 0:
                 await self.save(best=False)
             return False
         finally:
+            self.interrupt.ended()
             await self.batches.close()
 
     def _evaluation_due(self) -> bool:
@@ -221,7 +224,8 @@ class Trainer:
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
-        self.tracker.rollouts(self.state.step, rollout_rows(groups, samples, self.tokenizer.decode))
+        rows = rollout_rows(groups, samples, self.tokenizer.decode)
+        self.tracker.rollouts(self.state.step, rows, self.recipe.tracking.rollouts_mb)
         if warning := ungraded_warning(groups):
             self.tracker.message(warning)
 
@@ -248,6 +252,7 @@ class Trainer:
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
+        self.started = True
 
     async def save(self, best: bool) -> None:
         """Write a checkpoint of the state after the last complete step."""

@@ -99,7 +99,7 @@ def test_interrupted_while_the_parts_start(tmp_path):
     time.sleep(2)
     run.interrupt()
     assert run.end() == 130, run.output
-    assert "stopped" in run.output and "Traceback" not in run.output
+    assert "Stopped by SIGINT" in run.output and "Traceback" not in run.output
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sdpo.tracking import rollout_rows
-from sdpo.tracking.rollouts import SCHEMA, read_rollouts, rollout_steps, write_rollouts
+from sdpo.tracking import RunFolder, rollout_rows
+from sdpo.tracking.rollouts import SCHEMA, read_rollouts, rollout_steps, rollouts_path, write_rollouts
 from sdpo.types import Group, Hint, Rollout, Sample, TeacherContext
 from tests.helpers.tasks import RIGHT, UNGRADED, problem, turn, with_outcome, wrong
 
@@ -79,3 +79,21 @@ def test_every_step_has_the_same_columns_and_a_row_may_bring_more(tmp_path: Path
     assert pq.read_schema(tmp_path / "step-000001.parquet").names == [*SCHEMA.names, "temperature"]
     assert pq.read_schema(tmp_path / "step-000002.parquet").equals(SCHEMA)
     assert [row["temperature"] for row in read_rollouts(tmp_path, 1)] == [0.6, None]
+
+
+def test_tables_over_the_budget_are_thinned_out_the_older_the_sparser(run: RunFolder):
+    rows = [{"problem_id": "p", "response": "x" * 100}]
+    run.write_rollouts(1, rows)
+    size = rollouts_path(run.rollouts, 1).stat().st_size
+    dropped = [step for number in range(2, 101) for step in run.write_rollouts(number, rows, 20.5 * size)]
+    kept = rollout_steps(run.rollouts)
+    assert len(kept) == 20 and kept[0] == 1 and kept[-3:] == [98, 99, 100]
+    assert sorted([*kept, *dropped]) == list(range(1, 101)) and run.info.rollouts_dropped == 80
+    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    assert max(gaps[-5:]) < max(gaps[:5]) and max(gaps) <= 32  # no stretch is lost as a whole
+
+
+def test_the_newest_table_stays_even_if_it_alone_is_over_the_budget(run: RunFolder):
+    for step in (1, 2, 3):
+        run.write_rollouts(step, [{"problem_id": "p"}], 1)
+    assert rollout_steps(run.rollouts) == [1, 3]

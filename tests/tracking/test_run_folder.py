@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sdpo.errors import UserError
-from sdpo.tracking import FINISHED, INTERRUPTED, RUNNING, RunFolder, RunInfo, set_aside
+from sdpo.tracking import DIED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunFolder, RunInfo, set_aside
+from sdpo.tracking.run_info import DIED_REASON
 
 HOLDER = """
 import sys, time
@@ -120,7 +122,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, holder: subp
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     folder = RunFolder(tmp_path / "run")
-    assert (folder.info.status, folder.info.reason) == (INTERRUPTED, "its process was killed")
+    assert (folder.info.status, folder.info.reason) == (DIED, DIED_REASON)
     with folder:
         folder.resume(1)
         folder.set_status(FINISHED)
@@ -146,10 +148,10 @@ def test_a_forked_child_does_not_keep_the_lock(run: RunFolder):
     [
         (KeyboardInterrupt(), "Ctrl-C"),
         (asyncio.CancelledError(), "Ctrl-C"),
+        (None, "stopped before its last step"),
         (ValueError("bad\nmore"), "ValueError: bad"),
         (ZeroDivisionError(), "ZeroDivisionError"),
         (UserError("No such model."), "No such model."),
-        (None, "stopped before its last step"),
     ],
 )
 def test_a_run_that_breaks_off_says_why(tmp_path: Path, info: RunInfo, error: BaseException | None, reason: str):
@@ -160,7 +162,14 @@ def test_a_run_that_breaks_off_says_why(tmp_path: Path, info: RunInfo, error: Ba
                 raise error
     except BaseException as raised:
         assert raised is error
-    assert (folder.info.status, folder.info.reason) == (INTERRUPTED, reason)
+    assert (folder.info.status, folder.info.reason) == (FAILED if isinstance(error, Exception) else INTERRUPTED, reason)
+
+
+def test_a_deleted_folder_is_a_message(tmp_path: Path, info: RunInfo):
+    with pytest.raises(UserError, match="is gone: it was deleted or moved"), RunFolder(tmp_path / "run") as folder:
+        folder.create(info, {})
+        shutil.rmtree(folder.path)
+        (folder.path / "anything").write_text("")
 
 
 def test_a_folder_in_which_no_run_began_is_removed(tmp_path: Path):
@@ -188,9 +197,8 @@ def test_a_full_disk_is_one_clear_message_and_tears_nothing(run: RunFolder, info
         run.write_rollouts(1, [{"problem_id": "p"}])
     assert list(run.rollouts.iterdir()) == []
     (run.path / ".run.json.partial").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="disk is full"):
-        run.set_status(FINISHED)
-    assert run.info.status == RUNNING  # the file before is whole
+    run.set_status(FAILED, "The disk is full")  # written over the old file, whose block is there
+    assert (run.info.status, run.info.reason) == (FAILED, "The disk is full")
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path):

@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from sdpo.config.safe_console import SafeConsole
 from sdpo.envs.code.lcb_rows import LCBRow
 from sdpo.envs.minicode.family import LISTS, Family
 from sdpo.envs.minicode.rows import world_rows
@@ -19,7 +20,7 @@ from sdpo.envs.minicode.world import make_world
 def show_problems(n: int, seed: int = 0, family: Family = LISTS, console: Console | None = None) -> None:
     """Print `n` random problems of a world: statement, tests, library, and the reference program."""
     rows = list(world_rows(make_world(seed, family)))
-    console = console or Console()
+    console = console or SafeConsole()
     for row in random.Random(f"show {seed}").sample(rows, min(n, len(rows))):
         console.print(_panel(row))
 

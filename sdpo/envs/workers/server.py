@@ -32,6 +32,7 @@ def main(control_fd: int, crash_fd: int) -> None:
     os.setsid()
     linux.adopt_orphans()
     linux.expendable()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the driver blocks is no business of a user's function
     faulthandler.enable(crash_fd)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):

@@ -1,0 +1,96 @@
+"""A real run, stopped in each of its phases; what it leaves behind; where it listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sdpo.training import guardian
+from tests.end_to_end.test_command import COMMAND, Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+LONG = ("run.steps=100", "run.checkpoint_every=3", "learner.ranks=2")
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """The folder for temporary files, by a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as path:
+        monkeypatch.setenv("TMPDIR", path)
+        yield Path(path)
+
+
+def started(folder: Path, until: str) -> Run:
+    run = Run(folder, *LONG)
+    run.wait_for(until)
+    return run
+
+
+def gone(run: Run, temporary: Path) -> None:
+    """Nothing of the run lives on, and nothing is left in the temporary folder, in the time that is promised."""
+    deadline = time.monotonic() + guardian.PATIENCE_S
+    while (left := [p.pid for p in run._descendants()] + list(temporary.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def information(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "runs" / "livecodebench-sdpo-seed0" / "run.json").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["reading the tasks", "starting Ray", "starting DeepSpeed ranks"])
+def test_while_it_starts(tmp_path, temporary, phase, number):
+    run = started(tmp_path, phase)
+    time.sleep(1)
+    os.killpg(run.process.pid, number)
+    assert run.process.wait(30) == 130, run.output
+    gone(run, temporary)
+    assert run.output.count(f"Stopped by {number.name}") == 1
+    assert "Traceback" not in run.output and "SIGABRT" not in run.output
+    if phase != "reading the tasks":
+        assert information(tmp_path)["status"] == "interrupted"
+
+
+def test_stopped_killed_and_resumed(tmp_path, temporary):
+    first = started(tmp_path, "step   4/")
+    listening = [
+        connection.laddr.ip
+        for process in [psutil.Process(first.process.pid), *psutil.Process(first.process.pid).children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening and {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+    assert len(list(temporary.iterdir())) == 1  # all that is temporary lies in one folder
+    second = subprocess.run([*COMMAND, *LONG], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2 and "is training into" in second.stderr and "Ray" not in second.stdout
+    first.process.kill()
+    first.process.wait()
+    gone(first, temporary)
+    assert information(tmp_path)["status"] == "died"
+
+    third = started(tmp_path, "step   6/")
+    assert "after step 3" in third.output
+    os.killpg(third.process.pid, signal.SIGTERM)  # as `timeout` and a closing terminal do it: to the whole group
+    assert third.process.wait(120) == 130, third.output
+    gone(third, temporary)
+    assert "is saved in" in third.output and information(tmp_path)["status"] == "interrupted"
+
+    fourth = started(tmp_path, "Resuming")
+    learner = None
+    while learner is None:
+        learner = next((p for p in fourth._descendants() if "LearnerRank" in " ".join(p.cmdline())), None)
+    fourth.wait_for("step   8/")
+    learner.send_signal(signal.SIGSTOP)  # the update hangs
+    fourth.process.send_signal(signal.SIGTERM)
+    assert fourth.process.wait(120) == 130, fourth.output
+    gone(fourth, temporary)
+    assert information(tmp_path)["status"] == "interrupted"
