@@ -92,7 +92,9 @@ class LearnerWorker:
         self._moved = False  # whether the student has moved since the batch began
         parts = self.engine, self.student, self.teacher
         self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
-        self.checkpointing = Checkpointing(*parts, self.advantage_clip, self.device, self.rank)
+        self.checkpointing = Checkpointing(
+            self.engine, optimizer, self.student, self.teacher, self.advantage_clip, self.rank, settings.ranks
+        )
         self.passes.check_numbers()
 
     def _replica(self, kind: type[Replica]) -> Replica:

@@ -205,7 +205,7 @@ class Trainer:
 
     async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
-        last = self.checkpoints.last()
+        last = self.checkpoints.usable(self.tracker.message)
         if last is not None:
             self.state = self.checkpoints.state(last)
             self.saved_step = self.state.step
@@ -228,8 +228,7 @@ class Trainer:
         ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)
-            await self.learner.save(partial)
-            await self.learner.export(partial / "policy")
+            written = await self.learner.save(partial) | await self.learner.export(partial / "policy")
             self.tokenizer.save_pretrained(partial / "policy")
-            self.checkpoints.commit(partial, self.state, best)
+            self.checkpoints.commit(partial, written, self.state, best)
         self.saved_step = self.state.step
