@@ -69,7 +69,7 @@ class SliceWriter:
         self._records: Records = {}
 
     def add(self, kind: str, name: str, shape: tuple[int, ...], offset: int, values: torch.Tensor) -> None:
-        """`values`: elements [offset, offset + len(values)) of the tensor of this kind and name; [] of most is left out."""
+        """`values`: elements [offset, offset + len(values)) of the flattened tensor; none are left out."""
         if not values.numel() and math.prod(shape):
             return
         own = values.detach().reshape(-1).to("cpu", copy=True)
@@ -156,7 +156,9 @@ class SliceReader:
             self._slices[part.kind, part.name].append(part)
         for parameter, step in index.steps.items():
             if self.steps.setdefault(parameter, step) != step:
-                raise Damaged(f"{FOLDER}/{name} says {step} steps of {parameter}, another index {self.steps[parameter]}")
+                raise Damaged(
+                    f"{FOLDER}/{name} says {step} steps of {parameter}, another index {self.steps[parameter]}"
+                )
 
     def _stored(self, part: Slice) -> Any:
         """The slice as it lies in its file, which is read where it is indexed."""

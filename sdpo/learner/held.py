@@ -20,7 +20,7 @@ WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Held:
-    """`views`: by kind, flat fp32 tensors of this rank's elements, from `offset` on; writing to them changes the run."""
+    """`views`: by kind, this rank's elements from `offset` on, flat and in fp32; to write to them changes the run."""
 
     name: str
     shape: tuple[int, ...]  # of the whole parameter

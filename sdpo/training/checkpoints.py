@@ -121,7 +121,7 @@ class Checkpoints:
         if damaged:
             said = "; ".join(f"{path.name}: {error}" for path, error in damaged)
             raise UserError(
-                f"No checkpoint of {self.folder} is whole ({said}). Bring back a copy of one, or start afresh (--fresh)."
+                f"No checkpoint in {self.folder} is whole ({said}). Bring back a copy, or start afresh (--fresh)."
             )
         return None
 
