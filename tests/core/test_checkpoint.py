@@ -289,8 +289,7 @@ def cut_at(monkeypatch, call: int) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("step", [4, 6], ids=["the same step again", "the next step"])
-@pytest.mark.parametrize("keep", [0, 2])
+@pytest.mark.parametrize(("step", "keep"), [(4, 0), (6, 1)], ids=["the same step again", "the next step"])
 def test_a_power_cut_between_any_two_operations_leaves_a_whole_one(tmp_path, step, keep):
     call, finished = 0, False
     while not finished:
