@@ -77,6 +77,7 @@ class Checkpointing:
             records[_STATE] = FileRecord.of(data)
         return records
 
+    @torch.no_grad()
     def load(self, folder: str) -> None:
         """Take over what ranks of any number and stage have saved.  Collective.
 

@@ -63,7 +63,7 @@ class OptimizedWeights:
                 views = {WEIGHT: safe_get_local_fp32_param(parameter)}
                 if self._moved(self._flats()[0]):
                     views |= {kind: safe_get_local_optimizer_state(parameter, kind) for kind in MOMENTS}
-                views = {kind: view[:length] for kind, view in views.items()}
+                views = {kind: view.detach()[:length] for kind, view in views.items()}
                 yield Held(name, tuple(parameter.ds_shape), offset, views)
                 continue
             flat, begin, offset, length = parameter, 0, 0, parameter.numel()

@@ -83,8 +83,8 @@ def test_what_only_decides_where_and_how_fast_may_change(override):
 
 HARMFUL = (
     "learner.lr=1e-7", "seed=1", "algorithm.mix=0.5", "model.path=elsewhere", "rollout.temperature=0.5",
-    "rollout.responses=4", "teacher.rate=0.5", "run.questions=8", "data.world_seed=9", "evaluation.samples=2",
-    "rollout.staleness=1", "learner.updates_per_batch=2", "reference={coefficient: 0.1}", "sandbox.cpu_time_s=1",
+    "rollout.responses=3", "teacher.rate=0.5", "run.questions=8", "data.world_seed=9", "evaluation.samples=7",
+    "rollout.staleness=1", "learner.updates_per_batch=2", "reference={coefficient: 0.1}", "sandbox.cpu_time_s=1.25",
     "learner.schedule=cosine",
 )  # fmt: skip
 
