@@ -3,8 +3,8 @@
     python -m benchmarks.checkpoint [--small]
 
 Both sides write the same tensors with the writer of real checkpoints (`sdpo.checkpoints.slices`: serialised,
-checksummed, fsynced) and seal the folder.  The asynchronous side copies them to memory, which is all that the loop waits
-for, and writes in a thread; the time until that has ended is given too, since the next checkpoint waits for it.
+checksummed, fsynced) and seal the folder.  The asynchronous side copies them to memory, which is all that the loop
+waits for, and writes in a thread; the time until that has ended is given too, since the next checkpoint waits for it.
 """
 
 from __future__ import annotations

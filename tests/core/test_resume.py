@@ -34,7 +34,7 @@ class Phase:
 
 
 def recipe(*overrides: str) -> Recipe:
-    return load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", ("run.steps=40", *overrides))
+    return load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", ("run.steps=40", "name=run", *overrides))
 
 
 def tasks(*ids: str) -> list[Task]:
