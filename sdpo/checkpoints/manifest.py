@@ -68,7 +68,7 @@ def seal(folder: Path, known: Mapping[str, FileRecord]) -> None:
     Raises:
         Damaged: one of them is not there, or has another size.
     """
-    found = list(_files(folder))
+    found = dict.fromkeys(_files(folder))
     for name, record in known.items():
         if name not in found or (folder / name).stat().st_size != record.size:
             raise Damaged(

@@ -1,9 +1,13 @@
-"""What a run learns from, by its content: the model's files and the tasks.  Noted when it begins, compared later."""
+"""What a run learns from, by its content: the model's files, the tasks, code of the user's own.
+
+Noted when it begins, compared when it goes on.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +15,28 @@ from typing import Any
 import xxhash
 from pydantic import TypeAdapter, ValidationError
 
-from sdpo.checkpoints.manifest import measure_all
+from sdpo.checkpoints.manifest import measure, measure_all
 from sdpo.config.model_files import load_config
 from sdpo.config.paths import locate
+from sdpo.config.registry import is_reference
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset
 from sdpo.errors import UserError
 from sdpo.types import Task
 
-NAME = "inputs.json"
+NAME, CODE = "inputs.json", "code/"
+_GONE = "not there"
 _NOT_READ = {".md", ".png", ".jpg", ".svg", ".pdf"}  # what lies in a model folder for people
 
 
 def collect(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
-    """Of every model file and of the tasks of either side: a checksum.  Reads the model's files."""
+    """A checksum of every model file, of the tasks of either side, and of files of code that the recipe names."""
     found = {f"model/{name}": checksum for name, checksum in _model(recipe).items()}
     for name, tasks in {"training": dataset.train, "evaluation": dataset.evaluation}.items():
         found[f"tasks/{name}"] = f"{len(tasks)} tasks, {fingerprint(tasks)}"
+    for where in {text.rpartition(":")[0] for text in _texts(recipe.model_dump(mode="json")) if is_reference(text)}:
+        if (file := _source(where)) is not None:
+            found[f"{CODE}{where}"] = measure(file).checksum
     return found
 
 
@@ -40,11 +49,10 @@ def read(path: Path) -> dict[str, str]:
         ) from None
 
 
-def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Each as name: old → new."""
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What is not the same: (old, new)."""
     names = sorted(old.keys() | new.keys())
-    changed = [name for name in names if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name, 'not there')} → {new.get(name, 'not there')}" for name in changed]
+    return {n: (old.get(n, _GONE), new.get(n, _GONE)) for n in names if old.get(n) != new.get(n)}
 
 
 def fingerprint(tasks: Iterable[Task]) -> str:
@@ -62,6 +70,26 @@ def _model(recipe: Recipe) -> dict[str, str]:
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in _NOT_READ]
     resolved = {path.name: path.resolve() for path in files if not path.name.startswith(".")}  # hub caches hold links
     return {name: measure_all(path.parent, [path.name])[path.name].checksum for name, path in resolved.items()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _source(where: str) -> Path | None:
+    """The file of module or path.py, if there is one."""
+    if where.endswith(".py"):
+        path = Path(locate(where))
+        return path.resolve() if path.is_file() else None
+    try:
+        spec = importlib.util.find_spec(where)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).resolve() if spec is not None and spec.has_location and spec.origin else None
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from sdpo.config.files import load_resolved
@@ -54,7 +55,7 @@ def resume(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console
     before = load_resolved(folder.path / "recipe.yaml")
     with console.phase("reading the model's files", announce=True):
         found = inputs.collect(recipe, dataset)
-    _compare_inputs(recipe, before, dataset, found, folder)
+    code = _compare_inputs(recipe, before, dataset, found, folder)
     checkpoint = Checkpoints(folder.checkpoints, 0).usable(console.message)
     step = 0 if checkpoint is None else step_of(checkpoint)
     _check_steps_left(recipe, step)
@@ -63,7 +64,7 @@ def resume(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console
         f"Resuming {folder.path} " + (f"after step {step}." if step else "from the beginning (no checkpoint yet).")
     )
     _note(folder, found)
-    _note_changes(recipe, before, folder, console, step)
+    _note_changes(recipe, before, folder, console, step, code)
 
 
 def refuse_other_settings(recipe: Recipe, before: Recipe, path: Path, status: str) -> None:
@@ -72,9 +73,14 @@ def refuse_other_settings(recipe: Recipe, before: Recipe, path: Path, status: st
         raise UserError(f"{path} holds a run ({status}) with other settings ({'; '.join(said)}). {_REMEDY}")
 
 
-def _compare_inputs(recipe: Recipe, before: Recipe, dataset: Dataset, found: dict[str, str], folder: RunFolder) -> None:
+def _compare_inputs(
+    recipe: Recipe, before: Recipe, dataset: Dataset, found: dict[str, str], folder: RunFolder
+) -> dict[str, tuple[str, str]]:
+    """Files of code that have changed: old and new checksum.  Raises UserError where model or tasks have."""
     path = folder.path / inputs.NAME
-    said = inputs.differences(inputs.read(path), found) if path.is_file() else []
+    changed = inputs.differences(inputs.read(path), found) if path.is_file() else {}
+    code = {name: pair for name, pair in changed.items() if name.startswith(inputs.CODE)}
+    said = [f"{name}: {old} → {new}" for name, (old, new) in changed.items() if name not in code]
     old, new = before.run.steps, recipe.run.steps
     for step in range(min(old, new) if old != new else 0):
         then, now = dataset.training(step / old), dataset.training(step / new)
@@ -83,6 +89,7 @@ def _compare_inputs(recipe: Recipe, before: Recipe, dataset: Dataset, found: dic
             break
     if said:
         raise UserError(f"{folder.path} was begun with other files or tasks ({'; '.join(said)}). {_REMEDY}")
+    return code
 
 
 def _check_steps_left(recipe: Recipe, step: int) -> None:
@@ -94,19 +101,29 @@ def _note(folder: RunFolder, found: dict[str, str]) -> None:
     atomic_write(folder.path / inputs.NAME, json.dumps(found, indent=1).encode() + b"\n")
 
 
-def _note_changes(recipe: Recipe, before: Recipe, folder: RunFolder, console: Console, step: int) -> None:
+def _note_changes(
+    recipe: Recipe,
+    before: Recipe,
+    folder: RunFolder,
+    console: Console,
+    step: int,
+    code: Mapping[str, tuple[str, str]],
+) -> None:
     """In run.json and recipe.yaml: what goes on in another way from here."""
     info = folder.info
     assert info is not None
-    changed = {change.option: (change.old, change.new) for change in changes(before, recipe)}
     commit = provenance.commit()
     if commit != info.commit:
-        changed["commit"] = (info.commit, commit)
+        code = {"commit": (info.commit, commit), **code}
+    if code:
         console.message(
-            f"warning: the code is another one than the run was begun with (commit {info.commit} → {commit}). If it "
-            "computes anything differently, so does the run from here."
+            "warning: the code is not the one that the run was begun with "
+            f"({'; '.join(f'{name} {old} → {new}' for name, (old, new) in code.items())}). What it computes "
+            "differently, the run does from here."
         )
-    if not changed:
-        return
-    folder.note_changes(recipe.model_dump(mode="json"), step, changed, commit)
-    console.message("From here on: " + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changed.items()))
+    options = {change.option: (change.old, change.new) for change in changes(before, recipe)}
+    if options:
+        said = (f"{name}: {old} → {new}" for name, (old, new) in options.items())
+        console.message(f"From here on: {'; '.join(said)}.")
+    if options or code:
+        folder.note_changes(recipe.model_dump(mode="json"), step, {**options, **code}, commit)

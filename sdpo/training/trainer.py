@@ -218,7 +218,7 @@ class Trainer:
             published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
             await check_engines(self.learner, self.pool)
         await self.utilization.since_last()
-        # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
+        # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
 

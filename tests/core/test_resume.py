@@ -169,6 +169,18 @@ def test_another_model_in_the_same_folder_is_refused(tmp_path):
         resumed(tmp_path / "run", settings)
 
 
+def test_code_of_ones_own_is_compared_too(tmp_path):
+    (tmp_path / "rows.py").write_text("rows = list\n")
+    settings = recipe(f"data.source={tmp_path}/rows.py:rows")
+    with RunFolder(tmp_path / "run") as folder:
+        resume.begin(settings, DATA, folder, CONSOLE)
+    (tmp_path / "rows.py").write_text("rows = tuple\n")
+    folder = resumed(tmp_path / "run", settings)
+    assert any("warning: the code is not the one" in text and "rows.py" in text for text in SAID)
+    assert folder.info.changes[0]["option"] == f"code/{tmp_path}/rows.py"
+    assert resumed(tmp_path / "run", settings).info.changes == folder.info.changes
+
+
 class Curriculum(Dataset):
     def training(self, progress: float):
         return self.train[:1] if progress < 0.5 else self.train[1:]
