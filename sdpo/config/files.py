@@ -117,6 +117,8 @@ def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, An
 def _yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import random
@@ -10,34 +9,13 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sdpo.checkpoints import manifest
 from sdpo.checkpoints.manifest import NAME, Damaged, measure, seal, verify
 from sdpo.errors import UserError
 from sdpo.training.checkpoints import Checkpoints, TrainerState, find_policy
-
-
-def write(checkpoints: Checkpoints, step: int, best: bool = False) -> Path:
-    """As the trainer does: some files are known by those who wrote them, some are not."""
-    partial = checkpoints.begin(step)
-    for name, content in {
-        "state/rank-00000.json": '{"slices": [], "steps": {}}',
-        "state/learner.json": "{}",
-        "policy/config.json": json.dumps({"step": step}),
-        "policy/tokenizer.json": "[1, 2, 3]",
-    }.items():
-        (partial / name).parent.mkdir(exist_ok=True)
-        (partial / name).write_text(content)
-    written = {name: measure(partial / name) for name in ("state/rank-00000.json", "state/learner.json")}
-    random_state = np.random.default_rng(step).bit_generator.state
-    state = TrainerState(step=step, generations=64 * step, random_state=random_state, best_step=step if best else 0)
-    return checkpoints.commit(partial, written, state, best)
-
-
-def names(checkpoints: Checkpoints) -> list[str]:
-    return sorted(p.name for p in checkpoints.folder.iterdir() if not p.is_symlink())
+from tests.helpers.checkpoints import names, write
 
 
 def files(checkpoint: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from sdpo.envs import Dataset
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, RunFolder
 from sdpo.training import inputs, resume
+from sdpo.training.checkpoints import Checkpoints
 from sdpo.types import Task
-from tests.core.test_checkpoint import names, no_waiting_for_the_disk, write  # noqa: F401  the fixture is used
+from tests.helpers.checkpoints import names, write
 
 CONSOLE = SimpleNamespace(message=lambda text: SAID.append(text), phase=lambda *a, **k: Phase())
 SAID: list[str] = []
@@ -44,6 +46,11 @@ def tasks(*ids: str) -> list[Task]:
 DATA = Dataset(tasks("a", "b", "c"), tasks("d"), "test")
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A run that was begun, and saved after steps 4 and 10."""
@@ -52,8 +59,6 @@ def run(tmp_path) -> Path:
         resume.begin(recipe(), DATA, folder, CONSOLE)
         for step in range(1, 12):
             folder.append_metrics({"step": step})
-    from sdpo.training.checkpoints import Checkpoints
-
     write(Checkpoints(folder.checkpoints, 1), 4)
     write(Checkpoints(folder.checkpoints, 1), 10)
     return tmp_path / "run"
@@ -205,8 +210,6 @@ def test_a_fork_begins_with_the_checkpoint_of_another_run(run, tmp_path):
         resume.begin(settings, DATA, folder, CONSOLE, source=run)
     assert folder.info.forked_from == f"{run}, step 10"
     assert load_resolved(folder.path / "recipe.yaml") == settings and folder.metrics == []
-    from sdpo.training.checkpoints import Checkpoints
-
     checkpoints = Checkpoints(folder.checkpoints, 1)
     copied = checkpoints.usable(pytest.fail)
     assert copied.name == "step-000010"
