@@ -12,7 +12,7 @@ import pytest
 
 from sdpo.cli import main
 from sdpo.config.files import find_recipe, load_recipe, load_resolved, option_paths
-from sdpo.config.paths import locate
+from sdpo.config.paths import PROJECT, locate
 from sdpo.config.resume import FREE, refused
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset
@@ -176,7 +176,8 @@ def test_another_model_in_the_same_folder_is_refused(tmp_path):
 
 def test_code_of_ones_own_is_compared_too(tmp_path):
     (tmp_path / "rows.py").write_text("rows = list\n")
-    settings = recipe(f"data.source={tmp_path}/rows.py:rows")
+    reward = f"environment.reward={tmp_path}/rows.py:rows"
+    settings = load_recipe(PROJECT / "docs" / "examples" / "sums.yaml", "cpu", (reward, "name=run"))
     with RunFolder(tmp_path / "run") as folder:
         resume.begin(settings, DATA, folder, CONSOLE)
     (tmp_path / "rows.py").write_text("rows = tuple\n")
