@@ -31,7 +31,7 @@ def begin(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console,
     if source is not None:
         if is_locked(source):
             raise UserError(f"A process is training into {source}: stop it before you start another run from it.")
-        checkpoint = Checkpoints(source / "checkpoints", 0).usable(console.message)
+        checkpoint = _verified(source / "checkpoints", console)
         if checkpoint is None:
             raise UserError(f"{source} has no checkpoint to start from.")
         _check_steps_left(recipe, step_of(checkpoint))
@@ -56,7 +56,7 @@ def resume(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console
     with console.phase("reading the model's files", announce=True):
         found = inputs.collect(recipe, dataset)
     code = _compare_inputs(recipe, before, dataset, found, folder)
-    checkpoint = Checkpoints(folder.checkpoints, 0).usable(console.message)
+    checkpoint = _verified(folder.checkpoints, console)
     step = 0 if checkpoint is None else step_of(checkpoint)
     _check_steps_left(recipe, step)
     folder.resume(step if checkpoint is not None else -1)  # without one, the evaluation of step 0 is repeated too
@@ -65,6 +65,15 @@ def resume(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console
     )
     _note(folder, found)
     _note_changes(recipe, before, folder, console, step, code)
+
+
+def _verified(checkpoints: Path, console: Console) -> Path | None:
+    said: list[str] = []
+    with console.phase("verifying the last checkpoint", announce=True):
+        found = Checkpoints(checkpoints, 0).usable(said.append)
+    for text in said:
+        console.message(text)
+    return found
 
 
 def refuse_other_settings(recipe: Recipe, before: Recipe, path: Path, status: str) -> None:
