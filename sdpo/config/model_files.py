@@ -30,7 +30,7 @@ def load_config(recipe: Recipe) -> Any:
 def check_model(recipe: Recipe) -> None:
     """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
     if (folder := Path(locate(recipe.model.path))).is_dir():
-        check_weights(folder)
+        refuse_pickles(folder)
     longest, needed = longest_context(recipe), longest_sequence(recipe)
     if needed > longest:
         raise UserError(
@@ -45,15 +45,11 @@ def check_model(recipe: Recipe) -> None:
         )
 
 
-def check_weights(folder: Path) -> None:
-    """Raises UserError for a model folder without weights, or with such as run code when they are read."""
+def refuse_pickles(folder: Path) -> None:
+    """Raises UserError for a model folder whose weights could run code when they are read."""
     named = str(_json(folder / "config.json").get("transformers_weights") or "")
-    if named.endswith(".bin") or not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
-        if not pickles:
-            raise UserError(
-                f"{folder} has no weights (*.safetensors). A checkpoint becomes a model folder by `sdpo export`."
-            )
+    pickles = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
+    if pickles and (named.endswith(".bin") or not any(folder.glob("*.safetensors"))):
         raise UserError(
             f"The weights of {folder} are pickles ({pickles[0]}), which may run any code when they are read, and are "
             "refused. If you trust who made them, write them again as safetensors: "

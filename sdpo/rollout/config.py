@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sdpo.config.model_files import check_weights
+from sdpo.config.model_files import refuse_pickles
 from sdpo.errors import UserError
 
 PLUGIN = "sdpo_weight_transfer"  # the entry point in pyproject.toml, group vllm.general_plugins
@@ -66,7 +66,11 @@ def check_model_folder(model: str) -> None:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"{model} is not a Hugging Face model folder: it has no config.json.")
-    check_weights(folder)
+    refuse_pickles(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{model} has no weights (*.safetensors). A checkpoint becomes a model folder by `sdpo export`."
+        )
 
 
 def environment(config: EngineConfig) -> dict[str, str]:
