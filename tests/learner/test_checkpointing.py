@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import pickle
 import shutil
 import socket
@@ -78,13 +79,17 @@ def test_the_same_layout_goes_on_bit_for_bit(model, start, tmp_path, stage, over
 
 
 def test_every_stage_goes_on_from_every_other(model, start, tmp_path):
-    """One rank, a checkpoint after every update: 0 → 3 → 1 → 2 → 0 → 2 → 3 → 0, against one run."""
-    whole, stages = start(layout(model, 0)), (0, 3, 1, 2, 0, 2, 3, 0)
+    """One rank, a checkpoint after every update: 0 → 3 → 1 → 3 → 2 → 0, against one run."""
+    whole, stages = start(layout(model, 0)), (0, 3, 1, 3, 2, 0)
     wanted = [update(whole)[0] for _ in stages]
     worker, found = start(layout(model, stages[0])), []
     for number, stage in enumerate(stages):
         if number:
-            worker = saved_and_loaded(worker, start, layout(model, stage), tmp_path / str(number))
+            worker.checkpointing.save(str(tmp_path / str(number)))
+            worker = None
+            gc.collect()  # while a worker of ZeRO-3 lives, models are loaded in shards
+            worker = start(layout(model, stage))
+            worker.checkpointing.load(str(tmp_path / str(number)))
         found.append(update(worker)[0])
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert wanted[0] != wanted[-1]
