@@ -89,8 +89,8 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
-BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions sandbox
-bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions checkpoint sandbox
+bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
 	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
 	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
 	@$(PYTHON_IN_VENV) -m benchmarks.page

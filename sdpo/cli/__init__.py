@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     _recipe(train)
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
+    train.add_argument(
+        "--fork", metavar="NAME", help="start the run NAME from the last checkpoint of the one that would be resumed"
+    )
 
     evaluate = _command(commands, "eval", "measure pass@k of a run, a checkpoint or a Hugging Face folder", "evaluate")
     evaluate.add_argument("policy", help="runs/<name>, a checkpoint in it, or a model folder")

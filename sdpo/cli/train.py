@@ -1,4 +1,4 @@
-"""`sdpo train`: resolve the recipe, then resume, refuse or start the run."""
+"""`sdpo train`: resolve the recipe, then resume, refuse, fork or start the run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
+from sdpo.config.resume import refused
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
 from sdpo.errors import UserError
@@ -21,49 +22,65 @@ from sdpo.training.private_folder import private_folder
 
 def run(options) -> int:
     profile, reason = choose_profile(options.profile, plan_only=options.dry_run)
-    recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
+    file = find_recipe(options.recipe, options.algorithm)
+    recipe, source = load_recipe(file, profile, options.overrides), None
+    if options.fork is not None:
+        source = _folder(recipe)
+        recipe = load_recipe(file, profile, [*options.overrides, f"name={options.fork}"])
     say(f"Profile {profile}: {reason}.")
     if options.dry_run:
         from sdpo.cli.plan import print_plan
 
         print_plan(recipe)
         return 0
-    path = (Path(recipe.run.directory) / recipe.name).absolute()  # workers on other machines have other current folders
+    path = _folder(recipe)
     check_no_link(path)
     if options.fresh and (old := set_aside(path)):
         say(f"Set the existing run aside as {old}.")
     folder = RunFolder(path)
-    if folder.info is not None:
-        _refuse_other_settings(recipe, load_resolved(path / "recipe.yaml"), path, folder.info.status)
-    if folder.info is not None and folder.info.status == FINISHED:
+    if source is not None:
+        source = _fork(source, folder)
+    if folder.info is not None and _is_over(recipe, path, folder.info.status):
         say(
-            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to start afresh: --fresh "
-            "(ARGS=--fresh with make), or another name (name=…)."
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to go on: a larger run.steps; to "
+            "start afresh: --fresh (ARGS=--fresh with make), or another name (name=…)."
         )
         return 0
-    return _train(recipe, folder)
+    return _train(recipe, folder, source)
 
 
-def _refuse_other_settings(recipe: Recipe, before: Recipe, path: Path, status: str) -> None:
-    """A resumed run must be the run that was begun; one that never came to a checkpoint makes room for another."""
+def _folder(recipe: Recipe) -> Path:
+    return (Path(recipe.run.directory) / recipe.name).absolute()  # workers on other machines have other current folders
+
+
+def _fork(source: Path, folder: RunFolder) -> Path | None:
+    """The run to start from; None: the new run was begun from it before, and goes on by itself."""
+    if RunFolder(source).info is None:
+        raise UserError(f"There is no run in {source} to start another one from; which one is meant: name=… or seed=….")
+    if folder.info is None:
+        return source
+    if folder.info.forked_from.startswith(f"{source}, step "):
+        return None
+    raise UserError(f"{folder.path} holds another run already. Give the new one another name (--fork NAME).")
+
+
+def _is_over(recipe: Recipe, path: Path, status: str) -> bool:
+    """Whether a run has nothing left to do; one that never came to a checkpoint makes room for one that differs.
+
+    Raises UserError if it would not be the same run with this recipe.
+    """
+    from sdpo.training.resume import refuse_other_settings
+
+    before = load_resolved(path / "recipe.yaml")
     if recipe != before:
-        if Checkpoints(path / "checkpoints", 0).last() is None:
+        if Checkpoints(path / "checkpoints", 0).last() is None and refused(before, recipe):
             say(f"Set aside as {set_aside(path)}: a run with other settings that had not saved anything yet.")
-            return
-        old, new = before.model_dump(mode="json"), recipe.model_dump(mode="json")
-        raise UserError(
-            f"{path} holds a run ({status}) with other settings ({', '.join(_differences(old, new))}). Resume it with "
-            "the settings that it was begun with, give this run another name (name=…), or start afresh (--fresh)."
-        )
+            return False
+        refuse_other_settings(recipe, before, path, status)
+    return status == FINISHED and recipe.run.steps <= before.run.steps
 
 
-def _differences(old, new, prefix: str = "") -> list[str]:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{prefix[:-1]}: {old} → {new}"]
-    return [d for key in old | new for d in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
-
-
-def _train(recipe: Recipe, folder: RunFolder) -> int:
+def _train(recipe: Recipe, folder: RunFolder, source: Path | None) -> int:
     algorithm = build_algorithm(recipe)
     with (
         folder,  # first: a second process on the same run is refused before it starts anything
@@ -76,4 +93,4 @@ def _train(recipe: Recipe, folder: RunFolder) -> int:
 
         with console.phase("checking the model", announce=True):
             check_numbers(recipe)
-        return asyncio.run(train(recipe, algorithm, parts, folder, console))
+        return asyncio.run(train(recipe, algorithm, parts, folder, console, source))

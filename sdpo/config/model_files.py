@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def load_config(recipe: Recipe) -> Any:
 
 def check_model(recipe: Recipe) -> None:
     """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
+    if (folder := Path(locate(recipe.model.path))).is_dir():
+        refuse_pickles(folder)
     longest, needed = longest_context(recipe), longest_sequence(recipe)
     if needed > longest:
         raise UserError(
@@ -40,6 +43,27 @@ def check_model(recipe: Recipe) -> None:
                 else "."
             )
         )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises UserError for a model folder whose weights could run code when they are read."""
+    named = str(_json(folder / "config.json").get("transformers_weights") or "")
+    pickles = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
+    if pickles and (named.endswith(".bin") or not any(folder.glob("*.safetensors"))):
+        raise UserError(
+            f"The weights of {folder} are pickles ({pickles[0]}), which may run any code when they are read, and are "
+            "refused. If you trust who made them, write them again as safetensors: "
+            f"python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}')"
+            ".save_pretrained('NEW')\", with the other files copied to NEW."
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # said where it is needed
+    return content if isinstance(content, dict) else {}
 
 
 def load_generation_config(recipe: Recipe) -> Any:

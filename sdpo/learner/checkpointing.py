@@ -1,16 +1,44 @@
-"""What a rank writes and reads: checkpoints to go on from, and the policy as a Hugging Face folder."""
+"""What a rank writes and reads: checkpoints to go on from, and the policy as a Hugging Face folder.
+
+state/rank-00000.json, …   tensors by name, in slices (`sdpo.checkpoints.slices`); of each parameter
+                             weight                in fp32; what a bf16 policy computes with is its rounding
+                             exp_avg, exp_avg_sq   the moments of AdamW, once it has moved the parameter
+                             average               the moving-average teacher's weight in fp32, where there is one
+                           and of each persistent buffer: buffer
+state/learner.json         `LearnerState`
+
+Neither the number of ranks nor the ZeRO stage shows in it, so that any other can go on from it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
+from sdpo.checkpoints.durable import sync_file, write_file
+from sdpo.checkpoints.manifest import Damaged, FileRecord, Records, measure_all
+from sdpo.checkpoints.slices import FOLDER, SliceReader, SliceWriter, Sort
 from sdpo.learner import export
 from sdpo.learner.advantage_clip import AdvantageClip
+from sdpo.learner.held import MOMENTS, WEIGHT, OptimizedWeights
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.teacher import Teacher
+
+AVERAGE, BUFFER = "average", "buffer"
+
+
+class LearnerState(BaseModel):
+    """What is one number for all ranks."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+    schedule: NonNegativeInt  # optimiser steps that the learning-rate schedule has seen
+    global_steps: NonNegativeInt  # DeepSpeed's counters
+    skipped_steps: NonNegativeInt
+    mean_advantage: float | None  # of the advantage clip
 
 
 class Checkpointing:
@@ -19,42 +47,129 @@ class Checkpointing:
     def __init__(
         self,
         engine: Any,
+        optimizer: torch.optim.Optimizer,
         student: PolicyModel,
         teacher: Teacher | None,
         advantage_clip: AdvantageClip | None,
-        device: torch.device,
         rank: int,
+        ranks: int,
     ) -> None:
-        self.engine, self.student, self.teacher = engine, student, teacher
-        self.advantage_clip, self.device, self.rank = advantage_clip, device, rank
+        self.engine, self.optimizer, self.student = engine, optimizer, student
+        self.average = teacher.average if teacher is not None else None
+        self.advantage_clip, self.rank, self.ranks = advantage_clip, rank, ranks
+        self.weights = OptimizedWeights(engine, optimizer, student, rank)
 
-    def save(self, folder: str) -> None:
-        """Write student, optimiser, schedule and the moving-average teacher (fp32) below `folder`.  Collective."""
-        state = {"mean_advantage": None if self.advantage_clip is None else self.advantage_clip.mean}
-        self.engine.save_checkpoint(folder, tag="student", client_state=state, save_latest=False)
-        average = self.teacher.average if self.teacher is not None else None
-        if average is not None and (average.sharded or self.rank == 0):
-            torch.save(average.state_dict(), self._teacher_file(folder))
+    def save(self, folder: str) -> Records:
+        """Write this rank's share of the checkpoint `folder`.  Returns what was written, which is on the disk."""
+        checkpoint = Path(folder)
+        writer = SliceWriter(checkpoint, self.rank)
+        for held in (*self.weights.held(), *(self.average.held(self.rank) if self.average else ())):
+            own = held.share(self.rank, self.ranks)
+            for kind, values in own.views.items():
+                writer.add(kind, own.name, own.shape, own.offset, values)
+        if self.rank == 0:
+            for name, buffer in self._buffers().items():
+                writer.add(BUFFER, name, tuple(buffer.shape), 0, buffer)
+        records = writer.close(self.weights.steps())
+        if self.rank == 0:
+            data = self._state().model_dump_json(indent=1).encode()
+            write_file(checkpoint / _STATE, data)
+            records[_STATE] = FileRecord.of(data)
+        return records
 
+    @torch.no_grad()
     def load(self, folder: str) -> None:
-        """Take over what `save` wrote.  Collective; needs the number of ranks that it was written with."""
-        path, state = self.engine.load_checkpoint(folder, tag="student")
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}.")
+        """Take over what ranks of any number and stage have saved.  Collective.
+
+        Raises:
+            Damaged: it is of another model, or has not all that is needed here.
+        """
+        state, reader = _read_state(Path(folder)), SliceReader(Path(folder))
+        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.named_parameters()}
+        weights = {name: (shape, torch.float32) for name, shape in shapes.items()}
+        buffers = self._buffers()
+        _compare(WEIGHT, reader, weights)
+        _compare(BUFFER, reader, {name: (tuple(b.shape), b.dtype) for name, b in buffers.items()})
+        for kind in MOMENTS:
+            _compare(kind, reader, {name: sort for name, sort in weights.items() if name in reader.steps})
+        if self.average is not None:
+            _compare(AVERAGE, reader, weights)
         if self.advantage_clip is not None:
-            self.advantage_clip.mean = state["mean_advantage"]
-        if self.teacher is not None and self.teacher.average is not None:
-            self.teacher.average.load_state_dict(torch.load(self._teacher_file(folder), map_location=self.device))
+            self.advantage_clip.mean = state.mean_advantage
 
-    def _teacher_file(self, folder: str) -> Path:
-        sharded = self.teacher.average.sharded
-        return Path(folder) / (f"teacher-rank{self.rank}.pt" if sharded else "teacher.pt")
+        self.weights.begin_load(reader.steps)
+        for held in (*self.weights.held(), *(self.average.held(self.rank) if self.average else ())):
+            for kind, view in held.views.items():
+                if kind == WEIGHT or kind == AVERAGE or held.name in reader.steps:
+                    view.copy_(reader.read(kind, held.name, held.offset, held.length))
+        self.weights.finish_load()
+        if self.average is not None:
+            self.average.take_over()
+        for name, buffer in buffers.items():
+            buffer.copy_(reader.full(BUFFER, name))
+        self._resume_schedule(state)
 
-    def export(self, folder: str) -> None:
-        """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes."""
+    def export(self, folder: str) -> Records:
+        """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes.
+
+        Returns what it wrote, by its path within the checkpoint, the folder's parent.
+        """
         state = {}
         for tensors in export.named_state(self.student.model):
             if self.rank == 0:
                 state |= {name: tensor.cpu().clone() for name, tensor in tensors}
-        if self.rank == 0:
-            export.write(self.student.model, state, folder)
+        if self.rank != 0:
+            return {}
+        export.write(self.student.model, state, folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        for path in files:
+            sync_file(path)
+        parent = Path(folder).parent
+        return measure_all(parent, [path.relative_to(parent).as_posix() for path in files])
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        kept = self.student.state_dict(keep_vars=True).keys()
+        return {name: buffer for name, buffer in self.student.named_buffers() if name in kept}
+
+    def _state(self) -> LearnerState:
+        return LearnerState(
+            schedule=self.engine.lr_scheduler.last_epoch,
+            global_steps=self.engine.global_steps,
+            skipped_steps=self.engine.skipped_steps,
+            mean_advantage=None if self.advantage_clip is None else self.advantage_clip.mean,
+        )
+
+    def _resume_schedule(self, state: LearnerState) -> None:
+        self.engine.global_steps, self.engine.skipped_steps = state.global_steps, state.skipped_steps
+        scheduler = self.engine.lr_scheduler
+        scheduler.last_epoch = state.schedule
+        for group, rate, factor in zip(
+            self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(state.schedule)
+
+
+_STATE = f"{FOLDER}/learner.json"
+
+
+def _read_state(checkpoint: Path) -> LearnerState:
+    try:
+        return LearnerState.model_validate_json((checkpoint / _STATE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise Damaged(f"{checkpoint / _STATE} cannot be used ({str(error).splitlines()[0]})") from None
+
+
+def _compare(kind: str, reader: SliceReader, wanted: Mapping[str, Sort]) -> None:
+    """The tensors of a kind must have exactly these names, shapes and dtypes."""
+    found = reader.tensors(kind)
+    missing, surplus = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    if missing or surplus:
+        said = f"has no {kind} of {min(missing)}" if missing else f"has a {kind} of {min(surplus)}, which is not here"
+        raise Damaged(f"The checkpoint {said}: it is of another model, or of other settings of the teacher.")
+    for name, sort in wanted.items():
+        if found[name] != sort:
+            raise Damaged(f"The checkpoint's {kind} of {name} is {_said(found[name])}, here it is {_said(sort)}.")
+
+
+def _said(sort: Sort) -> str:
+    return f"{list(sort[0])} in {str(sort[1]).removeprefix('torch.')}"

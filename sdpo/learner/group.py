@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.algorithms.base import LossPlan, WeightHook
+from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
@@ -112,8 +113,8 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def save(self, folder: str) -> None:
-        self.worker.checkpointing.save(folder)
+    def save(self, folder: str) -> Records:
+        return self.worker.checkpointing.save(folder)
 
     @ray.method
     @_timed
@@ -122,8 +123,8 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def export(self, folder: str) -> None:
-        self.worker.checkpointing.export(folder)
+    def export(self, folder: str) -> Records:
+        return self.worker.checkpointing.export(folder)
 
     @ray.method
     def usage(self) -> dict[str, float]:
@@ -280,18 +281,24 @@ class Learner:
         """The first tensor of weights, optimiser and moving average that is not finite; None: all are."""
         return (await asyncio.gather(*(rank.check_finite.remote() for rank in self.ranks)))[0]
 
-    async def save(self, folder: Path) -> None:
-        await asyncio.gather(*(rank.save.remote(str(folder)) for rank in self.ranks))
+    async def save(self, folder: Path) -> Records:
+        """Write the state of all ranks below `folder`.  Returns what was written, by its path within it."""
+        return _together(await asyncio.gather(*(rank.save.remote(str(folder)) for rank in self.ranks)))
 
     async def load(self, folder: Path) -> None:
         await asyncio.gather(*(rank.load.remote(str(folder)) for rank in self.ranks))
 
-    async def export(self, folder: Path) -> None:
-        await asyncio.gather(*(rank.export.remote(str(folder)) for rank in self.ranks))
+    async def export(self, folder: Path) -> Records:
+        """Write the policy as a Hugging Face folder.  Returns what was written, by its path within the parent."""
+        return _together(await asyncio.gather(*(rank.export.remote(str(folder)) for rank in self.ranks)))
 
     def shutdown(self) -> None:
         for rank in self.ranks:
             ray.kill(cast(ActorHandle, rank))
+
+
+def _together(parts: Sequence[Records]) -> Records:
+    return {name: record for records in parts for name, record in records.items()}
 
 
 def _means(updates: Sequence[Sequence[tuple[Sums, dict[str, float]]]]) -> dict[str, float]:

@@ -112,7 +112,14 @@ class PolicyModel(nn.Module):
 
 
 def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:
-    model = AutoModelForCausalLM.from_pretrained(
-        locate(settings.path), dtype=dtype, attn_implementation=attention.register(settings.attention)
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            locate(settings.path),
+            dtype=dtype,
+            attn_implementation=attention.register(settings.attention),
+            use_safetensors=True,  # other weight files are pickles, which run code when they are read
+        )
+    except OSError as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"Model {settings.path!r} has no weights as safetensors that can be read ({first}).") from None
     return PolicyModel(model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import deepspeed
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_local_fp32_param
 
 from sdpo.config.sections import ModelSettings
+from sdpo.learner.held import Held, shard
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import Pack
 
@@ -45,13 +48,18 @@ class MovingAverage(Replica):
             average.lerp_(self._master(theirs).to(average.device).view_as(average), rate)
             self._store(own, average)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return dict(self.average)
+    def held(self, rank: int) -> Iterator[Held]:
+        """What this rank holds of the average, for checkpoints; after writing to it: `take_over`."""
+        for name, own in self.policy.named_parameters():
+            offset, length = shard(own, rank) if self.sharded else (0, own.numel())
+            shape = tuple(own.ds_shape if self.sharded else own.shape)
+            views = {"average": self.average[name].view(-1)[:length]}
+            yield Held(name, shape, offset, views, replicated=not self.sharded)
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def take_over(self) -> None:
+        """Compute with the average as it is now."""
         for name, own in self.policy.named_parameters():
-            self.average[name].copy_(state[name])
             self._store(own, self.average[name])
 
     def _stored(self, parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -93,7 +93,9 @@ class LearnerWorker:
         self._moved = False  # whether the student has moved since the batch began
         parts = self.engine, self.student, self.teacher
         self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
-        self.checkpointing = Checkpointing(*parts, self.advantage_clip, self.device, self.rank)
+        self.checkpointing = Checkpointing(
+            self.engine, optimizer, self.student, self.teacher, self.advantage_clip, self.rank, settings.ranks
+        )
         self.held = HeldState(self.student, optimizer, self.teacher, self.reference, self.device)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sdpo.config.model_files import refuse_pickles
 from sdpo.errors import UserError
 
 PLUGIN = "sdpo_weight_transfer"  # the entry point in pyproject.toml, group vllm.general_plugins
@@ -54,7 +55,7 @@ def check_model_folder(model: str) -> None:
     """Refuse a model that cannot be loaded before anything is imported.
 
     Raises:
-        UserError: a folder that is not there, or one without configuration or weights.
+        UserError: a folder that is not there, or one without configuration or safe weights.
     """
     folder = Path(model)
     if not folder.exists():
@@ -65,7 +66,8 @@ def check_model_folder(model: str) -> None:
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"{model} is not a Hugging Face model folder: it has no config.json.")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+    refuse_pickles(folder)
+    if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{model} has no weights (*.safetensors). A checkpoint becomes a model folder by `sdpo export`."
         )

@@ -46,6 +46,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
 
     args: dict[str, Any] = {
         "model": config.model,
+        "load_format": "safetensors",  # other weight files are pickles, which run code when they are read
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.max_num_seqs,

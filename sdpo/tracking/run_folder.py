@@ -3,6 +3,7 @@
 runs/<name>/
   run.json          what it is, its status, commit, hardware, command      (run_info.py)
   recipe.yaml       the resolved recipe
+  inputs.json       checksums of the model's files and of the tasks        (sdpo.training.inputs)
   metrics.jsonl     a row per step and per evaluation                      (metrics_file.py)
   rollouts/         step-000001.parquet …                                  (rollouts.py)
   skipped/          the batch that stopped the run                          (sdpo.learner.skipped)
@@ -134,8 +135,7 @@ class RunFolder:
         with disk_errors(self.path, 3 * _FOLDER_BYTES):
             for folder in (self.rollouts, self.evaluations, self.checkpoints):
                 folder.mkdir(exist_ok=True)
-        text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=120)
-        atomic_write(self.path / "recipe.yaml", text.encode())
+        self._write_recipe(recipe)
         info.write(self.path / "run.json")  # last: from now on the folder is a run
 
     def resume(self, step: int) -> int:
@@ -157,6 +157,21 @@ class RunFolder:
         info.status, info.reason = RUNNING, ""
         info.write(self.path / "run.json")
         return dropped
+
+    def note_changes(
+        self, recipe: Mapping[str, Any], step: int, changed: Mapping[str, tuple[Any, Any]], commit: str
+    ) -> None:
+        """The run goes on from `step` with another recipe or commit; `changed`: option → (old, new)."""
+        self._need_lock()
+        info = RunInfo.read(self.path / "run.json")
+        info.commit = commit
+        info.changes += [{"step": step, "option": n, "old": old, "new": new} for n, (old, new) in changed.items()]
+        info.write(self.path / "run.json")
+        self._write_recipe(recipe)
+
+    def _write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=120)
+        atomic_write(self.path / "recipe.yaml", text.encode())
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         self._need_lock()

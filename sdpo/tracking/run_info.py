@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.tracking import provenance
@@ -41,6 +42,8 @@ class RunInfo:
     updated: str = ""
     wandb_id: str = ""
     rollouts_dropped: int = 0  # tables of rollouts that made room for newer ones (tracking.rollouts_mb)
+    forked_from: str = ""  # the run and step whose checkpoint it began with
+    changes: list[dict[str, Any]] = field(default_factory=list)  # {step, option, old, new}: what went on otherwise
 
     @classmethod
     def collect(cls, *, recipe: str, algorithm: str, seed: int, profile: str, command: str | None = None) -> RunInfo:
@@ -61,7 +64,7 @@ class RunInfo:
         """Raises `UserError` if the file is there but cannot be understood."""
         try:
             content = json.loads(path.read_bytes())
-            known = {field.name for field in fields(cls)}
+            known = {each.name for each in fields(cls)}
             return cls(**{key: value for key, value in content.items() if key in known})
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(

@@ -25,27 +25,34 @@ from sdpo.errors import UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
-from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker, WandbLogger
 from sdpo.tracking.wandb_logger import check_installed
-from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.private_folder import ray_folder
+from sdpo.training.resume import begin, resume
 from sdpo.training.trainer import Trainer
 
 
-async def train(recipe: Recipe, algorithm: Algorithm, parts: Parts, folder: RunFolder, console: Console) -> int:
-    """Train or resume the run of `folder`.  Returns the exit status: 0 finished, 130 stopped by a signal."""
+async def train(
+    recipe: Recipe,
+    algorithm: Algorithm,
+    parts: Parts,
+    folder: RunFolder,
+    console: Console,
+    source: Path | None = None,
+) -> int:
+    """Train or resume the run of `folder`; `source`: the run from whose checkpoint a new one goes on.
+
+    Returns the exit status: 0 finished, 130 stopped by a signal.
+    """
     check_installed(recipe.tracking.wandb)
     settings = recipe.model_dump(mode="json")
     if folder.info is None:
-        info = RunInfo.collect(
-            recipe=recipe.recipe, algorithm=recipe.algorithm.label, seed=recipe.seed, profile=recipe.profile
-        )
-        folder.create(info, settings)
+        begin(recipe, parts.dataset, folder, console, source)
     else:
-        _resume(folder, console)
+        resume(recipe, parts.dataset, folder, console)
     wandb = _wandb(recipe, folder, console, settings)
     with Tracker(folder, console, wandb) as tracker:
         async with (
@@ -110,15 +117,6 @@ async def workers(
     finally:
         learner.shutdown()
         await pool.shutdown()
-
-
-def _resume(folder: RunFolder, console: Console) -> None:
-    last = Checkpoints(folder.checkpoints, 0).last()
-    step = 0 if last is None else Checkpoints.state(last).step
-    folder.resume(step if last is not None else -1)  # without a checkpoint, the evaluation of step 0 is repeated too
-    console.message(
-        f"Resuming {folder.path} " + (f"after step {step}." if step else "from the beginning (no checkpoint yet).")
-    )
 
 
 def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:

@@ -231,7 +231,7 @@ class Trainer:
 
     async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
-        last = self.checkpoints.last()
+        last = self.checkpoints.usable(self.tracker.message)
         if last is not None:
             self.state = self.checkpoints.state(last)
             self.saved_step = self.state.step
@@ -249,7 +249,7 @@ class Trainer:
             published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
             await check_engines(self.learner, self.pool)
         await self.utilization.since_last()
-        # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
+        # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
         self.started = True
@@ -261,8 +261,7 @@ class Trainer:
         ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)
-            await self.learner.save(partial)
-            await self.learner.export(partial / "policy")
+            written = await self.learner.save(partial) | await self.learner.export(partial / "policy")
             self.tokenizer.save_pretrained(partial / "policy")
-            self.checkpoints.commit(partial, self.state, best)
+            self.checkpoints.commit(partial, written, self.state, best)
         self.saved_step = self.state.step

@@ -73,6 +73,15 @@ def test_weight_update(tmp_path):
     assert bucketed["bytes"] == single["bytes"] and bucketed["rpcs"] == 1 < single["rpcs"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_checkpoint(tmp_path):
+    record = run("checkpoint", tmp_path / "r.json")
+    for sides in record["samples"].values():
+        [synchronous], [asynchronous] = sides["synchronous"], sides["asynchronous"]
+        assert synchronous["waits"] == synchronous["written"] and asynchronous["waits"] < asynchronous["written"]
+
+
 def test_overlap_reads_run_folders(tmp_path):
     steps = [{"step": n, "train/pass_rate": 0.1 * n, "wall_clock_s": 10.0 + 3 * n} for n in range(1, 8)]
     ends = [{"step": n, "eval/held_out/pass@1": 0.1 * (n + 1), "wall_clock_s": w} for n, w in ((0, 9.0), (7, 40.0))]

@@ -16,12 +16,13 @@ from sdpo.config.paths import PROJECT
 from sdpo.config.registry import ALGORITHMS, DEFAULT_ALGORITHM
 
 BASE = "errors types config"
-BELOW_TRAINING = f"{BASE} envs prompts losses algorithms weights"
+BELOW_TRAINING = f"{BASE} checkpoints envs prompts losses algorithms weights"
 # What each part of the package may import of the others.
 MAY_IMPORT = {
     "errors": "",
     "types": "errors",
     "config": "errors types",
+    "checkpoints": "errors",
     "envs": BASE,
     "prompts": BASE,
     "losses": BASE,
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "training": f"{BELOW_TRAINING} rollout learner evaluation tracking report",
     "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
 }
-CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config"}
+CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config", "checkpoints"}
 HEAVY = {"torch", "ray", "vllm", "sandbox", "transformers", "deepspeed"}
 
 FILES = sorted((PROJECT / "sdpo").rglob("*.py"))

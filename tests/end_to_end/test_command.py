@@ -88,8 +88,8 @@ def test_interrupted_resumed_finished_and_left_alone(tmp_path):
     assert third.end() == 0
     assert "is finished; nothing to do" in third.output and "--fresh" in third.output
 
-    other = Run(tmp_path, "run.steps=5", "name=livecodebench-sdpo-seed0")
-    assert other.end() == 2 and "run.steps: 3 → 5" in other.output and "--fresh" in other.output
+    other = Run(tmp_path, "learner.lr=1e-7", "name=livecodebench-sdpo-seed0")
+    assert other.end() == 2 and "→ 1e-07" in other.output and "--fork" in other.output
 
 
 @pytest.mark.slow

@@ -53,8 +53,16 @@ def test_a_model_folder_is_checked(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="no weights"):
         check_model_folder(str(tmp_path))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"are pickles \(pytorch_model.bin\).* are refused"):
+        check_model_folder(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"")
     check_model_folder(str(tmp_path))
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"transformers_weights": "adapter_model.bin"}')
+    with pytest.raises(UserError, match="are pickles"):
+        check_model_folder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
     check_model_folder("Qwen/Qwen3-8B")  # may be on the hub
     with pytest.raises(UserError, match="no model folder"):
         check_model_folder("./runs/missing")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdpo.checkpoints.slices import SliceWriter
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.paths import PROJECT
 from sdpo.errors import UserError
@@ -80,7 +81,10 @@ def test_the_moving_average_of_a_checkpoint_becomes_the_teacher(tmp_path):
     before.student.model.save_pretrained(tmp_path / "policy")
     before.student.tokenizer.save_pretrained(tmp_path / "policy")
     weights = {f"model.{name}": p.detach() + 0.5 for name, p in before.student.model.named_parameters()}
-    torch.save(weights, tmp_path / "teacher.pt")
+    writer = SliceWriter(tmp_path, 0)
+    for name, weight in weights.items():
+        writer.add("average", name, tuple(weight.shape), 0, weight)
+    writer.close({})
     pair = load_pair(recipe(), tmp_path, 0)
     for (name, student), teacher in zip(
         pair.student.model.named_parameters(), pair.teacher.model.parameters(), strict=True

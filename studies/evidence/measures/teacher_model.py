@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sdpo.checkpoints.slices import SliceReader
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
@@ -31,11 +32,11 @@ def load_pair(recipe: Recipe, checkpoint: Path | None, seed: int) -> Pair:
         return Pair(student, student)
     teacher = Sampler(initial, seed, tokens)
     if kind == "ema":
-        average = torch.load(checkpoint / "teacher.pt", map_location="cpu")
-        state = {name.removeprefix("model."): weight for name, weight in average.items()}
+        reader = SliceReader(checkpoint)
+        state = {name.removeprefix("model."): reader.full("average", name) for name in reader.tensors("average")}
         missing, unexpected = teacher.model.load_state_dict(state, strict=False)
         if unexpected or [name for name in missing if name != "lm_head.weight"]:  # tied: stored once
-            raise UserError(f"{checkpoint / 'teacher.pt'} does not fit {initial}: {[*missing, *unexpected][:3]}.")
+            raise UserError(f"The average of {checkpoint} does not fit {initial}: {[*missing, *unexpected][:3]}.")
     elif kind != "frozen":
         raise UserError(f"A teacher of kind {kind} mixes two models and cannot be sampled from here.")
     return Pair(student, teacher)
