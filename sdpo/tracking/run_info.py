@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.tracking import provenance
@@ -35,6 +36,7 @@ class RunInfo:
     reason: str = ""  # why it was interrupted
     updated: str = ""
     wandb_id: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)  # parts that failed, and what was done (`Tracker.event`)
 
     @classmethod
     def collect(cls, *, recipe: str, algorithm: str, seed: int, profile: str, command: str | None = None) -> RunInfo:
@@ -55,7 +57,7 @@ class RunInfo:
         """Raises `UserError` if the file is there but cannot be understood."""
         try:
             content = json.loads(path.read_text())
-            known = {field.name for field in fields(cls)}
+            known = {each.name for each in fields(cls)}
             return cls(**{key: value for key, value in content.items() if key in known})
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(

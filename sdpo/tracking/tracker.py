@@ -113,6 +113,19 @@ class Tracker:
         """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`)."""
         self._folder.write_rollouts(step, rows)
 
+    def event(self, step: int, phase: str, part: str, cause: str, action: str) -> None:
+        """A part failed, and something was done: a line on the console, in run.json, and a count in W&B."""
+        event = {"time": now(), "step": step, "phase": phase, "part": part, "cause": cause, "action": action}
+        count = self._folder.add_event(event)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, "supervision/events": count})
+        self._console.message(f"{part}, step {step}{f', {phase}' if phase else ''}: {cause}; {action}")
+
+    def discard(self) -> None:
+        """Forget the seconds of phases of a step that is made again."""
+        with self._lock:
+            self._times.clear()
+
     def message(self, text: str) -> None:
         self._console.message(text)
 

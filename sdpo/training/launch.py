@@ -26,6 +26,7 @@ from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.interrupt import Interrupt
 from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
+from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
 
@@ -93,14 +94,19 @@ async def workers(
     learner = Learner(recipe, plan, placement.learner, group)
     pool = make_pool(recipe, placement, group)
     try:
-        if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
-            await announced(console, "starting vLLM engines", pool.start(console.message))
-            await pool.sleep()
-        await _together(
-            announced(console, "starting vLLM engines", pool.start(console.message)),
-            announced(console, "starting DeepSpeed ranks", learner.start()),
-        )
-        yield pool, learner
+        async with Supervision(recipe.supervision, pool, learner):
+            if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
+                await announced(console, "starting vLLM engines", pool.start(console.message))
+                await pool.sleep()
+            await _together(
+                announced(console, "starting vLLM engines", pool.start(console.message)),
+                announced(console, "starting DeepSpeed ranks", learner.start()),
+            )
+            yield pool, learner
+    except RayLost:
+        learner.abandon()
+        pool.abandon()
+        raise
     finally:
         learner.shutdown()
         await pool.shutdown()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import numpy as np
 from sdpo.algorithms import Algorithm
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment
-from sdpo.errors import UserError
+from sdpo.errors import PartFailed, UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
 from sdpo.learner.skipped import TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
+from sdpo.supervision.part import answered
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
 from sdpo.training.batch_metrics import batch_metrics, generated_tokens, ungraded_warning
@@ -27,6 +29,7 @@ from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
+from sdpo.training.restarts import Restarts
 from sdpo.training.utilization import Utilization
 from sdpo.types import Group, Sample, Task
 
@@ -58,33 +61,52 @@ class Trainer:
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
         self.utilization = Utilization(pool, learner)
-        self.batches = Prefetch(self._generate, recipe.rollout.staleness, recipe.run.steps)
-        self.state = TrainerState()
-        self.rng = np.random.default_rng(recipe.seed)
-        self.saved_step = -1
+        self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
+        self.learning = asyncio.Lock()  # held while the learner's weights are not those of a complete step
+        self._begin_at(None)
+        pool.supervise(self)
+
+    def _begin_at(self, checkpoint: Path | None) -> None:
+        """The state of a checkpoint, or of a run's beginning."""
+        self.state, self.saved_step = TrainerState(), -1
+        self.rng = np.random.default_rng(self.recipe.seed)
+        self.batches = Prefetch(self._generate, self.recipe.rollout.staleness, self.recipe.run.steps)
+        if checkpoint is not None:
+            self.state = self.checkpoints.state(checkpoint)
+            self.saved_step = self.state.step
+            self.rng.bit_generator.state = self.state.random_state
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
-        await self.start()
-        run = self.recipe.run
+        attempt = self.start()
         try:
             while True:
-                due = self._evaluation_due()
-                best = due and await self.interrupt.unless_stopped(self.evaluate())
-                done = self.state.step == run.steps
-                wanted = best or done or self.state.step % run.checkpoint_every == 0
-                if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
-                    await self.save(best)
-                if done:
+                try:
+                    await attempt
+                    await answered(self.learner.parts, "", self._steps())
                     return True
-                self.interrupt.check()
-                await self.step()
+                except PartFailed as failure:
+                    attempt = self.recover(failure)
         except Stopped:
             if self.saved_step != self.state.step > 0:
                 await self.save(best=False)
             return False
         finally:
             await self.batches.close()
+
+    async def _steps(self) -> None:
+        run = self.recipe.run
+        while True:
+            due = self._evaluation_due()
+            best = due and await self.interrupt.unless_stopped(self.evaluate())
+            done = self.state.step == run.steps
+            wanted = best or done or self.state.step % run.checkpoint_every == 0
+            if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
+                await self.save(best)
+            if done:
+                return
+            self.interrupt.check()
+            await self.step()
 
     def _evaluation_due(self) -> bool:
         """Whether the present step is to be measured and has not been, here or before an interruption."""
@@ -100,13 +122,15 @@ class Trainer:
         step = self.state.step + 1
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
-        with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
-            async with self._engines_asleep():
-                learned = await self._learn(samples, progress.advance, step)
-        with self.tracker.phase("publish"):
-            learned |= await self.learner.publish(self.pool.handles, version=step + 1)
+        async with self.learning:
+            with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
+                async with self._engines_asleep():
+                    learned = await self._learn(samples, progress.advance, step)
+            with self.tracker.phase("publish"):
+                learned |= await self.learner.publish(self.pool.handles, version=step + 1)
+                await self.pool.confirm(step + 1)
+            self.state.step = step
         learned |= await self.utilization.since_last()
-        self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self.state.generated_tokens += generated_tokens(groups)
         self._record(groups, samples, learned)
@@ -119,14 +143,13 @@ class Trainer:
             path = self.folder.path / "skipped" / f"step-{step:06d}-update-{stop.update}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, stop.lines(self.tokenizer.decode).encode())
-            saved = f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
             raise UserError(
                 f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a gradient was not "
                 f"finite. The first tensor that is not: {stop.source}. The batch of the last one (step {step}, update "
                 f"{stop.update}) is saved, one response per line; look at it with: python -m json.tool --json-lines "
                 f"{path}. If its numbers look right, the steps before it were too large: give another run (name=…) a "
                 f"lower learner.lr ({settings.lr:g}) or learner.clip_grad_norm ({settings.clip_grad_norm:g}). The same "
-                f"command repeats this one from {saved}."
+                f"command repeats this one from {self._saved}."
             ) from None
         if skipped := learned["learner/skipped_updates"]:
             self.tracker.message(
@@ -206,21 +229,72 @@ class Trainer:
     async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
         last = self.checkpoints.last()
-        if last is not None:
-            self.state = self.checkpoints.state(last)
-            self.saved_step = self.state.step
-            self.rng.bit_generator.state = self.state.random_state
-            with self.tracker.phase(f"loading checkpoint {last.name}", announce=True):
-                await self.learner.load(last)
-        if self.recipe.rollout.colocated:
-            await self.pool.wake_up()
-        with self.tracker.phase("publishing weights to the engines", announce=True):
-            published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
-            await check_engines(self.learner, self.pool)
+        self._begin_at(last)
+        async with self.learning:
+            published = await self._load_and_publish(last)
+        await answered(self.learner.parts, "", check_engines(self.learner, self.pool))
         await self.utilization.since_last()
         # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
+
+    async def _load_and_publish(self, checkpoint: Path | None) -> dict[str, float]:
+        """Give a learner that has just started the weights to go on with, and the engines the learner's."""
+        if checkpoint is not None:
+            with self.tracker.phase(f"loading checkpoint {checkpoint.name}", announce=True):
+                await self.learner.load(checkpoint)
+        if self.recipe.rollout.colocated:
+            await self.pool.wake_up()
+        with self.tracker.phase("publishing weights to the engines", announce=True):
+            published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
+            await self.pool.confirm(self.state.step + 1)
+        return published
+
+    # ---- what fails on the way ----
+
+    async def recover(self, failure: PartFailed) -> None:
+        """A learner rank is lost: begin all ranks anew, and go on from the last checkpoint as a resumed run does."""
+        await self.batches.close()
+        self.tracker.discard()
+        self.contexts.counts.clear()
+        done, last = self.state.step, self.checkpoints.last()
+        self._begin_at(last)
+        where = "the beginning" if last is None else f"step {self.state.step}"
+        again = done - self.state.step
+        self.restarts.permit(failure, done, f"the learner is restarted from {where}, {again} step(s) are made again",
+                             self._saved)  # fmt: skip
+        self.folder.resume(self.state.step if last is not None else -1)
+        async with self.learning:
+            with self.tracker.phase("restarting the learner", announce=True):
+                if self.recipe.rollout.colocated and self.pool.awake:
+                    await self.pool.sleep()
+                await self.interrupt.unless_stopped(self.learner.restart())
+            await self._load_and_publish(last)
+        await self.utilization.since_last()
+
+    def permit(self, failure: PartFailed) -> None:
+        """An engine is lost (`sdpo.rollout.places.Recovery`)."""
+        action = "it is replaced, and its unfinished responses are made again"
+        try:
+            self.restarts.permit(failure, self.state.step, action, self._saved)
+        except UserError as ended:
+            for part in self.learner.parts:
+                part.fail(ended)
+            raise
+
+    async def give_weights(self, engine: Any) -> None:
+        """For a fresh engine; waits while the learner is in the middle of a step, or is being restarted itself."""
+        while True:
+            async with self.learning:
+                version = self.state.step + 1
+                with suppress(PartFailed):
+                    await self.learner.publish([engine], version)
+                    return
+            await asyncio.sleep(self.recipe.supervision.heartbeat_s)
+
+    @property
+    def _saved(self) -> str:
+        return f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
 
     async def save(self, best: bool) -> None:
         """Write a checkpoint of the state after the last complete step."""
