@@ -54,14 +54,14 @@ class ProcessTable:
             except OSError:  # out of descriptors: what /proc says has to do
                 pass
         if (state := _state(number)) is None or (descriptor >= 0 and _ended(descriptor)):
-            self._dead[number] = self._how_it_ended(descriptor)
+            self._dead[number] = self._how_it_ended(number, descriptor)
             self.forget([number])
             return self._dead[number]
         self._stopped[number] = self._stopped[number] + 1 if state in "tT" else 0
         return "is stopped (SIGSTOP, or a debugger)" if self._stopped[number] >= STOPPED_LOOKS else None
 
-    def _how_it_ended(self, descriptor: int) -> str:
-        status = _exit_status(descriptor)
+    def _how_it_ended(self, number: int, descriptor: int) -> str:
+        status = _exit_status(number, descriptor)
         if status is None:
             return "has died"
         if not os.WIFSIGNALED(status):
@@ -107,8 +107,12 @@ def _ended(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _exit_status(descriptor: int) -> int | None:
-    """As of waitpid; None where the kernel does not tell, or not yet."""
+def _exit_status(number: int, descriptor: int) -> int | None:
+    """As of waitpid; None where the kernel does not tell."""
+    with suppress(OSError, IndexError, ValueError):  # its parent has not asked for it yet
+        with open(f"/proc/{number}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[49]) if fields[0] == b"Z" else None
     if descriptor < 0:
         return None
     answer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
