@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from sdpo.algorithms import Algorithm, LossPlan
 from sdpo.config.files import compare_command
 from sdpo.config.schema import Recipe
-from sdpo.errors import UserError
+from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
@@ -171,6 +171,11 @@ async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
         context = _start_ray(address)
     try:
         yield ray.cluster_resources()
+    except PartFailed as error:  # while the parts start, or where nobody restarts them
+        logs = Path(context.address_info.get("session_dir", "/tmp/ray")) / "logs"
+        raise UserError(
+            f"{error}. The workers' logs are in {logs}. The same command goes on from the last checkpoint."
+        ) from error
     except ray.exceptions.RayError as error:
         logs = Path(context.address_info.get("session_dir", "/tmp/ray/session_latest")) / "logs"
         raise UserError(_explain(error, logs)) from error
@@ -210,9 +215,12 @@ def _explain(error: ray.exceptions.RayError, logs: Path) -> str:
             "from its last complete checkpoint."
         )
     first = str(cause).strip().splitlines()[0] if str(cause).strip() else ""
-    if isinstance(error, ray.exceptions.OutOfMemoryError | ray.exceptions.RayActorError):
+    resumes = f"The workers' logs are in {logs}. The same command goes on from the last checkpoint."
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
         return (
-            f"A worker process died: {first} If memory ran out, close other programs, or lower "
-            f"learner.micro_batch_tokens and rollout.max_num_seqs. The workers' logs are in {logs}."
+            f"Ray ended a worker process, because the machine ran out of memory: {first} Close other programs, or "
+            f"lower learner.micro_batch_tokens and rollout.max_num_seqs. {resumes}"
         )
+    if isinstance(error, ray.exceptions.RayActorError):
+        return f"A worker process died: {first} {resumes}"
     return f"{type(cause).__name__} in a worker: {first} The whole traceback is in {logs}."

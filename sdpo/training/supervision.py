@@ -23,8 +23,6 @@ from sdpo.supervision.part import Part
 from sdpo.supervision.processes import ProcessTable
 from sdpo.supervision.watch import Watch
 
-_RAY = ("gcs_server", "raylet")
-
 
 class RayLost(UserError):
     """Ray's own processes are gone: there is nothing left to restart a part with."""
@@ -94,14 +92,22 @@ class Supervision:
             part.fail(error)
 
 
+def _is_ours(raylet: psutil.Process) -> bool:
+    """Whether it is the one of this node; a test may have started several."""
+    return f"--node_id={ray.get_runtime_context().get_node_id()}" in raylet.cmdline()
+
+
 class RayHealth:
     """Whether Ray lives: its processes, where this process started them, else an answer from the cluster."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._table = ProcessTable()
-        children = psutil.Process().children()
-        self._processes = {child.pid: child.name() for child in children if child.name() in _RAY}
+        self._processes = {
+            child.pid: child.name()
+            for child in psutil.Process().children()
+            if child.name() == "gcs_server" or (child.name() == "raylet" and _is_ours(child))
+        }
         self._asked = self._answered = time.monotonic()
         self._alive = True
         self._thread: threading.Thread | None = None
