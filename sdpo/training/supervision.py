@@ -81,9 +81,10 @@ class Supervision:
     def _overdue(self) -> dict[Part, str]:
         now, found = time.monotonic(), {}
         for part in self.parts:
-            for phase, clock in part.clocks.items():
-                limit = self.limits.of(part.longest.get(phase))
-                if clock.open and (elapsed := clock.elapsed(now)) > limit:
+            begun = {phase: clock for phase, clock in part.clocks.items() if clock.open}
+            limit = sum(self.limits.of(part.longest.get(phase)) for phase in begun)  # a short call waits for a long one
+            for phase, clock in begun.items():
+                if (elapsed := clock.elapsed(now)) > limit:
                     found[part] = f"no answer for {elapsed:.0f} s ({phase}; at most {limit:.0f} s were expected)"
         return found
 

@@ -231,14 +231,11 @@ class Trainer:
         last = self.checkpoints.last()
         self._begin_at(last)
         async with self.learning:
-            published = await self._load_and_publish(last)
+            await self._load_and_publish(last)
         await answered(self.learner.parts, "", check_engines(self.learner, self.pool))
         await self.utilization.since_last()
-        # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
-        width = 4 if self.recipe.model.dtype == "float32" else 2
-        self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
 
-    async def _load_and_publish(self, checkpoint: Path | None) -> dict[str, float]:
+    async def _load_and_publish(self, checkpoint: Path | None) -> None:
         """Give a learner that has just started the weights to go on with, and the engines the learner's."""
         if checkpoint is not None:
             with self.tracker.phase(f"loading checkpoint {checkpoint.name}", announce=True):
@@ -248,7 +245,9 @@ class Trainer:
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
             await self.pool.confirm(self.state.step + 1)
-        return published
+        # Weights, optimiser (two moments, a master copy), fp32 teacher, exported policy: 20 bytes per parameter.
+        width = 4 if self.recipe.model.dtype == "float32" else 2
+        self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
 
     # ---- what fails on the way ----
 
