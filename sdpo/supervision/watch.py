@@ -55,8 +55,8 @@ class Watch:
         causes = {}
         for part in parts:
             for number, role in part.processes.items():
-                if number in trouble:
-                    causes[part] = f"{role} (process {number}) {trouble[number]}"
+                if number in trouble:  # the first that is named took the others with it
+                    causes.setdefault(part, f"{role} (process {number}) {trouble[number]}")
         for number in set(trouble) - set(numbers):  # a child of one that starts; only what is stopped is a fault
             if "stopped" in trouble[number]:
                 for part in parts:

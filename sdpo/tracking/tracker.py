@@ -32,6 +32,7 @@ class Tracker:
         self._started: float | None = None
         self._times: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
+        self._last_phase = ""
         if wandb is not None and wandb.run_id:
             folder.set_wandb_id(wandb.run_id)
 
@@ -51,6 +52,7 @@ class Tracker:
     @contextmanager
     def phase(self, name: str, total: int | None = None, announce: bool = False) -> Iterator[Phase]:
         """`Console.phase`; unless announced, its seconds go into the next row as `time/<name>`."""
+        self._last_phase = name
         if not announce:
             self._start_clock()
         started = time.monotonic()
@@ -113,8 +115,9 @@ class Tracker:
         """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`)."""
         self._folder.write_rollouts(step, rows)
 
-    def event(self, step: int, phase: str, part: str, cause: str, action: str) -> None:
+    def event(self, step: int, part: str, cause: str, action: str) -> None:
         """A part failed, and something was done: a line on the console, in run.json, and a count in W&B."""
+        phase = self._last_phase
         event = {"time": now(), "step": step, "phase": phase, "part": part, "cause": cause, "action": action}
         count = self._folder.add_event(event)
         if self._wandb is not None:

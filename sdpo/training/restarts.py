@@ -36,7 +36,7 @@ class Restarts:
         elif self._here > self._same_step:
             ended = f"supervision.same_step={self._same_step}"
         what = action if ended is None else f"the run ends ({ended})"
-        self._tracker.event(step + 1, failure.phase, failure.part, failure.cause, what)
+        self._tracker.event(step + 1, failure.part, failure.cause, what)
         if ended is not None:
             last = "; ".join(self._history[-_SHOWN:])
             raise TooManyRestarts(

@@ -84,7 +84,7 @@ def weights(folder):
     return load_file(folder.checkpoints / "last" / "policy" / "model.safetensors")
 
 
-@pytest.mark.parametrize("blows", [ENGINES, RANKS], ids=["engines", "ranks"])
+@pytest.mark.parametrize("blows", [RANKS, ENGINES], ids=["ranks", "engines"])
 async def test_a_struck_run_ends_with_the_weights_of_an_undisturbed_one(blows, workers, learner_for, tmp_path):
     recipe = make_recipe("sdpo", f"run.steps={len(blows) + 1}", "tracking.wandb=disabled")
     _, whole = await train(recipe, tmp_path / "whole", workers, learner_for, {})

@@ -24,7 +24,8 @@ def failure(number: int) -> PartFailed:
 
 def test_every_restart_is_written_down(tracker, tmp_path, capsys):
     restarts = Restarts(10, 5, tracker)
-    restarts.permit(failure(7), 3, "it is replaced", "step 2")
+    with tracker.phase("publish"):
+        restarts.permit(failure(7), 3, "it is replaced", "step 2")
     restarts.permit(failure(8), 3, "it is replaced", "step 2")
     info = RunInfo.read(tmp_path / "run" / "run.json")
     assert [(e["step"], e["phase"], e["part"], e["action"]) for e in info.events] == [
