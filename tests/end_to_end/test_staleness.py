@@ -27,8 +27,8 @@ async def test_two_runs_of_one_seed_differ_by_less_than_they_have_moved(workers,
     moved = [distance(end, begun) for end in ends]
     spread = distance(*ends)
     print(f"moved {moved[0]:.3g} and {moved[1]:.3g}, apart {spread:.3g}")
-    assert 0 < min(moved) and spread < np.sqrt(2) * max(moved)  # apart no further than two unrelated runs would be
-    assert max(moved) < 1.5 * min(moved)
+    assert 0 < min(moved) and max(moved) < 1.5 * min(moved)
+    assert spread < max(moved) / 4  # two unrelated ways of that length would be √2 times it apart
     rates = [[row["learner/grad_norm"] for row in f.metrics if "learner/loss" in row] for f in folders]
     assert rates[0][0] == rates[1][0]  # the first batch was sampled and learned from before anything could differ
 
