@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import suppress
 
 from . import wire
 from .errors import BadTests, SandboxError
+from .lookout import EVERY_S, Lookout
 from .run import DAMAGED, Run
 from .session import Session
 from .starter import Starter
@@ -53,6 +55,7 @@ class Engine:
         self._server: Zygote | None = None
         self._process = os.getpid()
         self._idle: deque[Child] = deque()
+        self._lookout = Lookout()
         self._deaths = 0  # of children and servers, none of them by our hand
         self.tally = Tally()
         self.started: Future[dict] = Future()
@@ -117,7 +120,7 @@ class Engine:
         for child in self._children.values():
             child.close()
         for task in tasks:
-            _fail(task, failure)
+            task.fail(failure)
         self._selector.close()
         os.close(self._wake)
 
@@ -135,14 +138,13 @@ class Engine:
         self._refill()
 
     def _turn(self) -> None:
-        if self._runs:
-            patience = min(run.next_check for run in self._runs.values()) - time.monotonic()
-            events = self._selector.select(max(patience, 0.0))
-        else:
-            events = self._selector.select()
+        busy = bool(self._runs or self._waiting)
+        patience = min((run.next_check for run in self._runs.values()), default=math.inf) - time.monotonic()
+        events = self._selector.select(min(max(patience, 0.0), EVERY_S) if busy else None)
         for key, _ in events:
             key.data()
         now = time.monotonic()
+        self._lookout.look(self._server, self._idle, self._runs.values())
         for run in [run for run in self._runs.values() if run.next_check <= now]:
             self._guarded(run, self._check_time)
         self._assign()
@@ -205,7 +207,7 @@ class Engine:
             kind = SandboxError if isinstance(error, OSError | MemoryError) else BadTests
             failure = kind(f"the program could not be handed over: {type(error).__name__}: {error}")
             failure.__cause__ = error
-            _fail(task, failure)
+            task.fail(failure)
 
     def _run_of(self, child_slot: int) -> Run | None:
         """The run that a child is at work on."""
@@ -319,7 +321,7 @@ class Engine:
         if run.child.slot not in self._runs:
             return
         left_s = run.left_s()
-        if left_s > 0:
+        if left_s > 0 or any(child.stopped() for child in run.children):
             run.next_check = time.monotonic() + max(left_s, _CHECK_S)
             return
         run.task.record(run.explained(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s())))
@@ -393,8 +395,3 @@ class Engine:
         if child.registered:
             child.registered = False
             self._selector.unregister(child.connection)
-
-
-def _fail(task: Task, failure: BaseException) -> None:
-    with suppress(InvalidStateError):  # done, or cancelled meanwhile
-        task.future.set_exception(failure)

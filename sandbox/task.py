@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 
 from . import values
@@ -117,6 +118,11 @@ class Task:
         test = self.test(self.next_test)
         given, wanted = clean(test.input), clean(test.output)
         return TestResult(verdict, given, wanted, index=self.next_test, testtype=test.testtype, **fields)
+
+    def fail(self, failure: BaseException) -> None:
+        """Come to no judgement."""
+        with suppress(InvalidStateError):  # done, or cancelled meanwhile
+            self.future.set_exception(failure)
 
     def _first_failure(self) -> Verdict:
         return next((r.verdict for r in self.results if not r.passed), Verdict.ACCEPTED)

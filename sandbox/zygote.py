@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,10 @@ class Child:
         finally:
             os.close(fd)
 
+    def stopped(self) -> bool:
+        """By a signal, so that it does nothing and answers nothing."""
+        return not self.closed and is_stopped(self.process_id)
+
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
 
@@ -144,6 +149,7 @@ class Zygote:
         """outer: a command that runs the rest of its command line behind a wall of its own."""
         self.assertions = False  # whether new children are to have what assertion tests need; the server keeps it
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # tells the server's process id
         settings = {
             "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
             "isolation": isolation,
@@ -180,7 +186,7 @@ class Zygote:
 
     def _hello(self) -> dict:
         readable, _, _ = select.select([self.control], [], [], _START_TIMEOUT_S)
-        message = self.control.recv(1 << 16) if readable else b""
+        message, self.server_id = self._first_message() if readable else (b"", 0)
         if not message:
             self.process.kill()
             complaint = self.process.communicate()[1].decode(errors="replace").strip()
@@ -191,6 +197,27 @@ class Zygote:
             self.close()
             raise IsolationUnavailable(report["problem"])
         return report
+
+    def _first_message(self) -> tuple[bytes, int]:
+        """With the number, as seen from here, of the process that sent it: the server proper, behind all walls."""
+        message, ancillary, *_ = self.control.recvmsg(1 << 16, socket.CMSG_SPACE(12))
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        senders = [
+            int.from_bytes(content[:4], sys.byteorder)
+            for level, kind, content in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        ]
+        return message, senders[0] if senders else 0
+
+    def stopped(self) -> bool:
+        return is_stopped(self.server_id)
+
+    def kill(self) -> None:
+        """End a server that answers no more; its socket then says that it is gone."""
+        for process_id in (self.server_id, self.process.pid):
+            if process_id:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGKILL)
 
     def request(self, count: int, rehearse: bool) -> None:
         """Ask for children; `rehearse`: warmed up, for programs to come rather than for one that waits."""
@@ -223,6 +250,17 @@ class Zygote:
         if self.process.stderr is not None:
             self.process.stderr.close()
         self.control.close()
+
+
+def is_stopped(process_id: int) -> bool:
+    """Whether a process stands still, by a signal or a debugger; not where there is none of that number."""
+    if process_id <= 0:
+        return False
+    try:
+        with open(f"/proc/{process_id}/stat", "rb", buffering=0) as file:
+            return file.read(512).rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
 
 
 def _environment() -> dict[str, str]:

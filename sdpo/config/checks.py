@@ -266,6 +266,11 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
+    (
+        "supervision.same_step",
+        lambda r: r.supervision.same_step > r.run.max_restarts,
+        "above run.max_restarts, which ends the run before",
+    ),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),

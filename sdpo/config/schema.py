@@ -29,6 +29,7 @@ from sdpo.config.sections import (
     RunSettings,
     SandboxSettings,
     Settings,
+    SupervisionSettings,
     TeacherSettings,
     TrackingSettings,
     UnknownAlgorithm,
@@ -55,6 +56,7 @@ class Recipe(Settings):
     learner: LearnerSettings = LearnerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     run: RunSettings = RunSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="before")

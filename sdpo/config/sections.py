@@ -347,10 +347,32 @@ class RunSettings(Settings):
     questions: int = Field(32, ge=1, description="questions per generation batch")
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
+    max_restarts: int = Field(100, ge=0, description="restarts of engines and learner, all in all, that end the run")
     directory: str = "runs"
     stop_limit_s: float = Field(
         30.0, gt=0, description="that a stop (Ctrl-C, SIGTERM) waits for the step under way before it ends without it"
     )
+
+
+class SupervisionSettings(Settings):
+    """How it is noticed that a part of a run is dead, stopped or hangs, and how often it is started again."""
+
+    heartbeat_s: float = Field(1.0, gt=0, description="seconds between two looks at the processes of all parts")
+    floor_s: float = Field(25.0, gt=0, description="no call to a part is given up in fewer seconds than these")
+    factor: float = Field(
+        10.0, ge=1, description="a call is given up after so many times what the longest of its kind took so far"
+    )
+    first_s: float = Field(1800.0, gt=0, description="the same for the first call of a kind, engine starts included")
+    same_step: int = Field(10, ge=0, description="restarts without another step complete that end the run")
+
+    @model_validator(mode="after")
+    def _first_counts(self) -> SupervisionSettings:
+        if self.first_s < self.floor_s:
+            raise ValueError(
+                f"supervision.first_s={self.first_s:g} has no effect below supervision.floor_s={self.floor_s:g}; "
+                "raise it, or lower supervision.floor_s"
+            )
+        return self
 
 
 class TrackingSettings(Settings):

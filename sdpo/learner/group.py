@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import ray
 from ray.actor import ActorHandle, ActorProxy
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -21,10 +23,14 @@ from sdpo.algorithms.base import LossPlan, WeightHook
 from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
+from sdpo.errors import PartFailed
 from sdpo.learner.operators import Operator, costliest
 from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
+from sdpo.supervision.lifeline import die_with
+from sdpo.supervision.part import Part, answered
+from sdpo.supervision.watch import Watch
 from sdpo.types import Sample, ScoredTokens
 
 if TYPE_CHECKING:  # torch stays out of the driver
@@ -58,8 +64,14 @@ class LearnerRank:
     def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
         from sdpo.learner.worker import LearnerWorker
 
+        die_with(os.getppid())
         self.worker = LearnerWorker(recipe, plan, rank)
         self.busy_seconds = 0.0
+
+    @ray.method
+    def identity(self) -> tuple[str, int]:
+        """Ray's id of the machine, and the process id."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     @ray.method
     @_timed
@@ -167,19 +179,62 @@ class Learner:
         """`actor_options`: resources of one rank; in a placement group rank i takes bundle i."""
         self.recipe, self.plan = recipe, plan
         self.ranks: list[ActorProxy[LearnerRank]] = []
+        self.parts: list[Part] = []  # what there is to be watched, rank by rank
+        self.watch = Watch()
         self.skipped = 0  # updates in a row
         self.skip_reason = ""
-        given = for_a_rank(recipe, plan)
-        for rank in range(recipe.learner.ranks):
+        self._options, self._group = actor_options, group
+        self._longest: dict[str, float] = {}
+        self._launch()
+
+    def _launch(self) -> None:
+        given = for_a_rank(self.recipe, self.plan)
+        for rank in range(self.recipe.learner.ranks):
             where: Any = "DEFAULT"
-            if group is not None:
-                where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            actor = ray.remote(LearnerRank).options(**actor_options, scheduling_strategy=where)
+            if self._group is not None:
+                where = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+            actor = ray.remote(LearnerRank).options(**self._options, scheduling_strategy=where)
             self.ranks.append(actor.remote(*given, rank))
+            self.parts.append(Part(f"learner rank {rank}", self._longest))
 
     async def start(self) -> None:
-        address = await self.ranks[0].address.remote()
-        await asyncio.gather(*(rank.start.remote(address) for rank in self.ranks))
+        found = await self._all("identity", [rank.identity.remote() for rank in self.ranks])
+        for part, (node, process) in zip(self.parts, found, strict=True):
+            part.runs_in(node, {process: "its process"}, complete=True)
+        [address] = await self._all("address", [self.ranks[0].address.remote()])
+        await self._all("start", [rank.start.remote(address) for rank in self.ranks])
+
+    async def restart(self) -> None:
+        """End all ranks, the stopped ones too, and start others in their places, with nothing learned yet.
+
+        One alone cannot be replaced: the others hang in a collective operation, or hold a part of its step.
+        """
+        self.shutdown()
+        for part in self.parts:
+            await self.watch.kill(part)
+        self.ranks, self.parts, self.skipped = [], [], 0
+        if "num_gpus" not in self._options:  # a rank that shares its cores fits wherever a machine is left
+            self._options = self._options | {"num_cpus": 0}
+        self._launch()
+        await self.start()
+
+    async def _all(self, phase: str, calls: Sequence[Awaitable[Result]]) -> list[Result]:
+        """What all ranks answer, or some of them.
+
+        Raises PartFailed if a rank is dead, stopped, or takes too long; then the others, which wait for it, are of no
+        use any more.
+        """
+        parts = self.parts
+        try:
+            return list(await answered(parts, phase, asyncio.gather(*calls)))
+        except RayError as error:
+            # A rank that survives raises first, that its peer has hung up; the dead one is the one to name.
+            causes = await self.watch.explain(parts)
+            lost = isinstance(error, RayTaskError) and isinstance(error.cause, PartFailed)
+            if isinstance(error, RayTaskError) and not causes and not lost:
+                raise
+            part, cause = next(iter(causes.items()), (parts[0], f"its process died ({str(error).splitlines()[0]})"))
+            raise part.fail(cause) from error
 
     async def train(
         self, groups: Sequence[Sequence[Sample]], on_update: Callable[[], None] = lambda: None, step: int = 1
@@ -204,7 +259,7 @@ class Learner:
                 batch = await self._hooked(batch, plan.weight_hook)
             share = assign_to_ranks(batch, self._split(batch))
             given = zip(self.ranks, share, strict=True)
-            results = await asyncio.gather(*(rank.update.remote(own) for rank, own in given))
+            results = await self._all("update", [rank.update.remote(own) for rank, own in given])
             if any([numbers.pop("learner/broken_weights") for _, numbers in results]):
                 raise BrokenWeights(number, await self.check_finite() or "a weight")
             if results[0][1].pop("learner/skipped_updates"):
@@ -214,7 +269,7 @@ class Learner:
                 done.append(results)
                 self.skipped = 0
             on_update()
-        await asyncio.gather(*(rank.finish_batch.remote() for rank in self.ranks))
+        await self._all("finish_batch", [rank.finish_batch.remote() for rank in self.ranks])
         metrics = _means(done or skipped)
         metrics["learner/skipped_updates"] = float(len(skipped))
         return metrics
@@ -222,7 +277,7 @@ class Learner:
     async def _count_skipped(self, rows: list[Row], share: list[list[list[Row]]], number: int) -> None:
         self.skipped += 1
         given = zip(self.ranks, share, strict=True)
-        found = await asyncio.gather(*(rank.first_not_finite.remote(own) for rank, own in given))
+        found = await self._all("search", [rank.first_not_finite.remote(own) for rank, own in given])
         self.skip_reason = next(filter(None, found), "the norm of all gradients, or a number that is finite this time")
         if self.skipped >= self.recipe.learner.max_skipped:
             raise TooManySkipped(rows, number, self.skip_reason, self.skipped)
@@ -245,7 +300,7 @@ class Learner:
         """What `score` says of each row, asked of every rank for its share; in the order of the rows."""
         shares = self._split(rows)
         given = zip(self.ranks, assign_to_ranks(rows, shares), strict=True)
-        results = await asyncio.gather(*(score(rank, own) for rank, own in given))
+        results = await self._all("score", [score(rank, own) for rank, own in given])
         scored: list[Any] = [None] * len(rows)
         for share, result in zip(shares, results, strict=True):
             for indices, values in zip(share, result, strict=True):
@@ -258,7 +313,7 @@ class Learner:
 
     async def usage(self) -> dict[str, float]:
         """Seconds at work, peak memory and peak GPU memory (bytes): of each the maximum over the ranks."""
-        ranks = await asyncio.gather(*(rank.usage.remote() for rank in self.ranks))
+        ranks = await self._all("usage", [rank.usage.remote() for rank in self.ranks])
         return {name: max(values[name] for values in ranks) for name in ranks[0]}
 
     async def start_profile(self) -> None:
@@ -271,26 +326,31 @@ class Learner:
 
     async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines as `version`."""
-        return (await asyncio.gather(*(rank.publish.remote(engines, version) for rank in self.ranks)))[0]
+        return (await self._all("publish", [rank.publish.remote(engines, version) for rank in self.ranks]))[0]
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """The student's log-probs of random tokens, see `ForwardPasses.probe`."""
-        return (await asyncio.gather(*(rank.probe.remote(tokens) for rank in self.ranks)))[0]
+        return (await self._all("probe", [rank.probe.remote(tokens) for rank in self.ranks]))[0]
 
     async def check_finite(self) -> str | None:
         """The first tensor of weights, optimiser and moving average that is not finite; None: all are."""
-        return (await asyncio.gather(*(rank.check_finite.remote() for rank in self.ranks)))[0]
+        return (await self._all("check", [rank.check_finite.remote() for rank in self.ranks]))[0]
 
     async def save(self, folder: Path) -> Records:
         """Write the state of all ranks below `folder`.  Returns what was written, by its path within it."""
-        return _together(await asyncio.gather(*(rank.save.remote(str(folder)) for rank in self.ranks)))
+        return _together(await self._all("save", [rank.save.remote(str(folder)) for rank in self.ranks]))
 
     async def load(self, folder: Path) -> None:
-        await asyncio.gather(*(rank.load.remote(str(folder)) for rank in self.ranks))
+        await self._all("load", [rank.load.remote(str(folder)) for rank in self.ranks])
 
     async def export(self, folder: Path) -> Records:
         """Write the policy as a Hugging Face folder.  Returns what was written, by its path within the parent."""
-        return _together(await asyncio.gather(*(rank.export.remote(str(folder)) for rank in self.ranks)))
+        return _together(await self._all("export", [rank.export.remote(str(folder)) for rank in self.ranks]))
+
+    def abandon(self) -> None:
+        """Kill what runs on this machine without asking Ray, which is gone."""
+        self.watch.kill_here(self.parts)
+        self.ranks, self.parts = [], []
 
     def shutdown(self) -> None:
         for rank in self.ranks:

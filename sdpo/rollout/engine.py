@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import psutil
 
-from sdpo.config.paths import logs_folder
 from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
-from sdpo.rollout.requests import EngineError, Sampling
+from sdpo.rollout.requests import EngineError, EngineLost, Sampling
+from sdpo.supervision.lifeline import die_with
 from sdpo.types import Turn, VersionSpan
 from sdpo.weights.errors import WeightTransferError
+from sdpo.weights.shared_memory import this_machine
 
 WARMUP_TOKENS = 8
+CORE_CHECK_S = 0.2  # between two looks at whether vLLM's core still lives, while it owes an answer
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class EngineInfo:
     """What others need to know about a running engine."""
 
     node_id: str  # Ray's id of the machine
+    machine: str  # the kernel's, see `sdpo.weights.shared_memory.this_machine`
     pid: int
     dtype: str  # of the weights, e.g. "float32"
     vocab_size: int
@@ -42,6 +45,7 @@ class EngineInfo:
     tensor_parallel_size: int
     weight_transfer: str
     startup_seconds: dict[str, float]  # per phase: import, start, warm-up
+    processes: dict[int, str]  # process id → what it is: the actor, vLLM's core and workers
 
 
 class RolloutEngine:
@@ -54,6 +58,7 @@ class RolloutEngine:
     """
 
     def __init__(self, config: EngineConfig) -> None:
+        die_with(os.getppid())
         self._config = config
         self._llm: Any = None
         self._version = 0
@@ -96,6 +101,12 @@ class RolloutEngine:
         self._seconds[self._phase] = round(now - self._phase_since, 2)
         self._phase, self._phase_since = phase, now
 
+    async def identity(self) -> tuple[str, int]:
+        """Ray's id of the machine, and the process id."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
     async def progress(self) -> tuple[str, float]:
         """What the engine is doing, and for how many seconds it has been."""
         return self._phase, time.monotonic() - self._phase_since
@@ -118,6 +129,7 @@ class RolloutEngine:
         model = self._llm.vllm_config.model_config
         return EngineInfo(
             node_id=ray.get_runtime_context().get_node_id(),
+            machine=this_machine(),
             pid=os.getpid(),
             dtype=str(model.dtype).removeprefix("torch."),
             vocab_size=model.get_vocab_size(),
@@ -125,6 +137,7 @@ class RolloutEngine:
             tensor_parallel_size=self._config.tensor_parallel_size,
             weight_transfer=self._config.weight_transfer,
             startup_seconds={k: v for k, v in self._seconds.items() if k not in ("waiting", "ready")},
+            processes={os.getpid(): "its actor"} | _children(),
         )
 
     async def describe(self) -> EngineInfo:
@@ -229,14 +242,25 @@ class RolloutEngine:
         except VLLMClientError as error:
             raise UserError(f"vLLM refuses the request: {error}") from error
         except (EngineDeadError, EngineGenerateError) as error:
-            cause = error.__cause__ or error
-            self._unusable = (
-                f"The vLLM engine died ({type(cause).__name__}: {cause}). Its own log says why (Ray keeps it under "
-                f"{logs_folder()}/worker-*.err); when it ran out of memory, lower gpu_memory_utilization, "
-                "max_num_seqs or max_model_len."
-            )
-            raise EngineError(self._unusable) from error
+            raise self._lost(error.__cause__ or error) from error
         return final
+
+    def _lost(self, cause: BaseException) -> EngineLost:
+        text = f"its vLLM core failed ({type(cause).__name__}: {str(cause).strip() or 'no reason given'})"
+        self._unusable = f"The rollout engine is dead: {text}."
+        return EngineLost("a rollout engine", text)
+
+    async def _core(self, call: Any) -> Any:
+        """What vLLM's core answers.  A core that has died answers nothing, and vLLM waits for it without end."""
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=CORE_CHECK_S)
+                if not task.done() and self._llm.errored:
+                    raise self._lost(self._llm.dead_error)
+            return task.result()
+        finally:
+            task.cancel()
 
     def _check_prompt(self, tokens: int, room: int) -> None:
         limit = self._config.max_model_len
@@ -249,6 +273,8 @@ class RolloutEngine:
             )
 
     def _check_usable(self, weights: bool = True) -> None:
+        if self._llm is not None and self._llm.errored:
+            raise self._lost(self._llm.dead_error)
         if self._llm is None:
             raise EngineError(self._unusable or "The engine has not been started: call ready() first.")
         if weights and self._unusable:
@@ -260,14 +286,14 @@ class RolloutEngine:
         """Freeze all requests where they are, and forget the key-value cache: it belongs to the old weights."""
         self._check_usable(weights=False)
         self._paused_at = time.monotonic()
-        await self._llm.pause_generation(mode="keep", clear_cache=True)
+        await self._core(self._llm.pause_generation(mode="keep", clear_cache=True))
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Connect the engine's workers with the learner (NCCL, IPC)."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         self._check_usable(weights=False)
-        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
+        await self._core(self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info)))
 
     async def start_weight_update(self) -> None:
         self._check_usable(weights=False)
@@ -286,7 +312,7 @@ class RolloutEngine:
         """Take the new weights into use under this version, and return the version that vLLM reports."""
         await self._checked(self._llm.finish_weight_update(str(version)))
         await self.reset_prefix_cache()
-        self._version = int(await self._llm.get_weight_version())
+        self._version = int(await self._core(self._llm.get_weight_version()))
         self._unusable = None
         self._updating = False
         self._metrics.weight_updates += 1
@@ -294,7 +320,9 @@ class RolloutEngine:
 
     async def _checked(self, call: Any) -> None:
         try:
-            await call
+            await self._core(call)
+        except EngineLost:
+            raise
         except Exception as error:
             raise WeightTransferError(str(error).removeprefix("Call to collective_rpc method failed: ")) from error
 
@@ -308,17 +336,17 @@ class RolloutEngine:
         for task in list(self._tasks):
             task.cancel()
         self._updating = False
-        with contextlib.suppress(WeightTransferError):  # it always raises, see `sdpo.weights.receive`
+        with contextlib.suppress(WeightTransferError, EngineLost):  # it always raises, see `sdpo.weights.receive`
             await self.update_weights({"abandon": reason})
 
     async def reset_prefix_cache(self) -> None:
         """Forget all cached keys and values; requests under way recompute theirs."""
-        if not await self._llm.reset_prefix_cache(reset_running_requests=True):
+        if not await self._core(self._llm.reset_prefix_cache(reset_running_requests=True)):
             raise WeightTransferError("vLLM could not reset its prefix cache, so old keys and values would be used on.")
 
     async def resume(self) -> None:
         """Let the frozen requests go on."""
-        await self._llm.resume_generation()
+        await self._core(self._llm.resume_generation())
         if self._paused_at is not None:
             self._metrics.paused_seconds += time.monotonic() - self._paused_at
             self._paused_at = None
@@ -329,15 +357,25 @@ class RolloutEngine:
 
     async def sleep(self, level: int = 1) -> None:
         """Give the GPU memory back to a colocated learner (`EngineConfig.sleep`).  Level 2 drops the weights too."""
-        await self._llm.sleep(level)
+        await self._core(self._llm.sleep(level))
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
         """Take the GPU memory again: all of it, or "weights" and "kv_cache" separately, around a weight update."""
-        await self._llm.wake_up(tags)
+        await self._core(self._llm.wake_up(tags))
 
     async def metrics(self) -> dict[str, float]:
         """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""
         return self._metrics.snapshot() | {"memory_bytes": float(_resident_bytes())}
+
+
+def _children() -> dict[int, str]:
+    """vLLM's processes; Python's own helper beside them is nothing to depend on."""
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not any("resource_tracker" in word for word in child.cmdline()):
+                found[child.pid] = "its vLLM core" if "EngineCore" in " ".join(child.cmdline()) else "a vLLM worker"
+    return found
 
 
 def _resident_bytes() -> int:

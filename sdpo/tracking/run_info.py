@@ -44,6 +44,7 @@ class RunInfo:
     rollouts_dropped: int = 0  # tables of rollouts that made room for newer ones (tracking.rollouts_mb)
     forked_from: str = ""  # the run and step whose checkpoint it began with
     changes: list[dict[str, Any]] = field(default_factory=list)  # {step, option, old, new}: what went on otherwise
+    events: list[dict[str, Any]] = field(default_factory=list)  # parts that failed, and what was done (`Tracker.event`)
 
     @classmethod
     def collect(cls, *, recipe: str, algorithm: str, seed: int, profile: str, command: str | None = None) -> RunInfo:

@@ -35,6 +35,7 @@ class Tracker:
         self._times: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
         self._told_of_budget = False
+        self._last_phase = ""
         if wandb is not None and wandb.run_id:
             folder.set_wandb_id(wandb.run_id)
 
@@ -54,6 +55,7 @@ class Tracker:
     @contextmanager
     def phase(self, name: str, total: int | None = None, announce: bool = False) -> Iterator[Phase]:
         """`Console.phase`; unless announced, its seconds go into the next row as `time/<name>`."""
+        self._last_phase = name
         if not announce:
             self._start_clock()
         started = time.monotonic()
@@ -122,6 +124,20 @@ class Tracker:
                 f"Rollout tables have reached {budget_mb:g} MB (tracking.rollouts_mb): from here on those of older "
                 "steps are thinned out."
             )
+
+    def event(self, step: int, part: str, cause: str, action: str) -> None:
+        """A part failed, and something was done: a line on the console, in run.json, and a count in W&B."""
+        phase = self._last_phase
+        event = {"time": now(), "step": step, "phase": phase, "part": part, "cause": cause, "action": action}
+        count = self._folder.add_event(event)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, "supervision/events": count})
+        self._console.message(f"{part}, step {step}{f', {phase}' if phase else ''}: {cause}; {action}")
+
+    def discard(self) -> None:
+        """Forget the seconds of phases of a step that is made again."""
+        with self._lock:
+            self._times.clear()
 
     def message(self, text: str) -> None:
         self._console.message(text)

@@ -22,11 +22,10 @@ async def check_engines(learner: Learner, pool: EnginePool) -> None:
 
     Raises UserError, with the difference and what is allowed.
     """
-    info = pool.infos[0]
-    kind, prompt, response, ours = await learner.probe(min(_TOKENS, info.max_model_len - 1))
-    for engine in range(len(pool.handles)):
+    kind, prompt, response, ours = await learner.probe(min(_TOKENS, pool.config.max_model_len - 1))
+    for engine in range(len(pool.parts)):
         gap = np.abs(await pool.score(prompt, response, engine) - ours)
-        check_gap(kind, info.dtype, engine, gap)
+        check_gap(kind, pool.config.dtype, engine, gap)
 
 
 def check_gap(kind: str, dtype: str, engine: int, gap: np.ndarray) -> None:

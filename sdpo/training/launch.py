@@ -21,7 +21,7 @@ from sdpo.algorithms import Algorithm, LossPlan
 from sdpo.config.files import compare_command
 from sdpo.config.paths import logs_folder
 from sdpo.config.schema import Recipe
-from sdpo.errors import UserError
+from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
@@ -32,6 +32,7 @@ from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.private_folder import ray_folder
 from sdpo.training.resume import begin, resume
+from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
 
@@ -106,14 +107,19 @@ async def workers(
     learner = Learner(recipe, plan, placement.learner, group)
     pool = make_pool(recipe, placement, group)
     try:
-        if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
-            await announced(console, "starting vLLM engines", pool.start(console.message))
-            await pool.sleep()
-        await _together(
-            announced(console, "starting vLLM engines", pool.start(console.message)),
-            announced(console, "starting DeepSpeed ranks", learner.start()),
-        )
-        yield pool, learner
+        async with Supervision(recipe.supervision, pool, learner):
+            if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
+                await announced(console, "starting vLLM engines", pool.start(console.message))
+                await pool.sleep()
+            await _together(
+                announced(console, "starting vLLM engines", pool.start(console.message)),
+                announced(console, "starting DeepSpeed ranks", learner.start()),
+            )
+            yield pool, learner
+    except RayLost:
+        learner.abandon()
+        pool.abandon()
+        raise
     finally:
         learner.shutdown()
         await pool.shutdown()
@@ -169,10 +175,14 @@ async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
         context = _start_ray(address)
     if Signals.active is not None:
         Signals.active.claim()
+    logs = Path(context.address_info["session_dir"]) / "logs" if address else Path(logs_folder())
     try:
         yield ray.cluster_resources()
+    except PartFailed as error:  # while the parts start, or where nobody restarts them
+        raise UserError(
+            f"{error}. The workers' logs are in {logs}. The same command goes on from the last checkpoint."
+        ) from error
     except ray.exceptions.RayError as error:
-        logs = Path(context.address_info["session_dir"]) / "logs" if address else Path(logs_folder())
         raise UserError(_explain(error, logs)) from error
     finally:
         with _terminated():
@@ -237,9 +247,12 @@ def _explain(error: ray.exceptions.RayError, logs: Path) -> str:
             "from its last complete checkpoint."
         )
     first = str(cause).strip().splitlines()[0] if str(cause).strip() else ""
-    if isinstance(error, ray.exceptions.OutOfMemoryError | ray.exceptions.RayActorError):
+    resumes = f"The workers' logs are in {logs}. The same command goes on from the last checkpoint."
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
         return (
-            f"A worker process died: {first} If memory ran out, close other programs, or lower "
-            f"learner.micro_batch_tokens and rollout.max_num_seqs. The workers' logs are in {logs}."
+            f"Ray ended a worker process, because the machine ran out of memory: {first} Close other programs, or "
+            f"lower learner.micro_batch_tokens and rollout.max_num_seqs. {resumes}"
         )
+    if isinstance(error, ray.exceptions.RayActorError):
+        return f"A worker process died: {first} {resumes}"
     return f"{type(cause).__name__} in a worker: {first} The whole traceback is in {logs}."

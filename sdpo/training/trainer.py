@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import numpy as np
 from sdpo.algorithms import Algorithm
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment
-from sdpo.errors import UserError
+from sdpo.errors import PartFailed, UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
+from sdpo.supervision.part import answered
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.known import beats
@@ -28,6 +30,7 @@ from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
+from sdpo.training.restarts import Restarts
 from sdpo.training.utilization import Utilization
 from sdpo.types import Group, Sample, Task
 
@@ -59,28 +62,33 @@ class Trainer:
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
         self.utilization = Utilization(pool, learner)
-        self.batches = Prefetch(self._generate, recipe.rollout.staleness, recipe.run.steps)
-        self.state = TrainerState()
-        self.rng = np.random.default_rng(recipe.seed)
-        self.saved_step = -1
+        self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
+        self.learning = asyncio.Lock()  # held while the learner's weights are not those of a complete step
         self.started = False  # learner and engines hold the weights of `state`
+        self._begin_at(None)
+        pool.supervise(self)
+
+    def _begin_at(self, checkpoint: Path | None) -> None:
+        """The state of a checkpoint, or of a run's beginning."""
+        self.state, self.saved_step = TrainerState(), -1
+        self.rng = np.random.default_rng(self.recipe.seed)
+        self.batches = Prefetch(self._generate, self.recipe.rollout.staleness, self.recipe.run.steps)
+        if checkpoint is not None:
+            self.state = self.checkpoints.state(checkpoint)
+            self.saved_step = self.state.step
+            self.rng.bit_generator.state = self.state.random_state
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
-        run = self.recipe.run
+        attempt = self.start()
         try:
-            await self.interrupt.unless_stopped(self.start())
             while True:
-                due = self._evaluation_due()
-                best = due and await self.interrupt.unless_stopped(self.evaluate())
-                done = self.state.step == run.steps
-                wanted = best or done or self.state.step % run.checkpoint_every == 0
-                if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
-                    await self.save(best)
-                if done:
+                try:
+                    await self.interrupt.unless_stopped(attempt)
+                    await answered(self.learner.parts, "", self._steps())
                     return True
-                self.interrupt.check()
-                await self.step()
+                except PartFailed as failure:
+                    attempt = self.recover(failure)
         except Stopped:
             self.interrupt.saving()
             if self.started and self.saved_step != self.state.step > 0:
@@ -89,6 +97,20 @@ class Trainer:
         finally:
             self.interrupt.ended()
             await self.batches.close()
+
+    async def _steps(self) -> None:
+        run = self.recipe.run
+        while True:
+            due = self._evaluation_due()
+            best = due and await self.interrupt.unless_stopped(self.evaluate())
+            done = self.state.step == run.steps
+            wanted = best or done or self.state.step % run.checkpoint_every == 0
+            if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
+                await self.save(best)
+            if done:
+                return
+            self.interrupt.check()
+            await self.step()
 
     def _evaluation_due(self) -> bool:
         """Whether the present step is to be measured and has not been, here or before an interruption."""
@@ -107,13 +129,15 @@ class Trainer:
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
         if warning:
             self.tracker.message(warning)
-        with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
-            async with self._engines_asleep():
-                learned = await self._learn(sound, progress.advance, step)
-        with self.tracker.phase("publish"):
-            learned |= await self.learner.publish(self.pool.handles, version=step + 1)
+        async with self.learning:
+            with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
+                async with self._engines_asleep():
+                    learned = await self._learn(sound, progress.advance, step)
+            with self.tracker.phase("publish"):
+                learned |= await self.learner.publish(self.pool.handles, version=step + 1)
+                await self.pool.confirm(step + 1)
+            self.state.step = step
         learned |= await self.utilization.since_last()
-        self.state.step = step
         self.state.generations += self.recipe.samples_per_step
         self.state.generated_tokens += generated_tokens(groups)
         self._record(groups, samples, learned)
@@ -148,9 +172,7 @@ class Trainer:
         return learned
 
     def _repeats(self) -> str:
-        return (
-            f"the same command repeats the run from {f'step {self.saved_step}' if self.saved_step > 0 else 'its start'}"
-        )
+        return f"the same command repeats the run from {self._saved}"
 
     async def _check_finite(self) -> None:
         """No checkpoint is written from what is not finite, and none becomes the best.  Raises UserError."""
@@ -231,28 +253,80 @@ class Trainer:
 
     async def start(self) -> None:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
-        last = self.checkpoints.usable(self.tracker.message)
-        if last is not None:
-            self.state = self.checkpoints.state(last)
-            self.saved_step = self.state.step
-            self.rng.bit_generator.state = self.state.random_state
-            with self.tracker.phase(f"loading checkpoint {last.name}", announce=True):
-                await self.learner.load(last)
+        checkpoint = self.checkpoints.usable(self.tracker.message)
+        self._begin_at(checkpoint)
+        async with self.learning:
+            await self._load_and_publish(checkpoint)
+        await answered(self.learner.parts, "", check_engines(self.learner, self.pool))
+        await self.utilization.since_last()
+        self.started = True
+
+    async def _load_and_publish(self, checkpoint: Path | None) -> None:
+        """Give a learner that has just started the weights to go on with, and the engines the learner's."""
+        if checkpoint is not None:
+            with self.tracker.phase(f"loading checkpoint {checkpoint.name}", announce=True):
+                await self.learner.load(checkpoint)
             if (bad := await self.learner.check_finite()) is not None:
                 raise UserError(
-                    f"{last} cannot be gone on from, because of {bad}. Remove it, and the same command goes on from "
-                    "the checkpoint before it, or from the start."
+                    f"{checkpoint} cannot be gone on from, because of {bad}. Remove it, and the same command goes on "
+                    "from the checkpoint before it, or from the start."
                 )
         if self.recipe.rollout.colocated:
             await self.pool.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
             published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
-            await check_engines(self.learner, self.pool)
-        await self.utilization.since_last()
+            await self.pool.confirm(self.state.step + 1)
         # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
+
+    # ---- what fails on the way ----
+
+    async def recover(self, failure: PartFailed) -> None:
+        """A learner rank is lost: begin all ranks anew, and go on from the last checkpoint as a resumed run does."""
+        self.started = False
+        await self.batches.close()
+        self.tracker.discard()
+        self.contexts.counts.clear()
+        done, last = self.state.step, self.checkpoints.usable(self.tracker.message)
+        self._begin_at(last)
+        where = "the beginning" if last is None else f"step {self.state.step}"
+        again = done - self.state.step
+        self.restarts.permit(failure, done, f"the learner is restarted from {where}, {again} step(s) are made again",
+                             self._saved)  # fmt: skip
+        self.folder.resume(self.state.step if last is not None else -1)
+        async with self.learning:
+            with self.tracker.phase("restarting the learner", announce=True):
+                if self.recipe.rollout.colocated and self.pool.awake:
+                    await self.pool.sleep()
+                await self.learner.restart()
+            await self._load_and_publish(last)
+        await self.utilization.since_last()
         self.started = True
+
+    def permit(self, failure: PartFailed) -> None:
+        """An engine is lost (`sdpo.rollout.places.Recovery`)."""
+        action = "it is replaced, and its unfinished responses are made again"
+        try:
+            self.restarts.permit(failure, self.state.step, action, self._saved)
+        except UserError as ended:
+            for part in self.learner.parts:
+                part.fail(ended)
+            raise
+
+    async def give_weights(self, engine: Any) -> None:
+        """For a fresh engine; waits while the learner is in the middle of a step, or is being restarted itself."""
+        while True:
+            async with self.learning:
+                version = self.state.step + 1
+                with suppress(PartFailed):
+                    await self.learner.publish([engine], version)
+                    return
+            await asyncio.sleep(self.recipe.supervision.heartbeat_s)
+
+    @property
+    def _saved(self) -> str:
+        return f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
 
     async def save(self, best: bool) -> None:
         """Write a checkpoint of the state after the last complete step."""

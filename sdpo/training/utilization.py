@@ -27,7 +27,7 @@ class Utilization:
         call knows the memory only.
         """
         engines, ranks = await self._pool.metrics(), await self._learner.usage()
-        count = len(self._pool.handles)
+        count = len(self._pool.parts)
         now = {
             "wall": time.monotonic(),
             "engine": engines["busy_seconds"] / count,

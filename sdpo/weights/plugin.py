@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from multiprocessing import parent_process
+
+from sdpo.supervision.lifeline import die_with
+
 BACKENDS = {
     "shared_memory": ("sdpo_shared_memory", "SharedMemoryEngine"),
     "nccl": ("sdpo_nccl", "VerifiedNCCLEngine"),
@@ -16,6 +20,7 @@ def backend_name(kind: str) -> str:
 
 def register() -> None:
     """Make our receiving engines known to vLLM's factory.  May be called several times in a process."""
+    _die_with_the_engine()
     _keep_progress_bars_in_process()
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
@@ -29,6 +34,12 @@ def register() -> None:
             WeightTransferEngineFactory.register_engine(name, modules[kind], class_name)
         except ValueError:
             pass  # registered before in this process
+
+
+def _die_with_the_engine() -> None:
+    """A core or worker of vLLM whose engine was killed would live on, with its memory, and serve nobody."""
+    if (parent := parent_process()) is not None and parent.pid is not None:
+        die_with(parent.pid)
 
 
 def _keep_progress_bars_in_process() -> None:

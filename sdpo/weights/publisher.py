@@ -11,6 +11,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
+from sdpo.errors import PartFailed
 from sdpo.weights.buckets import Bucket, buckets
 from sdpo.weights.checksum import checksum, combine
 from sdpo.weights.errors import WeightTransferError
@@ -41,8 +42,11 @@ class Sender(Protocol):
     def prepare(self, bucket: Bucket) -> Any:
         """What can be done while the engines still generate."""
 
-    def send(self, prepared: Any) -> list[ray.ObjectRef]:
+    def send(self, prepared: Any) -> dict[ActorHandle, ray.ObjectRef]:
         """Start one update; the calls are done when the engines have loaded it."""
+
+    def drop(self, engine: ActorHandle) -> None:
+        """Go on without an engine that was lost.  Raises PartFailed where that cannot be done."""
 
     def close(self) -> None: ...
 
@@ -79,6 +83,8 @@ class Publisher:
             engines: handles of `RolloutEngine` (`EnginePool.handles`).
             version: number of this publication, from 1.
 
+        An engine that dies on the way is left out; the others get their weights.
+
         Raises:
             WeightTransferError: an engine does not hold what was sent.  The engines then refuse to generate until a
                 later publication succeeds.
@@ -86,12 +92,13 @@ class Publisher:
         if self.rank != 0:
             return self._follow(named_weights, engines, version)
         began = time.monotonic()
-        self._connect(engines)
+        if not self._connect(engines):
+            return self._follow(named_weights, [], version)  # the other ranks gather them
         assert self._sender is not None
         sent: dict[str, int] = {}
         total = count = 0
         paused_at: float | None = None
-        pending: list[ray.ObjectRef] = []
+        pending: dict[ActorHandle, ray.ObjectRef] = {}
         try:
             for bucket in buckets(named_weights, self.bucket_bytes, self._dtype):
                 prepared = self._sender.prepare(bucket)
@@ -100,13 +107,13 @@ class Publisher:
                     paused_at = time.monotonic()
                     self._all("pause")
                     self._all("start_weight_update")
-                _wait(pending)
+                self._wait(pending)
                 pending = self._sender.send(prepared)
                 total += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
                 count += 1
             if paused_at is None:
                 raise ValueError("there are no weights to publish")
-            _wait(pending)
+            self._wait(pending)
             self._all("update_weights", {"checksums": sent})
             reported = self._all("finish_weight_update", version)
             if any(other != version for other in reported):
@@ -128,13 +135,15 @@ class Publisher:
 
     # ---- internals ----
 
-    def _connect(self, engines: list[ActorHandle]) -> None:
-        if not engines:
-            raise ValueError("there are no engines to publish to")
-        if self._sender is not None and engines == self._engines:
-            return
+    def _connect(self, engines: list[ActorHandle]) -> bool:
+        """Whether any of them lives."""
+        if engines and self._sender is not None and engines == self._engines:
+            return True
         self.close()
-        infos = ray.get([engine.describe.remote() for engine in engines])
+        self._engines = list(engines)
+        infos = self._all("describe")
+        if not infos:
+            return False
         dtypes = {info.dtype for info in infos}
         if len(dtypes) != 1:
             raise WeightTransferError(f"The engines hold weights of different dtypes: {', '.join(sorted(dtypes))}.")
@@ -145,11 +154,34 @@ class Publisher:
                 )
         self._dtype = getattr(torch, dtypes.pop())
         sender = _make_sender(self.kind, self.bucket_bytes, self.rank)
-        sender.connect(engines, infos)
-        self._sender, self._engines = sender, list(engines)
+        sender.connect(self._engines, infos)
+        self._sender = sender
+        return True
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        return _wait([getattr(engine, method).remote(*args) for engine in self._engines])
+        return self._wait({engine: getattr(engine, method).remote(*args) for engine in self._engines})
+
+    def _wait(self, calls: dict[ActorHandle, ray.ObjectRef]) -> list[Any]:
+        """Results of calls to engines, with the engine's own error instead of Ray's wrapping of it."""
+        results = []
+        for engine, call in calls.items():
+            try:
+                results.append(ray.get(call))
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, PartFailed):
+                    self._drop(engine)
+                elif isinstance(error.cause, WeightTransferError):
+                    raise error.cause from None
+                else:
+                    raise
+            except ray.exceptions.RayActorError:
+                self._drop(engine)
+        return results
+
+    def _drop(self, engine: ActorHandle) -> None:
+        self._engines = [other for other in self._engines if other != engine]
+        if self._sender is not None:
+            self._sender.drop(engine)
 
     def _abandon(self, error: BaseException) -> None:
         """Never leave an engine frozen or sampling from a mixture of weights.  A dead engine cannot be told."""
@@ -165,27 +197,17 @@ class Publisher:
     ) -> PublishReport:
         """A rank other than 0: takes part in gathering, and for `ipc` offers its copy to the engine on its own GPU."""
         began = time.monotonic()
-        if self.kind == "ipc":
+        if self.kind == "ipc" and engines:
             self._connect(engines)
             assert self._sender is not None
         tensors = total = count = 0
         for bucket in buckets(named_weights, self.bucket_bytes, self._dtype):
             if self._sender is not None:
-                self._sender.send(self._sender.prepare(bucket, {}))
+                self._sender.send(self._sender.prepare(bucket))
             tensors += len(bucket)
             total += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
             count += 1
         return PublishReport(version, tensors, total, count, time.monotonic() - began, 0.0, "")
-
-
-def _wait(calls: list[ray.ObjectRef]) -> list[Any]:
-    """Results of Ray calls, with the engine's own error instead of Ray's wrapping of it."""
-    try:
-        return ray.get(calls)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, WeightTransferError):
-            raise error.cause from None
-        raise
 
 
 def _make_sender(kind: Kind, bucket_bytes: int, rank: int) -> Sender:

@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 
 from sdpo.weights.buckets import Bucket
 from sdpo.weights.errors import WeightTransferError
-from sdpo.weights.shared_memory import Block, Entry, aligned
+from sdpo.weights.shared_memory import Block, Entry, aligned, this_machine
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class SharedMemorySender:
         self._engines: list[ActorHandle] = []
 
     def connect(self, engines: list[ActorHandle], infos: list[Any]) -> None:
-        here = ray.get_runtime_context().get_node_id()
-        if any(info.node_id != here for info in infos):
+        here = this_machine()
+        if any(info.machine != here for info in infos):
             raise WeightTransferError(
                 "Weights cross shared memory within one machine only, but an engine runs on another one than learner "
                 "rank 0. Run the cpu profile on one machine, or use GPUs."
             )
         self._engines = engines
+
+    def drop(self, engine: ActorHandle) -> None:
+        self._engines = [other for other in self._engines if other != engine]
 
     def prepare(self, bucket: Bucket) -> _Packed:
         entries = []
@@ -51,9 +54,9 @@ class SharedMemorySender:
             block.write(entry.offset, tensor)
         return _Packed(block.path, block.capacity, [entry.as_dict() for entry in entries])
 
-    def send(self, prepared: _Packed) -> list[ray.ObjectRef]:
+    def send(self, prepared: _Packed) -> dict[ActorHandle, ray.ObjectRef]:
         info = {"path": prepared.path, "nbytes": prepared.nbytes, "entries": prepared.entries}
-        return [engine.update_weights.remote(info) for engine in self._engines]
+        return {engine: engine.update_weights.remote(info) for engine in self._engines}
 
     def close(self) -> None:
         for block in self._blocks:

@@ -18,6 +18,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+from sdpo.errors import PartFailed
 from sdpo.weights.buckets import Bucket
 
 
@@ -98,7 +99,11 @@ class GpuSender:
     def prepare(self, bucket: Bucket) -> Bucket:
         return bucket
 
-    def send(self, prepared: Bucket) -> list[ray.ObjectRef]:
+    def drop(self, engine: ActorHandle) -> None:
+        """A communicator with a hole cannot go on: the publication fails, and the learner starts anew."""
+        raise PartFailed("the weight transfer", f"an engine was lost during a publication by {self._kind}", "publish")
+
+    def send(self, prepared: Bucket) -> dict[ActorHandle, ray.ObjectRef]:
         """Blocks until the engines have loaded the bucket: broadcast and loading meet inside the same NCCL calls."""
         self._source.bucket = prepared
         if self._kind == "ipc":
@@ -109,7 +114,7 @@ class GpuSender:
             self._trainer.send_weights()
         finally:
             self._source.bucket = []
-        return []
+        return {}
 
     def close(self) -> None:
         if self._trainer is not None:

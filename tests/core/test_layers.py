@@ -16,7 +16,7 @@ from sdpo.config.paths import PROJECT
 from sdpo.config.registry import ALGORITHMS, DEFAULT_ALGORITHM
 
 BASE = "errors types config"
-BELOW_TRAINING = f"{BASE} checkpoints envs prompts losses algorithms weights"
+BELOW_TRAINING = f"{BASE} checkpoints envs prompts losses algorithms weights supervision"
 # What each part of the package may import of the others.
 MAY_IMPORT = {
     "errors": "",
@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "prompts": BASE,
     "losses": BASE,
     "algorithms": f"{BASE} envs prompts losses",
-    "weights": f"{BASE} envs prompts losses algorithms",
+    "supervision": BASE,
+    "weights": f"{BASE} envs prompts losses algorithms supervision",
     "rollout": BELOW_TRAINING,
     "learner": BELOW_TRAINING,
     "evaluation": BASE,
@@ -37,6 +38,7 @@ MAY_IMPORT = {
     "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
 }
 CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config", "checkpoints"}
+CORE |= {"supervision"}
 HEAVY = {"torch", "ray", "vllm", "sandbox", "transformers", "deepspeed"}
 
 FILES = sorted((PROJECT / "sdpo").rglob("*.py"))

@@ -27,11 +27,13 @@ COMMAND = [
 class Run:
     """The command in a session of its own, its output, and every process that descends from it."""
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, address: str | None = None) -> None:
         self.mark = uuid.uuid4().hex
         self.log = folder / f"log-{self.mark}"
         environment = {**os.environ, "SDPO_TEST_MARK": self.mark, "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
+        if address is not None:
+            environment["RAY_ADDRESS"] = address
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *overrides], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,

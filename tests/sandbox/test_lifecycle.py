@@ -117,6 +117,40 @@ def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypa
     assert sandbox.judge(ADD, TESTS).passed
 
 
+def _stop(process_ids) -> None:
+    for number in process_ids:
+        os.kill(number, signal.SIGSTOP)
+
+
+def test_a_stopped_fork_server_is_replaced(sandbox):
+    stopped = sandbox._engine._server.server_id
+    _stop([stopped])
+    judgements = sandbox.judge_many([Job(ADD, TESTS)] * 40)  # more than the children that are ready
+    assert all(judgement.passed for judgement in judgements)
+    assert sandbox._engine._server.server_id != stopped
+
+
+def test_a_child_stopped_at_work_is_replaced_and_its_program_judged_again(sandbox):
+    """Also where it stands still for longer than the program may take."""
+    futures = [sandbox._engine.submit(Job(SLEEP.code, SLEEP.tests, Limits(cpu_time_s=2, wall_time_s=2)))
+               for _ in range(2)]  # fmt: skip
+    _wait_until(lambda: len(sandbox._engine._runs) == 2)
+    _stop(run.child.process_id for run in list(sandbox._engine._runs.values()))
+    assert all(future.result(60).passed for future in futures)
+
+
+def test_children_stopped_while_they_wait_for_a_program(sandbox):
+    _wait_until(lambda: sandbox.idle == 4)
+    _stop(child.process_id for child in list(sandbox._engine._idle))
+    assert all(judgement.passed for judgement in sandbox.judge_many([Job(ADD, TESTS)] * 8))
+
+
+def test_a_program_that_stops_itself_gets_a_verdict(sandbox):
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint(2)"
+    judgement = sandbox.judge(code, [TestCase("1", "2")], Limits(cpu_time_s=1, wall_time_s=20))
+    assert judgement.verdict in (Verdict.RUNTIME_ERROR, Verdict.TIME_LIMIT)
+
+
 HALF = "\ud83d"  # of an emoji
 
 

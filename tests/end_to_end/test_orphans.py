@@ -1,0 +1,35 @@
+"""The driver is killed while parts of its run are stopped, and can do nothing about it themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.end_to_end.test_command import Run
+
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+
+
+def test_stopped_parts_die_with_the_driver(tmp_path):
+    run = Run(tmp_path, "run.steps=200", "learner.ranks=1")
+    run.wait_for("step 1/200")
+    names = ("ray::LearnerRank", "ray::RolloutEngine", "VLLM::EngineCore")
+    parts = [
+        process
+        for process in psutil.Process(run.process.pid).children(recursive=True)
+        if " ".join(process.cmdline()).startswith(names)
+    ]
+    assert len(parts) == 3, parts
+    for process in parts:
+        process.send_signal(signal.SIGSTOP)
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    gone, alive = psutil.wait_procs(parts, timeout=10)
+    assert not alive, [process.cmdline() for process in alive]
+    for process in run._descendants():  # Ray's agents, which notice later
+        process.kill()
+    time.sleep(0.1)
