@@ -18,9 +18,12 @@ class Limits:
         return max(self.floor, self.first if longest is None else self.factor * longest)
 
 
+LEAST_SHARE = 0.05  # however busy the machine is: what hangs must be given up some time
+
+
 def own_share(runnable: int, cores: int) -> float:
     """The share of a core that each of `runnable` threads gets: on a busy machine everything takes that much longer."""
-    return min(1.0, cores / max(runnable, 1))
+    return max(LEAST_SHARE, min(1.0, cores / max(runnable, 1)))
 
 
 def machine_share() -> float:

@@ -89,6 +89,7 @@ class Supervision:
         return found
 
     def _end(self, error: RayLost) -> None:
+        self._ray.kill()
         for part in self.parts:
             part.fail(error)
 
@@ -120,6 +121,10 @@ class RayHealth:
             f"Ray, which runs the engines and the learner, is lost: {wrong}. Nothing can be restarted without it. The "
             "same command goes on from the last checkpoint."
         )
+
+    def kill(self) -> None:
+        """End what is left of it here: with a control process that is stopped, Ray's own end would wait for it."""
+        self._table.kill(self._processes)
 
     def _of_processes(self) -> str | None:
         found = self._table.look(self._processes)

@@ -18,7 +18,9 @@ def test_a_limit_follows_from_the_longest_call_of_its_kind(longest, limit):
     assert LIMITS.of(longest) == pytest.approx(limit)
 
 
-@pytest.mark.parametrize("runnable, cores, share", [(0, 2, 1), (1, 2, 1), (2, 2, 1), (8, 2, 0.25), (8, 8, 1)])
+@pytest.mark.parametrize(
+    "runnable, cores, share", [(0, 2, 1), (1, 2, 1), (2, 2, 1), (8, 2, 0.25), (8, 8, 1), (1000, 2, 0.05)]
+)
 def test_a_busy_machine_slows_clocks_down(runnable, cores, share):
     assert own_share(runnable, cores) == share
 
