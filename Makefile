@@ -77,7 +77,7 @@ tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 
 ##@ Checks and measurements
 .PHONY: test test-all lint doctor bench
 # Two processes at a time, which most machines have the memory for; ARGS='-n 0' is one, for a debugger, say.
-.side-by-side := -n 2 --dist loadgroup --no-loadscope-reorder
+.side-by-side := -n 2 --no-loadscope-reorder
 test: nothing-unknown setup  ## run the tests but for the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
 	@$(PYTHON_IN_VENV) -m pytest -q $(.side-by-side) -m "not slow" $(TESTS) $(ARGS)
 test-all: nothing-unknown setup  ## run all tests, those marked slow too: [TESTS=…] [ARGS=…]

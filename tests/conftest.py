@@ -4,6 +4,7 @@ the processes that tests start."""
 from __future__ import annotations
 
 import os
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -18,13 +19,19 @@ def tokenizer():
     return byte_tokenizer()
 
 
-# Tests run in two processes.  What shares one engine stays in one of them, and so does a file.
-ONE_ENGINE = ("rollout", "end_to_end")
+# Tests run in two processes (pytest-xdist).  The tests of a file stay in one of them, and so do those of a folder that
+# shares an engine; a file of which each test takes minutes is spread.
+ONE_ENGINE = ("tests/rollout/", "tests/end_to_end/")
+SPREAD = ("tests/sandbox/test_screen_fuzz.py",)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            folder = item.path.parent
-            item.add_marker(pytest.mark.xdist_group(folder.name if folder.name in ONE_ENGINE else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByEngine(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return nodeid if file in SPREAD else next((f for f in ONE_ENGINE if file.startswith(f)), file)
+
+    return ByEngine(config, log)

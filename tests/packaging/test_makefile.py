@@ -126,7 +126,7 @@ def test_every_public_target_can_be_expanded():
 
 
 def test_the_slow_tests_are_in_one_tier_only():
-    both = ["-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    both = ["-m", "pytest", "-q", "-n", "2", "--no-loadscope-reorder"]
     assert command("test", "TESTS=tests/core")[1:] == [*both, "-m", "not slow", "tests/core"]
     assert command("test-all", "TESTS=tests/core")[1:] == [*both, "tests/core"]
 

@@ -68,7 +68,7 @@ def test_accepted_programs_run_as_in_fresh_processes(driver, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=pytest.mark.xdist_group(f"fuzz {n}")) for n in range(100, 112)])
+@pytest.mark.parametrize("seed", range(100, 112))
 def test_many_accepted_programs_run_as_in_fresh_processes(driver, seed):
     fuzz(driver, seed, 1000)
 
