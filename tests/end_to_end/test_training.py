@@ -198,7 +198,7 @@ async def test_weights_that_overflow_in_a_step_reach_neither_engines_nor_disk(wo
     recipe = make_recipe("sdpo", "learner.lr=1e39", "run.checkpoint_every=1")
     with pytest.raises(UserError, match="step 1 had a finite gradient and left weights that are not finite") as stop:
         await run(recipe, tmp_path / "run", workers, learner_for, Trainer)
-    assert "learner.lr (1e+39)" in str(stop.value) and "repeats the run from its start" in str(stop.value)
+    assert "learner.lr (1e+39)" in str(stop.value) and "repeats the run from its beginning" in str(stop.value)
     assert await workers[0].versions() == [1]
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     assert not [row for row in RunFolder(tmp_path / "run").metrics if "learner/loss" in row]

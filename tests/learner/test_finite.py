@@ -98,11 +98,11 @@ def test_weights_that_a_step_with_a_finite_gradient_breaks_are_noticed_at_once(m
     )
     worker = start(settings)
     learner, teacher = InProcess(settings, worker), None
-    teacher = {n: w.clone() for n, w in worker.teacher.average.state_dict().items()}
+    teacher = {n: w.clone() for n, w in worker.teacher.average.average.items()}
     with pytest.raises(BrokenWeights) as stop:
         asyncio.run(learner.train([samples(4, seed=i) for i in range(4)]))
     assert stop.value.source.startswith("the weight ") and stop.value.update == 1
-    for name, weight in worker.teacher.average.state_dict().items():
+    for name, weight in worker.teacher.average.average.items():
         assert torch.equal(weight, teacher[name]), name  # what is broken reaches no average
 
 

@@ -48,7 +48,7 @@ def state(worker) -> dict[str, torch.Tensor]:
         found |= {f"optimiser {i} {name}": torch.as_tensor(value).clone() for name, value in values.items()}
     for i, group in enumerate(optimizer.param_groups):  # ZeRO's master weights
         found |= {f"master {i} {j}": p.detach().clone() for j, p in enumerate(group["params"])}
-    found |= {f"teacher {name}": weight.clone() for name, weight in worker.teacher.average.state_dict().items()}
+    found |= {f"teacher {name}": weight.clone() for name, weight in worker.teacher.average.average.items()}
     found |= {f"policy of the teacher {n}": worker.teacher.average._stored(p).clone()
               for n, p in worker.teacher.average.policy.named_parameters()}  # fmt: skip
     found["schedule"] = torch.tensor([worker.engine.lr_scheduler.last_epoch, *worker.engine.get_lr()])

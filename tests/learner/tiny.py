@@ -15,6 +15,8 @@ from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
 from sdpo.learner.group import Learner, LearnerRank
 from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
+from sdpo.supervision.part import Part
+from sdpo.supervision.watch import Watch
 from sdpo.types import Group, Outcome, Rollout, Sample, TeacherContext
 from tests.helpers.tasks import RIGHT, problem, turn
 
@@ -125,7 +127,7 @@ class InProcess(Learner):
 
     def __init__(self, recipe: Recipe, worker) -> None:
         self.recipe, self.plan, self.skipped = recipe, build_algorithm(recipe).plan, 0
-        self.ranks = [InProcessRank(worker)]
+        self.ranks, self.parts, self.watch = [InProcessRank(worker)], [Part("learner rank 0", {})], Watch()
 
 
 def groups(passed: list[list[bool]]) -> list[Group]:

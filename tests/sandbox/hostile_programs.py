@@ -402,7 +402,7 @@ EXHAUSTING = {
         {"time limit"},
     ),
     "sleep_for_ever": ("import time\ntime.sleep(10**6)", {"time limit"}),
-    "stop_oneself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", {"time limit"}),
+    "stop_oneself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", {"time limit", "runtime error"}),
     "wait_for_a_lock": ("import threading\nl = threading.Lock()\nl.acquire()\nl.acquire()", {"time limit"}),
     "never_ending_exit_handler": ("import atexit\n@atexit.register\ndef f():\n  while True: pass", {"time limit"}),
     "never_ending_str_of_an_exception": (
