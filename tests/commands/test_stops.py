@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from sdpo.training import guardian
-from tests.end_to_end.test_command import COMMAND, Run
+from tests.commands.test_command import COMMAND, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 LONG = ("run.steps=100", "run.checkpoint_every=3", "learner.ranks=2")

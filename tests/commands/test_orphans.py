@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.end_to_end.test_command import Run
+from tests.commands.test_command import Run
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
