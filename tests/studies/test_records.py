@@ -8,12 +8,12 @@ import pytest
 
 from sdpo.config.files import validate
 from sdpo.config.paths import PROJECT
+from studies.evidence.evidence import Evidence
 from studies.evidence.identity import identity, identity_of
 from studies.evidence.layout import Layout
 from studies.evidence.record import load_records
 from studies.evidence.runner import resolve
-from studies.evidence.settings import load_chosen
-from studies.evidence.studies import RunSpec, load_studies, specs
+from studies.evidence.studies import RunSpec, load_studies
 
 LAYOUT = Layout(PROJECT / "docs" / "results" / "evidence", Path("runs"))
 RECORDS = load_records(LAYOUT.records)
@@ -22,8 +22,8 @@ NEVER_MADE = {"combined": 2, "longer": 3, "sizes": 4}
 
 
 def declared() -> list[RunSpec]:
-    studies, chosen = load_studies(), load_chosen(LAYOUT.settings)
-    return [spec for part in studies.parts for spec in specs(studies, part, chosen)]
+    evidence = Evidence.load(load_studies(), LAYOUT)
+    return [spec for part in evidence.studies.parts for spec in evidence.specs(part)]
 
 
 def test_there_are_as_many_as_ever():
