@@ -1,5 +1,5 @@
 """One thread per process: tensors are small here, and threads that wait for each other by spinning take the cores from
-the processes that tests start."""
+the processes that tests start.  Ray's workers are as important as the tests beside them, which Ray would put first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest  # noqa: E402 — after the variable, which libraries read when they are imported
 
