@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from sdpo.config.schema import Recipe
+
+BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's default
 
 
 def training_config(recipe: Recipe) -> dict[str, Any]:
@@ -26,6 +30,12 @@ def training_config(recipe: Recipe) -> dict[str, Any]:
         # Otherwise sums over micro-batches and ranks round in bf16, and the result depends on how they were cut.
         config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     return config
+
+
+def fit_buckets(config: dict[str, Any], model: torch.nn.Module) -> None:
+    """DeepSpeed allocates a whole bucket for gradients (2 GB in fp32), however small the model is."""
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
+    config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET_ELEMENTS, parameters)
 
 
 def clips_itself(recipe: Recipe) -> bool:

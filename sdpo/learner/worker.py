@@ -21,7 +21,13 @@ from sdpo.errors import UserError
 from sdpo.learner import export
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.checkpointing import Checkpointing
-from sdpo.learner.deepspeed_config import clips_itself, inference_config, learning_rate_factor, training_config
+from sdpo.learner.deepspeed_config import (
+    clips_itself,
+    fit_buckets,
+    inference_config,
+    learning_rate_factor,
+    training_config,
+)
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
@@ -67,6 +73,7 @@ class LearnerWorker:
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
         self.student: PolicyModel = load_model(self.recipe.model, self.dtype)
+        fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
         optimizer = torch.optim.AdamW(
