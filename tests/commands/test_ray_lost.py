@@ -28,7 +28,7 @@ def test_without_ray_the_run_ends_cleanly_and_can_be_resumed(tmp_path, name, num
     assert f"{name} (process {process.pid})" in run.output.splitlines()[-1], run.output
     folder = tmp_path / "runs" / "livecodebench-sdpo-seed0"
     info = json.loads((folder / "run.json").read_text())
-    assert info["status"] == "interrupted" and name in info["reason"]
+    assert info["status"] == "failed" and name in info["reason"]
     again = Run(tmp_path, *longer)
     assert again.end() == 0, again.output
     assert "Resuming" in again.output

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -60,15 +61,18 @@ def test_while_it_starts(tmp_path, temporary, phase, number):
         assert information(tmp_path)["status"] == "interrupted"
 
 
+def listening(driver: psutil.Process) -> set[str]:
+    """The addresses at which a run's processes listen; the sandbox's come and go."""
+    found = []
+    for process in [driver, *driver.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            found += process.net_connections("inet")
+    return {c.laddr.ip.removeprefix("::ffff:") for c in found if c.status == psutil.CONN_LISTEN}
+
+
 def test_stopped_killed_and_resumed(tmp_path, temporary):
     first = started(tmp_path, "step   4/")
-    listening = [
-        connection.laddr.ip
-        for process in [psutil.Process(first.process.pid), *psutil.Process(first.process.pid).children(recursive=True)]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert listening and {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+    assert listening(psutil.Process(first.process.pid)) == {"127.0.0.1"}
     assert len(list(temporary.iterdir())) == 1  # all that is temporary lies in one folder
     second = subprocess.run([*COMMAND, *LONG], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert second.returncode == 2 and "is training into" in second.stderr and "Ray" not in second.stdout
