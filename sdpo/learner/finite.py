@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad, safe_get_full_optimizer_state
 
+from sdpo.learner.held import MOMENTS, WEIGHT, OptimizedWeights
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.replica import Replica
 from sdpo.learner.teacher import Teacher
 
-Tensors = Iterable[torch.Tensor]
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
-
-def all_finite(tensors: Tensors) -> bool:
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no element is NaN or infinite: then the largest absolute value of all is neither."""
     floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
     return not floats or bool(torch.nn.utils.get_total_norm(floats, math.inf).isfinite())
@@ -39,12 +37,12 @@ class HeldState:
     def __init__(
         self,
         student: PolicyModel,
-        optimizer: torch.optim.Optimizer,
+        optimized: OptimizedWeights,
         teacher: Teacher | None,
         reference: Replica | None,
         device: torch.device,
     ) -> None:
-        self.student, self.optimizer, self.device = student, optimizer, device
+        self.student, self.optimized, self.device = student, optimized, device
         self.average = None if teacher is None else teacher.average
         self.replicas = {"reference": reference}
         if teacher is not None:
@@ -57,25 +55,31 @@ class HeldState:
     @torch.no_grad()
     def first_not_finite(self) -> str | None:
         """The first tensor that is not, the same on every rank.  Collective."""
-        parts: dict[Callable[[], Iterator[tuple[str, torch.Tensor]]], Tensors] = {
-            self._weights: (weight for _, weight in self._weights()),
-            self._masters: (p for group in self.optimizer.param_groups for p in group["params"]),
-            self._moments: (v for state in self.optimizer.state.values() for v in map(torch.as_tensor, state.values())),
-            self._averages: (average for _, average in self._averages()),
-            self._others: (weight for _, weight in self._others()),
-        }
-        fine = torch.tensor([all_finite(tensors) for tensors in parts.values()], device=self.device, dtype=torch.int32)
+        masters, moments = partial(self._optimized, WEIGHT), partial(self._optimized, *MOMENTS)
+        parts = self._weights, masters, moments, self._averages, self._others
+        found = [all_finite(tensor for _, tensor in part()) for part in parts]
+        fine = torch.tensor(found, device=self.device, dtype=torch.int32)
         torch.distributed.all_reduce(fine, torch.distributed.ReduceOp.MIN)
-        for named, ok in zip(parts, fine.tolist(), strict=True):
-            if not ok:
-                return agreed(first_of(named())) or "a part of the optimiser that has no name"
-        return None
+        return next((agreed(first_of(part())) for part, ok in zip(parts, fine.tolist(), strict=True) if not ok), None)
 
-    def first_bad_gradient(self) -> str | None:
-        """Between backward and step; the last layer comes first, as in the backward pass.  Collective."""
-        named = list(self.student.model.named_parameters())
-        found = ((f"the gradient of {name}", safe_get_full_grad(p)) for name, p in reversed(named))
-        return agreed(first_of((name, gradient) for name, gradient in found if gradient is not None))
+    @contextmanager
+    def watched_gradients(self) -> Iterator[dict[str, str | None]]:
+        """What is not finite in gradients of this rank's backward passes within, by parameter; the last layer first.
+
+        Seen as autograd hands them on: DeepSpeed keeps them in other places for every stage, some for its step alone.
+        """
+        parameters = dict(reversed(list(self.student.model.named_parameters())))
+        found: dict[str, str | None] = dict.fromkeys(parameters)
+
+        def watch(name: str, gradient: torch.Tensor) -> None:
+            found[name] = found[name] or first_of([(f"the gradient of {name}", gradient)])
+
+        hooks = [p.register_hook(partial(watch, name)) for name, p in parameters.items() if p.requires_grad]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.student.model.named_parameters():
@@ -83,18 +87,11 @@ class HeldState:
         for name, buffer in self.student.model.named_buffers():
             yield f"the buffer {name} of the policy", buffer
 
-    def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in self.student.model.named_parameters():
-            if (master := safe_get_full_fp32_param(parameter)) is not None:
-                yield f"the optimiser's copy of the weight {name}", master
-
-    def _moments(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in self.student.model.named_parameters():
-            own: Any = self.optimizer.state.get(parameter)  # plain data parallelism; else DeepSpeed has flattened it
-            for moment in _MOMENTS:
-                found = own[moment] if own else safe_get_full_optimizer_state(parameter, moment)
-                if found is not None:
-                    yield f"the optimiser's {moment} of the weight {name}", found
+    def _optimized(self, *kinds: str) -> Iterator[tuple[str, torch.Tensor]]:
+        for held in self.optimized.held():
+            for kind in (kind for kind in kinds if kind in held.views):
+                what = "copy" if kind == WEIGHT else kind
+                yield f"the optimiser's {what} of the weight {held.name.removeprefix('model.')}", held.views[kind]
 
     def _averages(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, average in ({} if self.average is None else self.average.average).items():
@@ -107,13 +104,12 @@ class HeldState:
 
 
 def first_of(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The first that is not finite, and how much of it; the iterable is used up, since it may be collective."""
-    found = None
+    """The first that is not finite, and how much of it."""
     for name, tensor in named:
-        if found is None and not all_finite([tensor]):
+        if not all_finite([tensor]):
             bad = int((~torch.isfinite(tensor)).sum())
-            found = f"{name} ({bad:,} of {tensor.numel():,} values are NaN or infinite)"
-    return found
+            return f"{name} ({bad:,} of {tensor.numel():,} values are NaN or infinite)"
+    return None
 
 
 def agreed(name: str | None) -> str | None:

@@ -103,7 +103,7 @@ class LearnerWorker:
         self.checkpointing = Checkpointing(
             self.engine, optimizer, self.student, self.teacher, self.advantage_clip, self.rank, settings.ranks
         )
-        self.held = HeldState(self.student, optimizer, self.teacher, self.reference, self.device)
+        self.held = HeldState(self.student, self.checkpointing.weights, self.teacher, self.reference, self.device)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(
                 f"The model {self.recipe.model.path} cannot be trained: {bad}, in {self.recipe.model.dtype}. Give "
@@ -163,21 +163,24 @@ class LearnerWorker:
         In the order in which one follows from the other: a weight, what a model computes, the rows, what the loss makes
         of them, a gradient.
         """
-        found = [self.held.first_not_finite()]
+        found: list[str | None] = [self.held.first_not_finite()]
+        bad_gradients: list[str] = []
         streams = (self.plan.policy_gradient, self.plan.distillation)
         sampled = any(s is not None and s.sampler_threshold is not None for s in streams)
         for rows in micro_batches:
             loss, outputs = self.passes.loss(rows)
-            self._backward(loss)
+            with self.held.watched_gradients() as gradients:
+                self._backward(loss)
+            bad_gradients += filter(None, gradients.values())
             values = {name: value.float().cpu().numpy() for name, value in outputs.items()}
             found.append(not_finite_output(rows, {n: v for n, v in values.items() if n in MADE_BY_MODELS}))
             found += [not_finite_input(rows, sampled), not_finite_output(rows, values)]
             found.append(None if torch.isfinite(loss) else f"the loss is {float(loss.detach())}")
-        gradient = self.held.first_bad_gradient()
         self._backward(self.passes.loss(micro_batches[0])[0], math.nan)  # also where this time all is finite
         self.engine.step()
         assert not self.engine.was_step_applied()
-        return agreed(next(filter(None, found), None)) or gradient  # another rank's cause before the own gradient
+        # Another rank's cause comes before the own gradient.
+        return agreed(next(filter(None, found), None)) or agreed(next(iter(bad_gradients), None))
 
     def finish_batch(self) -> None:
         """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""

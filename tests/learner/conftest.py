@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 
 import pytest
 import torch
@@ -34,9 +35,13 @@ def start():
         free.bind(("127.0.0.1", 0))
         address = free.getsockname()
 
+    made = weakref.WeakSet()  # a test may do without a worker before its end
+
     def make(recipe):
-        worker = LearnerWorker(recipe, build_algorithm(recipe).plan, 0)
+        made.add(worker := LearnerWorker(recipe, build_algorithm(recipe).plan, 0))
         worker.start(address)
         return worker
 
-    return make
+    yield make
+    for worker in made:
+        worker._zero3_loading = None  # while it lives, other tests' models would be loaded in shards
