@@ -16,23 +16,23 @@ def write_file(path: Path, data: bytes) -> None:
 
 def sync_file(path: Path) -> None:
     """What somebody else wrote into `path`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(path)
 
 
 def sync_folder(folder: Path) -> None:
     """The names in a folder: files created, renamed and removed."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(folder, os.O_DIRECTORY)
 
 
 def rename(old: Path, new: Path) -> None:
     """`old` has the name `new`, on the disk too."""
     os.rename(old, new)
     sync_folder(new.parent)
+
+
+def _sync(path: Path, kind: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -30,7 +30,7 @@ from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.part import Part, answered
-from sdpo.supervision.watch import Watch
+from sdpo.supervision.watch import Watch, identity
 from sdpo.types import Sample, ScoredTokens
 
 if TYPE_CHECKING:  # torch stays out of the driver
@@ -70,8 +70,7 @@ class LearnerRank:
 
     @ray.method
     def identity(self) -> tuple[str, int]:
-        """Ray's id of the machine, and the process id."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+        return identity()
 
     @ray.method
     @_timed

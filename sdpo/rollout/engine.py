@@ -24,6 +24,7 @@ from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
 from sdpo.rollout.requests import EngineError, EngineLost, Sampling
 from sdpo.supervision.lifeline import die_with
+from sdpo.supervision.watch import identity
 from sdpo.types import Turn, VersionSpan
 from sdpo.weights.errors import WeightTransferError
 from sdpo.weights.shared_memory import this_machine
@@ -102,10 +103,7 @@ class RolloutEngine:
         self._phase, self._phase_since = phase, now
 
     async def identity(self) -> tuple[str, int]:
-        """Ray's id of the machine, and the process id."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+        return identity()
 
     async def progress(self) -> tuple[str, float]:
         """What the engine is doing, and for how many seconds it has been."""

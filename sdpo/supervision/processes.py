@@ -69,8 +69,10 @@ class ProcessTable:
         name = signal.Signals(os.WTERMSIG(status)).name
         before, self._oom_kills = self._oom_kills, _oom_kills()
         if name == "SIGKILL" and self._oom_kills > before:
-            return "was killed (SIGKILL) while the kernel was short of memory: lower learner.micro_batch_tokens or " \
-                "rollout.max_num_seqs, or close other programs"  # fmt: skip
+            return (
+                "was killed (SIGKILL) while the kernel was short of memory: lower learner.micro_batch_tokens or "
+                "rollout.max_num_seqs, or close other programs"
+            )
         return f"was killed by {name}"
 
     def kill(self, process_ids: Iterable[int]) -> None:
@@ -91,11 +93,16 @@ class ProcessTable:
             self._stopped.pop(number, None)
 
 
+def _fields(number: int) -> list[str]:
+    """/proc/<pid>/stat from the state on, the third field."""
+    with open(f"/proc/{number}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].decode().split()
+
+
 def _state(number: int) -> str | None:
     """The letter of /proc/<pid>/stat; None for what has ended."""
     try:
-        with open(f"/proc/{number}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0].decode()
+        state = _fields(number)[0]
     except (OSError, IndexError):
         return None
     return None if state in "ZXx" else state
@@ -110,9 +117,8 @@ def _ended(descriptor: int) -> bool:
 def _exit_status(number: int, descriptor: int) -> int | None:
     """As of waitpid; None where the kernel does not tell."""
     with suppress(OSError, IndexError, ValueError):  # its parent has not asked for it yet
-        with open(f"/proc/{number}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return int(fields[49]) if fields[0] == b"Z" else None
+        fields = _fields(number)
+        return int(fields[49]) if fields[0] == "Z" else None
     if descriptor < 0:
         return None
     answer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -47,7 +48,7 @@ class Watch:
             try:
                 patience = self.patience if node in self._known else _START_S
                 answer = self._table(node).look.remote(numbers, growing)
-                trouble = await asyncio.wait_for(asyncio.ensure_future(_value(answer)), patience)
+                trouble = await asyncio.wait_for(answer, patience)
                 self._known.add(node)
             except (RayError, TimeoutError):
                 self._elsewhere.pop(node, None)
@@ -83,7 +84,7 @@ class Watch:
         elif part.node in self._elsewhere:
             try:
                 call = self._elsewhere[part.node].kill.remote(list(part.processes))
-                await asyncio.wait_for(asyncio.ensure_future(_value(call)), self.patience)
+                await asyncio.wait_for(call, self.patience)
             except (RayError, TimeoutError):
                 pass  # a machine that is lost has taken them with it
 
@@ -100,8 +101,9 @@ class Watch:
         return self._elsewhere[node]
 
 
-async def _value(ref: Any) -> Any:
-    return await ref
+def identity() -> tuple[str, int]:
+    """Where this process is looked for: Ray's id of its machine, and its process id."""
+    return _this_node(), os.getpid()
 
 
 def _this_node() -> str:

@@ -94,8 +94,8 @@ def sound_samples(
 
     Raises UserError where that leaves nothing for one of the batch's updates.
     """
-    kept = [[s for s, turn in zip(of, g.turns, strict=True) if not turn.broken]
-            for of, g in zip(samples, groups, strict=True)]  # fmt: skip
+    pairs = zip(samples, groups, strict=True)
+    kept = [[s for s, turn in zip(own, group.turns, strict=True) if not turn.broken] for own, group in pairs]
     total, left = sum(map(len, samples)), sum(map(len, kept))
     if left == total:
         return kept, None

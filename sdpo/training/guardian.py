@@ -30,13 +30,18 @@ LOOK_S = 2.0  # between two looks at the driver's own children, which may carry 
 LOG_BYTES = 2**24  # kept of each log: its end
 
 
+def stat_of(pid: int) -> list[str]:
+    """/proc/<pid>/stat from the state on, the third field."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def running() -> dict[int, tuple[int, str]]:
     """Every process that has not ended: its parent, and the moment of its start in the kernel's ticks."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                fields = stat_of(int(name))
                 if fields[0] not in "ZX":
                     found[int(name)] = (int(fields[1]), fields[19])
     return found
@@ -134,7 +139,7 @@ def children(pid: int) -> set[int]:
 def start_of(pid: int) -> str:
     """The moment when a process was started, in the kernel's ticks; empty if there is none."""
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return stat_of(pid)[19]
     return ""
 
 

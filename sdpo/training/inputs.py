@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 from pydantic import TypeAdapter, ValidationError
 
-from sdpo.checkpoints.manifest import measure, measure_all
+from sdpo.checkpoints.manifest import measure
 from sdpo.config.model_files import load_config
 from sdpo.config.paths import locate
 from sdpo.config.registry import is_reference
@@ -69,7 +69,7 @@ def _model(recipe: Recipe) -> dict[str, str]:
         return {"commit": str(getattr(load_config(recipe), "_commit_hash", None))}
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in _NOT_READ]
     resolved = {path.name: path.resolve() for path in files if not path.name.startswith(".")}  # hub caches hold links
-    return {name: measure_all(path.parent, [path.name])[path.name].checksum for name, path in resolved.items()}
+    return {name: measure(path).checksum for name, path in resolved.items()}
 
 
 def _texts(value: Any) -> Iterator[str]:

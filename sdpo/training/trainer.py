@@ -291,9 +291,8 @@ class Trainer:
         done, last = self.state.step, self.checkpoints.usable(self.tracker.message)
         self._begin_at(last)
         where = "the beginning" if last is None else f"step {self.state.step}"
-        again = done - self.state.step
-        self.restarts.permit(failure, done, f"the learner is restarted from {where}, {again} step(s) are made again",
-                             self._saved)  # fmt: skip
+        action = f"the learner is restarted from {where}, {done - self.state.step} step(s) are made again"
+        self.restarts.permit(failure, done, action, self._saved)
         self.folder.resume(self.state.step if last is not None else -1)
         async with self.learning:
             with self.tracker.phase("restarting the learner", announce=True):

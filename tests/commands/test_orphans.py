@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.commands.test_command import Run
+from tests.helpers.commands import Run
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
@@ -30,6 +30,6 @@ def test_stopped_parts_die_with_the_driver(tmp_path):
     run.process.wait()
     gone, alive = psutil.wait_procs(parts, timeout=10)
     assert not alive, [process.cmdline() for process in alive]
-    for process in run._descendants():  # Ray's agents, which notice later
+    for process in run.descendants():  # Ray's agents, which notice later
         process.kill()
     time.sleep(0.1)

@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 
-from tests.commands.test_command import Run
+from tests.helpers.commands import Run
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 

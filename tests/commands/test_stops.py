@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from sdpo.training import guardian
-from tests.commands.test_command import COMMAND, Run
+from tests.helpers.commands import COMMAND, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 LONG = ("run.steps=100", "run.checkpoint_every=3", "learner.ranks=2")
@@ -38,7 +38,7 @@ def started(folder: Path, until: str) -> Run:
 def gone(run: Run, temporary: Path) -> None:
     """Nothing of the run lives on, and nothing is left in the temporary folder, in the time that is promised."""
     deadline = time.monotonic() + guardian.PATIENCE_S
-    while (left := [p.pid for p in run._descendants()] + list(temporary.iterdir())) and time.monotonic() < deadline:
+    while (left := [p.pid for p in run.descendants()] + list(temporary.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
 
@@ -91,7 +91,7 @@ def test_stopped_killed_and_resumed(tmp_path, temporary):
     fourth = started(tmp_path, "Resuming")
     learner = None
     while learner is None:
-        learner = next((p for p in fourth._descendants() if "LearnerRank" in " ".join(p.cmdline())), None)
+        learner = next((p for p in fourth.descendants() if "LearnerRank" in " ".join(p.cmdline())), None)
     fourth.wait_for("step   8/")
     learner.send_signal(signal.SIGSTOP)  # the update hangs
     fourth.process.send_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ import json
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.commands.test_command import Run
+from tests.helpers.commands import Run
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.envs import build_environment
@@ -14,22 +14,17 @@ from sdpo.prompts.context import ContextBuilder
 from studies.pretrain.card import SKILLS_FILE
 from studies.pretrain.skills import rates
 from studies.pretrain.tool_skills import CONDITIONS, measure_tool_skills
+from tests.helpers.policies import check_complete_and_small, check_loads_with_its_tokenizer
 
 POLICY = Path(__file__).resolve().parents[2] / "policies" / "minitools"
 
 
 def test_folder_is_complete_and_small():
-    files = {path.name: path.stat().st_size for path in POLICY.iterdir()}
-    assert set(files) >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"}
-    assert sum(files.values()) <= 8 * 2**20
-    record = json.loads((POLICY / "pretraining.json").read_text())
-    assert len(record["commit"]) == 40 and "world=minitools" in record["command"]
+    assert "world=minitools" in check_complete_and_small(POLICY)["command"]
 
 
 def test_loads_with_its_tokenizer():
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(POLICY), AutoTokenizer.from_pretrained(POLICY)
-    assert model.config.model_type == "qwen3" and model.config.vocab_size == len(tokenizer)
-    assert model.config.eos_token_id == tokenizer.eos_token_id == model.generation_config.eos_token_id
+    check_loads_with_its_tokenizer(POLICY)
 
 
 @pytest.mark.parametrize("turns", [1, 3])

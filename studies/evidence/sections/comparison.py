@@ -54,14 +54,18 @@ def hoped_for(pairs: Pairs, complete: bool) -> str:
     each = {world: world_ratio(pair, AT) for world, pair in pairs.items()}
     middle = median_ratio(passes_of(pairs, _DATASET), AT)
     seen = ", ".join(f"world {world}: {ratio.value.text('{:.1f}')}" for world, ratio in each.items())
-    verdicts = [at_least(ratio.value, EVERY_WORLD) for ratio in each.values()]
-    every = "no" if "no" in verdicts else "yes" if set(verdicts) == {"yes"} else "undecided"
-    verdict = f" On every world: {every}; in the median: {at_least(middle.value, MEDIAN)}." if complete else ""
+    verdict = f" {on_every_world(pairs)}; in the median: {at_least(middle.value, MEDIAN)}." if complete else ""
     return (
         f"Hoped for before anything was run: to training pass@1 {AT:g}, GRPO needs at least {EVERY_WORLD:g} times the "
         f"generations of SDPO on every world, and at least {MEDIAN:g} times in the median. **Seen: {seen}; median "
         f"{middle.text('{:.2f}')}.{verdict}**"
     )
+
+
+def on_every_world(pairs: Pairs, dataset: str = _DATASET) -> str:
+    """ "On every world: yes": whether GRPO needs at least EVERY_WORLD times the generations."""
+    verdicts = {at_least(world_ratio(pair, AT, dataset).value, EVERY_WORLD) for pair in pairs.values()}
+    return f"On every world: {'no' if 'no' in verdicts else 'yes' if verdicts == {'yes'} else 'undecided'}"
 
 
 def times(pairs: Pairs, dataset: str = _DATASET) -> str:

@@ -10,13 +10,12 @@ from studies.evidence.sections.comparison import (
     AT,
     EVERY_WORLD,
     Pairs,
-    at_least,
     last_text,
+    on_every_world,
     reach_text,
     records_of,
     times,
     title_of,
-    world_ratio,
 )
 from studies.evidence.sections.tuning import of
 
@@ -40,9 +39,7 @@ def section(evidence: Evidence) -> Section:
 
 
 def _hoped_for(pairs: Pairs, complete: bool) -> str:
-    verdicts = [at_least(world_ratio(pair, AT, HELD_OUT).value, EVERY_WORLD) for pair in pairs.values()]
-    every = "no" if "no" in verdicts else "yes" if set(verdicts) == {"yes"} else "undecided"
-    verdict = f" On every world: {every}." if complete else ""
+    verdict = f" {on_every_world(pairs, HELD_OUT)}." if complete else ""
     return (
         f"Hoped for before anything was run: to held-out pass@1 {AT:g}, GRPO needs at least {EVERY_WORLD:g} times the "
         f"generations of SDPO on every world. **Seen: {times(pairs, HELD_OUT)}.{verdict}**"
