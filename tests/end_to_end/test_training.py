@@ -172,8 +172,8 @@ class StruckTrainer(Trainer):
         if self.state.step == 2:
 
             def strike(self):
-                moments = next(iter(self.worker.held.optimizer.state.values()))
-                moments["exp_avg_sq"].view(-1)[0] = np.nan
+                weight = next(iter(self.worker.held.optimized.held()))
+                weight.views["exp_avg_sq"].view(-1)[0] = np.nan
 
             await self.learner.ranks[1].__ray_call__.remote(strike)
         await super().save(best)
