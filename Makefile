@@ -22,10 +22,11 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-compare := RECIPE
 .own-export := RUN OUT
 .own-results := PARTS DRY_RUN
+.own-faults := KIND
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train profile eval compare export results test bench lock
+.goals := train profile eval compare export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -63,9 +64,11 @@ export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Fa
 	@$(.sdpo) export $(call .squote,$(RUN)) $(call .squote,$(OUT)) $(ARGS)
 
 ##@ The evidence behind the claims
-.PHONY: results
+.PHONY: results faults
 results: nothing-unknown setup  ## make the studies of docs/results/evidence (hours; resumes): [PARTS="comparison ablations"] [DRY_RUN=1]
 	@$(PYTHON_IN_VENV) -m studies results $(PARTS) $(if $(DRY_RUN),--dry-run) $(ARGS)
+faults: nothing-unknown setup  ## strike a run on purpose, compare it with one left alone (an hour): [KIND=short|grid|random]
+	@$(PYTHON_IN_VENV) -m studies faults $(KIND) $(ARGS)
 
 ##@ The bundled problems and policy
 .PHONY: policy tasks
@@ -89,8 +92,8 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
-BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions checkpoint sandbox
-bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions safeguards checkpoint sandbox
+bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions safeguards checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
 	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
 	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
 	@$(PYTHON_IN_VENV) -m benchmarks.page

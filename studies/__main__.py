@@ -1,4 +1,4 @@
-"""`python -m studies results|pretrain`."""
+"""`python -m studies results|pretrain|faults`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def _parser() -> argparse.ArgumentParser:
         help="options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; a wrong one names all",
     )
     pretrain.set_defaults(run=_pretrain)
+
+    faults = commands.add_parser("faults", help="strike a run on purpose, compare it with one that is left alone")
+    faults.add_argument("kind", choices=("short", "grid", "random"), nargs="?", default="grid", help="short: three "
+                        "strikes; grid: every part in every phase; random: 30 in 60 steps (default: %(default)s)"
+    )  # fmt: skip
+    faults.add_argument("--minutes", type=float, default=60, help="no strike after so many (default: %(default)s)")
+    faults.add_argument("--seed", type=int, default=0, help="of the random strikes (default: %(default)s)")
+    faults.add_argument("--runs", default="runs/faults", help="run folders (default: %(default)s)")
+    faults.set_defaults(run=_faults)
     return parser
 
 
@@ -64,6 +73,12 @@ def _results(options: argparse.Namespace) -> int:
         session.show_commands(words)
         return 0
     return session.make(words)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from studies.faults.command import run_faults
+
+    return run_faults(options)
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -82,6 +82,14 @@ def test_checkpoint(tmp_path):
         assert synchronous["waits"] == synchronous["written"] and asynchronous["waits"] < asynchronous["written"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_safeguards(tmp_path):
+    [sample] = run("safeguards", tmp_path / "r.json")["samples"][:1]
+    assert sample["steps"] == 3 and 0 < sample["all"] < sample["seconds"]
+    assert all(sample[kind] > 0 for kind in ("looks", "finite", "checksums"))
+
+
 def test_overlap_reads_run_folders(tmp_path):
     steps = [{"step": n, "train/pass_rate": 0.1 * n, "wall_clock_s": 10.0 + 3 * n} for n in range(1, 8)]
     ends = [{"step": n, "eval/held_out/pass@1": 0.1 * (n + 1), "wall_clock_s": w} for n, w in ((0, 9.0), (7, 40.0))]

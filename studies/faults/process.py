@@ -1,0 +1,139 @@
+"""The command of a run in a process of its own: what it announces, which processes belong to it, what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from sdpo.config.paths import PROJECT
+
+MARK = "SDPO_FAULTS_MARK"  # in the environment of everything that the command starts
+LIMIT_S = 600.0  # without a word: it hangs
+_LOOK_S = 0.01
+
+Line = dict[str, Any]  # of `announced`
+
+
+class Hangs(Exception):
+    """The command has said nothing for LIMIT_S."""
+
+
+class Command:
+    """`words`: the arguments of `sdpo`; `runs`: where its output and what it announces are kept.
+
+    with Command(words, runs) as command: it is started by `start`, again and again, and killed at the end.
+    """
+
+    def __init__(self, words: list[str], runs: Path) -> None:
+        self.words, self.log, self.poison = words, runs / "train.log", runs / "poison"
+        self.lines: list[Line] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self._announced = runs / "phases.jsonl"
+        self._seen = 0  # lines that `next` has given
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
+
+    def __enter__(self) -> Command:
+        self._temporary = Path("/tmp") / f"f{os.getpid()}"  # a short name: sockets have theirs in it
+        self._temporary.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._marked():
+            with suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def start(self) -> None:
+        """Unless it runs."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+        given = {MARK: self._mark, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TMPDIR": str(self._temporary)}
+        program = [sys.executable, "-m", "studies.faults.announced", str(self._announced), str(self.poison)]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*program, *self.words], env={**os.environ, **given}, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def end(self, number: int) -> int:
+        """Signal it and wait.  Returns its exit status; Hangs where there is none."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise Hangs from None
+
+    def next(self, wanted: Callable[[Line], bool]) -> Line | None:
+        """The next such line, waited for.  None: the command has ended.  Raises Hangs."""
+        assert self.process is not None
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            ended = self.process.poll() is not None  # before the last look at what it said
+            for line in self._new():
+                if wanted(line):
+                    return line
+                deadline = time.monotonic() + LIMIT_S
+            if ended:
+                return None
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise Hangs
+            time.sleep(_LOOK_S)
+
+    def _new(self) -> Iterator[Line]:
+        if self._announced.is_file():
+            whole = self._announced.read_text().rpartition("\n")[0].splitlines()
+            self.lines += map(json.loads, whole[len(self.lines) :])
+        while self._seen < len(self.lines):
+            self._seen += 1
+            yield self.lines[self._seen - 1]
+
+    @property
+    def complete(self) -> int:
+        """Steps that were complete when it last said something."""
+        return next((line["complete"] for line in reversed(self.lines) if "complete" in line), 0)
+
+    @property
+    def last_words(self) -> str:
+        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+        return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "")
+
+    def find(self, name: str) -> int:
+        """The number of a process of it, by its name or a file on its command line.  Raises LookupError."""
+        assert self.process is not None
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if process.name() == name or any(word.endswith(f"/{name}") for word in process.cmdline()[:6]):
+                    return process.pid
+        raise LookupError(f"there is no {name} among the processes of {self.words}")
+
+    def left(self) -> list[str]:
+        """The processes and temporary files that it has not cleared away yet."""
+        processes = [" ".join(process.cmdline())[:60] for process in self._marked()]
+        return processes + [path.name for path in self._temporary.iterdir()]
+
+    def _marked(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process

@@ -1,0 +1,46 @@
+"""A real run struck on purpose, beside one that is left alone: the short form of `make faults`."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+
+import pytest
+
+from studies.faults.command import NAME, arguments, make, plan
+from tests.helpers.commands import SDPO
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def test_a_struck_run_ends_as_one_that_is_left_alone(tmp_path):
+    """An engine's core killed; Ctrl-C; the driver killed, and the newest checkpoint damaged before it is resumed."""
+    strikes, steps = plan("short", 0)
+    found = make(strikes, steps, tmp_path, math.inf)
+    assert found["differences"] == []
+    core, interrupted, damaged = found["outcomes"]
+    assert [outcome["wrong"] for outcome in found["outcomes"]] == [[], [], []]
+    assert core["status"] is None and core["lost"] == 0 and "SIGKILL" in core["said"]
+    assert interrupted["status"] == 130 and interrupted["lost"] == 0 and "is saved in" in interrupted["said"]
+    assert damaged["status"] == -9 and damaged["lost"] > 0
+
+    runs = tmp_path / "struck"
+    log = (runs / "train.log").read_text()
+    assert "Traceback" not in log and "set aside" in log and "Finished." in log
+    folder = runs / NAME
+    assert (folder / "report.html").is_file()
+    assert sorted(p.name for p in (folder / "rollouts").iterdir()) == [
+        f"step-{i:06d}.parquet" for i in range(1, steps + 1)
+    ]
+    events = json.loads((folder / "run.json").read_text())["events"]
+    assert [event["part"] for event in events] == ["rollout engine 0"]
+
+    def again(*more):
+        command = [*SDPO, *arguments(steps, runs), *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    done = again()
+    assert done.returncode == 0 and "is finished; nothing to do" in done.stdout and "--fresh" in done.stdout
+    other = again("learner.lr=1e-7")
+    assert other.returncode == 2 and "→ 1e-07" in other.stderr and "--fork" in other.stderr
