@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -18,11 +18,11 @@ def test_stopped_parts_die_with_the_driver(tmp_path):
     run = Run(tmp_path, "run.steps=200", "learner.ranks=1")
     run.wait_for("step 1/200")
     names = ("ray::LearnerRank", "ray::RolloutEngine", "VLLM::EngineCore")
-    parts = [
-        process
-        for process in psutil.Process(run.process.pid).children(recursive=True)
-        if " ".join(process.cmdline()).startswith(names)
-    ]
+    parts = []
+    for process in psutil.Process(run.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # the sandbox's come and go
+            if " ".join(process.cmdline()).startswith(names):
+                parts.append(process)
     assert len(parts) == 3, parts
     for process in parts:
         process.send_signal(signal.SIGSTOP)
@@ -30,6 +30,3 @@ def test_stopped_parts_die_with_the_driver(tmp_path):
     run.process.wait()
     gone, alive = psutil.wait_procs(parts, timeout=10)
     assert not alive, [process.cmdline() for process in alive]
-    for process in run.descendants():  # Ray's agents, which notice later
-        process.kill()
-    time.sleep(0.1)

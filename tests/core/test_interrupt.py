@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from tests.helpers.processes import heeds_interrupts
+from tests.helpers.processes import heeds_signals
 
 HEAD = """
 import asyncio, os, subprocess, sys, time
@@ -45,7 +45,7 @@ HUNG = "time.sleep(60)"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def started(program: str, before=heeds_interrupts) -> subprocess.Popen[str]:
+def started(program: str, before=heeds_signals) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + textwrap.dedent(program)],
         stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ def test_an_update_that_hangs_is_given_up_after_its_time_limit():
 
 def test_nohup_stays_deaf_to_hangups():
     def nohup() -> None:
-        heeds_interrupts()
+        heeds_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     process = started(training(UPDATE), nohup)
@@ -155,7 +155,7 @@ def test_what_a_terminal_took_with_it_is_not_missed():
     process = subprocess.Popen(
         [sys.executable, "-c", program, f"/dev/fd/{writer}"],
         stdin=follower, stdout=follower, stderr=follower, pass_fds=[writer], start_new_session=True,
-        preexec_fn=lambda: (heeds_interrupts(), __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0)),
+        preexec_fn=lambda: (heeds_signals(), __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0)),
     )  # fmt: skip
     os.close(follower), os.close(writer)
     output = b""

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 
-from tests.helpers.processes import heeds_interrupts
+from tests.helpers.processes import heeds_signals
 
 SDPO = [sys.executable, "-m", "sdpo.cli"]
 COMMAND = [
@@ -24,6 +26,8 @@ COMMAND = [
 class Run:
     """The command in a session of its own, its output, and every process that descends from it."""
 
+    started: ClassVar[list[Run]] = []  # those of a test, which ends with them (tests/commands/conftest.py)
+
     def __init__(self, folder: Path, *overrides: str, address: str | None = None) -> None:
         self.mark = uuid.uuid4().hex
         self.log = folder / f"log-{self.mark}"
@@ -34,8 +38,9 @@ class Run:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *overrides], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=heeds_interrupts,
+                start_new_session=True, preexec_fn=heeds_signals,
             )  # fmt: skip
+        self.started.append(self)
 
     @property
     def output(self) -> str:
@@ -49,6 +54,12 @@ class Run:
     def interrupt(self) -> None:
         """Ctrl-C as a terminal sends it: to the whole foreground process group."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
 
     def end(self) -> int:
         status = self.process.wait(timeout=300)
