@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -47,6 +48,23 @@ async def test_the_failure_of_one_part_ends_what_others_wait_for_too():
     with pytest.raises(PartFailed):
         await answered([second], "publish", asyncio.sleep(0))
     assert await answered([first], "publish", asyncio.sleep(0, "alive")) == "alive"
+
+
+async def test_work_that_is_given_up_at_once_leaves_no_traceback_behind():
+    said = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context))
+    work = asyncio.gather(asyncio.Event().wait())
+    call = asyncio.ensure_future(answered([Part("a part", {})], "", work))
+    for _ in range(2):  # the second time while it waits for the work to end
+        await asyncio.sleep(0)
+        call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.sleep(0)
+    assert work.done()
+    del work, call
+    gc.collect()
+    assert not said
 
 
 async def test_work_that_is_given_up_has_ended_when_the_failure_is_raised():
