@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -81,20 +82,29 @@ def test_stopped_killed_and_resumed(tmp_path, temporary):
     gone(first, temporary)
     assert information(tmp_path)["status"] == "died"
 
-    third = started(tmp_path, "step   6/")
-    assert "after step 3" in third.output
+    third = started(tmp_path, "after step ")
+    step = resumed_from(third)
+    assert step >= 3
+    third.wait_for(f"step {step + 2:>3}/")
     os.killpg(third.process.pid, signal.SIGTERM)  # as `timeout` and a closing terminal do it: to the whole group
     assert third.process.wait(120) == 130, third.output
     gone(third, temporary)
     assert "is saved in" in third.output and information(tmp_path)["status"] == "interrupted"
 
-    fourth = started(tmp_path, "Resuming")
+    fourth = started(tmp_path, "after step ")
+    assert resumed_from(fourth) >= step + 2
     learner = None
     while learner is None:
         learner = next((p for p in fourth.descendants() if "LearnerRank" in " ".join(p.cmdline())), None)
-    fourth.wait_for("step   8/")
+    fourth.wait_for(f"step {resumed_from(fourth) + 1:>3}/")
     learner.send_signal(signal.SIGSTOP)  # the update hangs
     fourth.process.send_signal(signal.SIGTERM)
     assert fourth.process.wait(120) == 130, fourth.output
     gone(fourth, temporary)
     assert information(tmp_path)["status"] == "interrupted"
+
+
+def resumed_from(run: Run) -> int:
+    found = re.search(r"after step (\d+)", run.output)
+    assert found is not None
+    return int(found[1])
