@@ -58,13 +58,17 @@ class Index(BaseModel):
 
 
 class SliceWriter:
-    """The slices of one rank, below `checkpoint`/state.  Files are on the disk when `close` returns."""
+    """The slices of one rank, below `checkpoint`/state.  Files are on the disk when `close` returns.
 
-    def __init__(self, checkpoint: Path, rank: int, file_bytes: int = _FILE_BYTES) -> None:
-        self._folder, self._rank, self._file_bytes = checkpoint / FOLDER, rank, file_bytes
+    later: `add` only copies, and `close`, which any thread may call, writes everything.
+    """
+
+    def __init__(self, checkpoint: Path, rank: int, file_bytes: int = _FILE_BYTES, later: bool = False) -> None:
+        self._folder, self._rank, self._file_bytes, self._later = checkpoint / FOLDER, rank, file_bytes, later
         self._folder.mkdir(parents=True, exist_ok=True)
         self._slices: list[Slice] = []
-        self._waiting: dict[str, torch.Tensor] = {}
+        self._waiting: dict[str, torch.Tensor] = {}  # of the file that is being filled
+        self._filled: list[dict[str, torch.Tensor]] = []
         self._number = 0
         self._records: Records = {}
 
@@ -85,21 +89,30 @@ class SliceWriter:
         self._slices.append(entry)
         self._waiting[entry.key] = own
         if sum(tensor.nbytes for tensor in self._waiting.values()) >= self._file_bytes:
-            self._flush()
+            self._fill()
+            if not self._later:
+                self._flush()
 
     def close(self, steps: Mapping[str, int]) -> Records:
         """Write what is left, and the index.  Returns what was written."""
+        self._fill()
         self._flush()
         index = Index(slices=self._slices, steps=dict(steps))
         self._write(f"rank-{self._rank:05d}.json", index.model_dump_json(indent=1).encode())
         sync_folder(self._folder)
         return self._records
 
-    def _flush(self) -> None:
+    def _fill(self) -> None:
+        """The next slice goes into the next file."""
         if self._waiting:
-            self._write(f"rank-{self._rank:05d}-{self._number:05d}.safetensors", save(self._waiting))
-            self._waiting.clear()
+            self._filled.append(self._waiting)
+            self._waiting = {}
             self._number += 1
+
+    def _flush(self) -> None:
+        first = self._number - len(self._filled)
+        for number in range(first, self._number):  # let go of one before the next
+            self._write(f"rank-{self._rank:05d}-{number:05d}.safetensors", save(self._filled.pop(0)))
 
     def _write(self, name: str, data: bytes) -> None:
         write_file(self._folder / name, data)

@@ -346,6 +346,9 @@ class RunSettings(Settings):
     steps: int = Field(80, ge=1, description="generation batches")
     questions: int = Field(32, ge=1, description="questions per generation batch")
     checkpoint_every: int = Field(10, ge=1)
+    asynchronous_checkpoints: bool = Field(
+        False, description="copy the state to memory and write it while training goes on"
+    )
     keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
     max_restarts: int = Field(100, ge=0, description="restarts of engines and learner, all in all, that end the run")
     directory: str = "runs"

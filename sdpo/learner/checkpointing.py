@@ -12,7 +12,7 @@ Neither the number of ranks nor the ZeRO stage shows in it, so that any other ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,18 @@ class Checkpointing:
 
     def save(self, folder: str) -> Records:
         """Write this rank's share of the checkpoint `folder`.  Returns what was written, which is on the disk."""
-        checkpoint = Path(folder)
-        writer = SliceWriter(checkpoint, self.rank)
+        return self._state_of(Path(folder), later=False)()
+
+    def copy(self, folder: str, policy: str) -> Callable[[], Records]:
+        """Copy to memory what `save` and `export` (into `policy`) would write.  Collective.
+
+        What it returns writes that, in any thread, and whatever becomes of the weights meanwhile.
+        """
+        write_state, write_policy = self._state_of(Path(folder), later=True), self._policy_in(policy)
+        return lambda: write_state() | write_policy()
+
+    def _state_of(self, checkpoint: Path, later: bool) -> Callable[[], Records]:
+        writer = SliceWriter(checkpoint, self.rank, later=later)
         for held in (*self.weights.held(), *(self.average.held(self.rank) if self.average else ())):
             own = held.share(self.rank, self.ranks)
             for kind, values in own.views.items():
@@ -70,12 +80,16 @@ class Checkpointing:
         if self.rank == 0:
             for name, buffer in self._buffers().items():
                 writer.add(BUFFER, name, tuple(buffer.shape), 0, buffer)
-        records = writer.close(self.weights.steps())
-        if self.rank == 0:
-            data = self._state().model_dump_json(indent=1).encode()
-            write_file(checkpoint / _STATE, data)
-            records[_STATE] = FileRecord.of(data)
-        return records
+        steps, data = self.weights.steps(), self._state().model_dump_json(indent=1).encode()
+
+        def write() -> Records:
+            records = writer.close(steps)
+            if self.rank == 0:
+                write_file(checkpoint / _STATE, data)
+                records[_STATE] = FileRecord.of(data)
+            return records
+
+        return write
 
     @torch.no_grad()
     def load(self, folder: str) -> None:
@@ -114,18 +128,25 @@ class Checkpointing:
 
         Returns what it wrote, by its path within the checkpoint, the folder's parent.
         """
-        state = {}
+        return self._policy_in(folder)()
+
+    def _policy_in(self, folder: str) -> Callable[[], Records]:
+        state: dict[str, torch.Tensor] = {}
         for tensors in export.named_state(self.student.model):
             if self.rank == 0:
                 state |= {name: tensor.cpu().clone() for name, tensor in tensors}
-        if self.rank != 0:
-            return {}
-        export.write(self.student.model, state, folder)
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        for path in files:
-            sync_file(path)
-        parent = Path(folder).parent
-        return measure_all(parent, [path.relative_to(parent).as_posix() for path in files])
+
+        def write() -> Records:
+            if self.rank != 0:
+                return {}
+            export.write(self.student.model, state, folder)
+            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            for path in files:
+                sync_file(path)
+            parent = Path(folder).parent
+            return measure_all(parent, [path.relative_to(parent).as_posix() for path in files])
+
+        return write
 
     def _buffers(self) -> dict[str, torch.Tensor]:
         kept = self.student.state_dict(keep_vars=True).keys()

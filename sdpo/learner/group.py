@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -36,6 +37,7 @@ from sdpo.types import Sample, ScoredTokens
 if TYPE_CHECKING:  # torch stays out of the driver
     from sdpo.learner.rendezvous import Rendezvous
 
+_WRITTEN_S = 0.2  # between two questions whether a checkpoint is on the disk
 MicroBatches = list[list[Row]]
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -67,6 +69,8 @@ class LearnerRank:
         die_with(os.getppid())
         self.worker = LearnerWorker(recipe, plan, rank)
         self.busy_seconds = 0.0
+        self._disk = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[Records] = Future()
 
     @ray.method
     def identity(self) -> tuple[str, int]:
@@ -126,6 +130,16 @@ class LearnerRank:
     @_timed
     def save(self, folder: str) -> Records:
         return self.worker.checkpointing.save(folder)
+
+    @ray.method
+    @_timed
+    def copy(self, folder: str, policy: str) -> None:
+        self._writing = self._disk.submit(self.worker.checkpointing.copy(folder, policy))
+
+    @ray.method
+    def written(self) -> Records | None:
+        """What the last `copy` wrote; None: it is still being written."""
+        return self._writing.result() if self._writing.done() else None
 
     @ray.method
     @_timed
@@ -203,8 +217,8 @@ class Learner:
         [address] = await self._all("address", [self.ranks[0].address.remote()])
         await self._all("start", [rank.start.remote(address) for rank in self.ranks])
 
-    async def restart(self) -> None:
-        """End all ranks, the stopped ones too, and start others in their places, with nothing learned yet.
+    async def end(self) -> None:
+        """End all ranks, the stopped ones too.
 
         One alone cannot be replaced: the others hang in a collective operation, or hold a part of its step.
         """
@@ -212,6 +226,9 @@ class Learner:
         for part in self.parts:
             await self.watch.kill(part)
         self.ranks, self.parts, self.skipped = [], [], 0
+
+    async def restart(self) -> None:
+        """After `end`: ranks in the places of those that there were, with nothing learned yet."""
         if "num_gpus" not in self._options:  # a rank that shares its cores fits wherever a machine is left
             self._options = self._options | {"num_cpus": 0}
         self._launch()
@@ -338,6 +355,19 @@ class Learner:
     async def save(self, folder: Path) -> Records:
         """Write the state of all ranks below `folder`.  Returns what was written, by its path within it."""
         return _together(await self._all("save", [rank.save.remote(str(folder)) for rank in self.ranks]))
+
+    async def copy(self, folder: Path, policy: Path) -> None:
+        """Copy to memory what `save` and `export` write, and begin to write it; `written` waits for that."""
+        await self._all("copy", [rank.copy.remote(str(folder), str(policy)) for rank in self.ranks])
+
+    async def written(self) -> Records:
+        """What `copy` had written, by its path within the checkpoint, once all of it is on the disk."""
+        while True:  # a rank answers between two updates: nothing waits in it
+            found = await self._all("written", [rank.written.remote() for rank in self.ranks])
+            done = [records for records in found if records is not None]
+            if len(done) == len(found):
+                return _together(done)
+            await asyncio.sleep(_WRITTEN_S)
 
     async def load(self, folder: Path) -> None:
         await self._all("load", [rank.load.remote(str(folder)) for rank in self.ranks])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Trainer:
         self.utilization = Utilization(pool, learner)
         self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
         self.learning = asyncio.Lock()  # held while the learner's weights are not those of a complete step
+        self.writing: asyncio.Task[None] | None = None  # a checkpoint
         self.started = False  # learner and engines hold the weights of `state`
         self._begin_at(None)
         pool.supervise(self)
@@ -91,12 +93,14 @@ class Trainer:
                     attempt = self.recover(failure)
         except Stopped:
             self.interrupt.saving()
+            await self._written()
             if self.started and self.saved_step != self.state.step > 0:
                 await self.save(best=False)
             return False
         finally:
             self.interrupt.ended()
             await self.batches.close()
+            await self._drop_writing()
 
     async def _steps(self) -> None:
         run = self.recipe.run
@@ -107,6 +111,8 @@ class Trainer:
             wanted = best or done or self.state.step % run.checkpoint_every == 0
             if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
                 await self.save(best)
+            if done or (self.writing is not None and self.writing.done()):
+                await self._written()
             if done:
                 return
             self.interrupt.check()
@@ -286,6 +292,8 @@ class Trainer:
         """A learner rank is lost: begin all ranks anew, and go on from the last checkpoint as a resumed run does."""
         self.started = False
         await self.batches.close()
+        await self.learner.end()
+        await self._drop_writing()
         self.tracker.discard()
         self.contexts.counts.clear()
         done, last = self.state.step, self.checkpoints.usable(self.tracker.message)
@@ -328,13 +336,39 @@ class Trainer:
         return f"step {self.saved_step}" if self.saved_step > 0 else "its beginning"
 
     async def save(self, best: bool) -> None:
-        """Write a checkpoint of the state after the last complete step."""
+        """Write a checkpoint of the state after the last complete step, or begin to."""
+        await self._written()
         await self._check_finite()
         self.state.random_state = self.rng.bit_generator.state
         ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)
+            if self.recipe.run.asynchronous_checkpoints:
+                await self.learner.copy(partial, partial / "policy")
+            self.writing = asyncio.create_task(self._commit(partial, replace(self.state), best))
+            if not self.recipe.run.asynchronous_checkpoints:
+                await self._written()
+
+    async def _commit(self, partial: Path, state: TrainerState, best: bool) -> None:
+        """Make it count once the ranks have written their parts."""
+        if self.recipe.run.asynchronous_checkpoints:
+            written = await self.learner.written()
+        else:
             written = await self.learner.save(partial) | await self.learner.export(partial / "policy")
-            self.tokenizer.save_pretrained(partial / "policy")
-            self.checkpoints.commit(partial, written, self.state, best)
-        self.saved_step = self.state.step
+        self.tokenizer.save_pretrained(partial / "policy")
+        self.checkpoints.commit(partial, written, state, best)
+        self.saved_step = state.step
+
+    async def _written(self) -> None:
+        """Wait for the checkpoint that is being written, if there is one.  Raises what went wrong with it."""
+        if (writing := self.writing) is not None:
+            self.writing = None
+            await writing
+
+    async def _drop_writing(self) -> None:
+        """Give up the checkpoint that is being written."""
+        if (writing := self.writing) is not None:
+            self.writing = None
+            writing.cancel()
+            await asyncio.wait([writing])
+            writing.cancelled() or writing.exception()  # retrieved: it does not matter any more

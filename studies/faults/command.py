@@ -75,7 +75,8 @@ def make(planned: list[Strike], steps: int, runs: Path, seconds: float) -> dict[
     runs = runs.absolute()
     whole = _undisturbed(steps, runs / "whole")
     with _small_disk(runs / "struck", any(strike.part == strikes.DISK for strike in planned)) as place:
-        run = StruckRun(arguments(steps, place), place, NAME, lambda line: print(line, flush=True))
+        words = [*arguments(steps, place), "run.asynchronous_checkpoints=true"]
+        run = StruckRun(words, place, NAME, lambda line: print(line, flush=True))
         run.make(planned, time.monotonic() + seconds)
         return {
             "steps": steps,

@@ -16,10 +16,12 @@ _CLOCKS = ("time", "wall_clock_s", "throughput/", "utilization/", "memory/", "we
 
 def differences(whole: Path, struck: Path) -> list[str]:
     """What differs, bit for bit; nothing: the runs are equal."""
-    return [*_tensors(whole / "checkpoints" / "last", struck / "checkpoints" / "last"), *_rows(whole, struck)]
+    last = Path("checkpoints", "last")
+    return [*different_tensors(whole / last, struck / last), *_rows(whole, struck)]
 
 
-def _tensors(whole: Path, struck: Path) -> Iterator[str]:
+def different_tensors(whole: Path, struck: Path) -> Iterator[str]:
+    """Of two checkpoints, whoever wrote which slice."""
     ours, theirs = SliceReader(whole.resolve()), SliceReader(struck.resolve())
     for kind in KINDS:
         if ours.tensors(kind) != theirs.tensors(kind):

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sdpo.checkpoints.manifest import verify
 from sdpo.errors import UserError
 from sdpo.tracking import RunFolder
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
+from studies.faults.compare import different_tensors
 from tests.helpers.training import SAME_TOKENS, CheckedTrainer, make_recipe, run
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
@@ -127,6 +129,18 @@ async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(work
     for a, b in zip(folder.metrics, broken.metrics, strict=True):
         same = ("step", "generations", "train/pass_rate", "learner/loss", "distillation/loss", "eval/held_out/pass@1")
         assert {k: pytest.approx(a[k], abs=1e-5) for k in same if k in a} == {k: b[k] for k in same if k in b}
+
+
+async def test_checkpoints_written_while_training_goes_on_are_the_same(workers, learner_for, tmp_path):
+    folders = []
+    for asynchronous in ("false", "true"):
+        options = ("run.checkpoint_every=1", "run.keep_checkpoints=3", f"run.asynchronous_checkpoints={asynchronous}")
+        _, folder = await run(make_recipe("sdpo", *options), tmp_path / asynchronous, workers, learner_for)
+        folders.append(folder.checkpoints)
+    for step in ("step-000001", "step-000002", "step-000003"):
+        assert list(different_tensors(folders[0] / step, folders[1] / step)) == []
+        verify(folders[1] / step)
+    assert (folders[1] / "last").resolve().name == step
 
 
 async def test_steps_that_are_too_large_stop_the_run_with_the_batch_saved(workers, learner_for, tmp_path):

@@ -7,14 +7,17 @@ import gc
 import pickle
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from sdpo.checkpoints.manifest import Damaged, measure
+from studies.faults.compare import different_tensors
 from tests.learner.tiny import dealt, recipe, samples
 
 OVERRIDES = (
@@ -76,6 +79,31 @@ def test_the_same_layout_goes_on_bit_for_bit(model, start, tmp_path, stage, over
         assert update(worker) == update(resumed)
     same(everything(worker), everything(resumed))
     assert resumed.engine.global_steps == worker.engine.global_steps == 4
+
+
+@pytest.mark.parametrize(("stage", "overrides"), [(0, ()), (2, BF16), (3, ())])
+def test_a_copy_is_written_as_it_was_whatever_is_learned_meanwhile(model, start, tmp_path, stage, overrides):
+    settings = layout(model, stage, 1, *overrides)
+    worker = start(settings)
+    update(worker)
+    before, policy = everything(worker), worker.student.model.lm_head.weight.detach().clone()
+    write = worker.checkpointing.copy(str(tmp_path), str(tmp_path / "policy"))
+    assert not (tmp_path / "policy").exists()
+    update(worker)
+    with ThreadPoolExecutor(1) as thread:
+        records = thread.submit(write).result()
+    assert {name: measure(tmp_path / name) for name in records} == records
+    assert {"state/learner.json", "policy/model.safetensors"} < records.keys()
+    if stage != 3:  # sharded there
+        stored = load_file(tmp_path / "policy" / "model.safetensors")
+        assert torch.equal(
+            next(stored[n] for n in ("lm_head.weight", "model.embed_tokens.weight") if n in stored), policy
+        )
+    worker = None
+    gc.collect()
+    resumed = start(settings)
+    resumed.checkpointing.load(str(tmp_path))
+    same(before, everything(resumed))
 
 
 def test_every_stage_goes_on_from_every_other(model, start, tmp_path):
@@ -228,17 +256,9 @@ def test_any_number_of_ranks_goes_on_from_any_other(model, start, tmp_path, path
         [np.sum([np.load(f) for f in tmp_path.glob(f"{n}-*.npy")], axis=0) for n in range(len(parts))]
     )
     for number in range(len(parts) - 1):
-        same(saved(tmp_path / str(number)), saved(tmp_path / f"{number} again"))
+        assert list(different_tensors(tmp_path / str(number), tmp_path / f"{number} again")) == []
     if parts[0][2] == BF16:  # ranks have packs of other shapes, so their losses differ before anything is saved, too
         return
     whole = start(layout(model, 0))
     wanted = [update(whole)[0] for _ in range(EACH * len(parts))]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
-
-
-def saved(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """All whole tensors of a checkpoint, whoever wrote which slice."""
-    from sdpo.checkpoints.slices import SliceReader
-
-    reader, kinds = SliceReader(checkpoint), ("weight", "exp_avg", "exp_avg_sq", "average", "buffer")
-    return {f"{kind} {name}": reader.full(kind, name) for kind in kinds for name in reader.tensors(kind)}
