@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import ray
@@ -23,164 +18,19 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sdpo.algorithms.base import LossPlan, WeightHook
 from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.errors import PartFailed
-from sdpo.learner.operators import Operator, costliest
+from sdpo.learner.operators import Operator
+from sdpo.learner.rank import LearnerRank, MicroBatches, for_a_rank
 from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
-from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.part import Part, answered
-from sdpo.supervision.watch import Watch, identity
-from sdpo.types import Sample, ScoredTokens
-
-if TYPE_CHECKING:  # torch stays out of the driver
-    from sdpo.learner.rendezvous import Rendezvous
+from sdpo.supervision.watch import Watch
+from sdpo.types import Sample
 
 _WRITTEN_S = 0.2  # between two questions whether a checkpoint is on the disk
-MicroBatches = list[list[Row]]
-P = ParamSpec("P")
 Result = TypeVar("Result")
 Scored = TypeVar("Scored")
-
-
-def _timed(
-    method: Callable[Concatenate[LearnerRank, P], Result],
-) -> Callable[Concatenate[LearnerRank, P], Result]:
-    """The method counts as time at work."""
-
-    @wraps(method)
-    def timed(self: LearnerRank, *args: P.args, **kwargs: P.kwargs) -> Result:
-        started = time.monotonic()
-        try:
-            return method(self, *args, **kwargs)
-        finally:
-            self.busy_seconds += time.monotonic() - started
-
-    return timed
-
-
-class LearnerRank:
-    """The Ray actor.  It imports torch and DeepSpeed in its own process, so that the driver need not."""
-
-    def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
-        from sdpo.learner.worker import LearnerWorker
-
-        die_with(os.getppid())
-        self.worker = LearnerWorker(recipe, plan, rank)
-        self.busy_seconds = 0.0
-        self._disk = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[Records] = Future()
-
-    @ray.method
-    def identity(self) -> tuple[str, int]:
-        return identity()
-
-    @ray.method
-    @_timed
-    def address(self) -> Rendezvous:
-        return self.worker.address()
-
-    @ray.method
-    @_timed
-    def start(self, address: Rendezvous) -> None:
-        self.worker.start(address)
-
-    @ray.method
-    @_timed
-    def update(self, micro_batches: MicroBatches) -> tuple[Sums, dict[str, float]]:
-        return self.worker.update(micro_batches)
-
-    @ray.method
-    @_timed
-    def finish_batch(self) -> None:
-        self.worker.finish_batch()
-
-    @ray.method
-    @_timed
-    def first_not_finite(self, micro_batches: MicroBatches) -> str | None:
-        return self.worker.first_not_finite(micro_batches)
-
-    @ray.method
-    @_timed
-    def check_finite(self) -> str | None:
-        return self.worker.held.first_not_finite()
-
-    @ray.method
-    @_timed
-    def log_probs(self, micro_batches: MicroBatches) -> list[list[np.ndarray]]:
-        return self.worker.passes.log_probs(micro_batches)
-
-    @ray.method
-    @_timed
-    def scores(self, micro_batches: MicroBatches) -> list[list[ScoredTokens]]:
-        return self.worker.passes.scores(micro_batches)
-
-    @ray.method
-    @_timed
-    def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
-        return self.worker.passes.probe(tokens)
-
-    @ray.method
-    @_timed
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        return self.worker.publish(engines, version)
-
-    @ray.method
-    @_timed
-    def save(self, folder: str) -> Records:
-        return self.worker.checkpointing.save(folder)
-
-    @ray.method
-    @_timed
-    def copy(self, folder: str, policy: str) -> None:
-        self._writing = self._disk.submit(self.worker.checkpointing.copy(folder, policy))
-
-    @ray.method
-    def written(self) -> Records | None:
-        """What the last `copy` wrote; None: it is still being written."""
-        return self._writing.result() if self._writing.done() else None
-
-    @ray.method
-    @_timed
-    def load(self, folder: str) -> None:
-        self.worker.checkpointing.load(folder)
-
-    @ray.method
-    @_timed
-    def export(self, folder: str) -> Records:
-        return self.worker.checkpointing.export(folder)
-
-    @ray.method
-    def usage(self) -> dict[str, float]:
-        import torch
-
-        return {
-            "busy_seconds": self.busy_seconds,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
-        }
-
-    @ray.method
-    def start_profile(self) -> None:
-        import torch
-
-        self.profiler = torch.profiler.profile()
-        self.profiler.start()
-
-    @ray.method
-    def end_profile(self, operators: int) -> tuple[list[Operator], float]:
-        self.profiler.stop()
-        return costliest(self.profiler.key_averages(), operators)
-
-
-def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
-    """What a rank is given: nothing from a module outside the package, which it need not find."""
-    named = {
-        "algorithm": AlgorithmSettings(name=recipe.algorithm.name),
-        "environment": EnvironmentSettings(kind=recipe.environment.kind, turns=recipe.environment.turns),
-    }
-    return recipe.model_copy(update=named), replace(plan, weight_hook=None)
 
 
 class Learner:

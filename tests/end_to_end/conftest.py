@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from sdpo.algorithms import build_algorithm
-from sdpo.learner.group import Learner, for_a_rank
+from sdpo.learner.group import Learner
+from sdpo.learner.rank import for_a_rank
 from sdpo.rollout.pool import EnginePool
 from sdpo.training.placement import engine_options, plan_placement
 from tests.helpers.training import TURNS, make_recipe

@@ -13,7 +13,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.schema import Recipe
-from sdpo.learner.group import Learner, LearnerRank
+from sdpo.learner.group import Learner
+from sdpo.learner.rank import LearnerRank
 from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
 from sdpo.supervision.part import Part
 from sdpo.supervision.watch import Watch
