@@ -45,7 +45,7 @@ OVERRIDE = st.builds(
 )
 
 
-@holds_for(30, 4000, file=st.sampled_from(FILES), profile=st.sampled_from(["cpu", "gpu"]),
+@holds_for(30, 2000, file=st.sampled_from(FILES), profile=st.sampled_from(["cpu", "gpu"]),
            overrides=st.lists(OVERRIDE, min_size=1, max_size=4))  # fmt: skip
 def test_any_override_gives_a_recipe_or_a_message(file, profile, overrides):
     try:

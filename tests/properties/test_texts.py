@@ -29,7 +29,7 @@ TEXT = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_siz
 TOKENIZER = byte_tokenizer()
 
 
-@holds_for(80, 20_000, text=TEXT)
+@holds_for(80, 5000, text=TEXT)
 def test_any_response_is_read(text):
     for thinking in ("ignored", "official"):
         code = extract_code(text, thinking)
@@ -49,7 +49,7 @@ def test_any_response_is_read(text):
         assert "<|im_start|>" not in made and "\x1b" not in made
 
 
-@holds_for(30, 4000, statement=TEXT, demonstration=st.none() | TEXT, feedback=st.none() | TEXT,
+@holds_for(30, 2000, statement=TEXT, demonstration=st.none() | TEXT, feedback=st.none() | TEXT,
            room=st.integers(120, 400))  # fmt: skip
 def test_no_text_ends_a_turn_or_leaves_its_budget(statement, demonstration, feedback, room):
     """The teacher's prompt has one user's turn and one header, whatever stands in the task, the hint, the response."""
