@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.2.0"
-_LAZY = {"Sandbox": "sandbox"}  # name → the module that has it, imported when somebody asks
+# name → the module that has it, imported when somebody asks
+_LAZY = {"Sandbox": "sandbox", **dict.fromkeys(("Run", "evaluate", "load_run", "train"), "sdpo.api")}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "tracking": BASE,
     "report": f"{BASE} evaluation tracking",
     "training": f"{BELOW_TRAINING} rollout learner evaluation tracking report",
+    "api": f"{BASE} evaluation tracking training",
     "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
 }
 CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config", "checkpoints"}
