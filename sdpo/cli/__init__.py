@@ -81,10 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     _recipe(profile)
     profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
 
-    compare = _command(commands, "compare", "pass@k against generations: the newest run of each algorithm and seed")
-    compare.add_argument("recipe", help="the recipe's name, for example livecodebench")
+    compare = _command(commands, "compare", "pass@k against generations: runs that belong together, side by side")
+    compare.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUNS",
+        help="a recipe's name (all its runs), a run's or a pattern of runs' (*-seed?); each with :LABEL or without",
+    )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
-    compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe>)")
+    compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")

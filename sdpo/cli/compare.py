@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from sdpo.config.names import check_file_name
 from sdpo.config.terminal import say
-from sdpo.errors import UserError
+
+_LONGEST = 80  # characters of a page's folder
 
 
 def run(options) -> int:
-    from sdpo.report import compare, find_runs
+    from sdpo.report import choose, compare
 
-    try:
-        check_file_name("recipe", options.recipe)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     runs = Path(options.runs)
-    out = Path(options.out) if options.out else runs / "compare" / options.recipe
-    page = compare(find_runs(runs, options.recipe), out)
-    say(f"Wrote {page}")
+    chosen = choose(options.words, runs)
+    out = Path(options.out) if options.out else runs / "compare" / _folder(options.words)
+    first, *others = compare(chosen, out)
+    for text in first.sentences:
+        say(text)
+    for other in others:
+        say(f"Kept apart: {', '.join(other.apart.runs)} ({'; '.join(other.apart.differs)}). See {other.page}")
+        for text in other.sentences:
+            say(f"  {text}")
+    say(f"Wrote {first.page}")
     return 0
+
+
+def _folder(words: list[str]) -> str:
+    """The recipe's name; of several words, their names together."""
+    names = [re.sub(r"[^\w.=@,~-]+", "_", word.partition(":")[0].strip("/").rpartition("/")[2]) for word in words]
+    return "+".join(names)[:_LONGEST].lstrip(".-") or "runs"
