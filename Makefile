@@ -16,7 +16,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # overrides of the recipe and go on to the command, each quoted for the shell with its value untouched.  Names that begin
 # with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
 .common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
-.own-train := RECIPE ALGORITHM DRY_RUN
+.own-train := RECIPE ALGORITHM SEEDS DRY_RUN
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
 .own-compare := RECIPE RUNS
@@ -51,8 +51,8 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 
 ##@ The main job
 .PHONY: train compare eval export profile
-train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
-	@$(.sdpo) train $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
+	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 compare: nothing-unknown runs-given setup  ## pass@k against generations, what belongs together: RECIPE=livecodebench | RUNS="a b:label c*"
 	@set -f; $(.sdpo) compare $(if $(RECIPE),$(call .squote,$(RECIPE))) $(RUNS) $(ARGS)
 profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]

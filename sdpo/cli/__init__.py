@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
     _recipe(train)
+    train.add_argument(
+        "--seeds",
+        metavar="0,1,2",
+        help="one run for each seed, one after the other, until one fails; a second call goes on where that was",
+    )
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
     train.add_argument(

@@ -72,7 +72,7 @@ def test_other_content_under_the_same_name_is_something_else(tmp_path: Path):
 
 
 def test_tasks_that_the_seed_draws_do_not_part_the_seeds(tmp_path: Path):
-    hashed = ("data.source=mbpp", "data.problem_split=hash", "model.path=policies/minicode")
+    hashed = ("data.source=mbpp", "data.path=rows.jsonl", "data.problem_split=hash")
     for seed in (0, 1):
         write_run(tmp_path, f"s{seed}", f"seed={seed}", *hashed, inputs={"tasks/training": f"8 tasks, {seed}"})
     assert found(tmp_path, "s*")[0] == [{"sdpo": ["s0", "s1"]}]
