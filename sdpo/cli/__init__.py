@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a recipe's name (all its runs), a run's or a pattern of runs' (*-seed?); each with :LABEL or without",
     )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
+    compare.add_argument("--wandb", action="store_true", help="log curves, tables and page as a run of W&B, too")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
