@@ -19,6 +19,7 @@ from sdpo.report.runs import Run
 _DATA = ("data.", "environment.", "sandbox.cpu_time_s", "sandbox.memory_mb")  # what is asked, and how it is graded
 _EVALUATED = ("temperature", "top_p", "thinking")
 _MODEL = ("model.path", "model.thinking")
+_COMMIT = "model/commit"  # in inputs.json: of a hub model, whose content the path and this name
 CODE = "code/"  # in inputs.json: files of the user's own
 
 
@@ -34,7 +35,8 @@ def setup(run: Run) -> dict[str, Facet]:
     """What must be the same for two runs to be compared."""
     options = run.configuration
     model = {key: options.get(key) for key in _MODEL}
-    files = _recorded(run, "model/")
+    files = {k: v for k, v in _recorded(run, "model/").items() if k != _COMMIT}
+    where = {_COMMIT: run.inputs.get(_COMMIT), "model.path": files or model["model.path"]}
     data = {k: v for k, v in options.items() if k.startswith(_DATA) and k != "environment.turns"}
     tasks = {} if _drawn_by_seed(options) else _recorded(run, "tasks/")
     decides = {k: v for k, v in data.items() if not (tasks and k.startswith("data."))}
@@ -45,7 +47,7 @@ def setup(run: Run) -> dict[str, Facet]:
     samples = None if None in factors else factors[0] * factors[1] * factors[2]
     return {
         "profile": _facet({"profile": options.get("profile")}),
-        "model": _facet(model, {**model, "model.path": files or model["model.path"]}),
+        "model": _facet(model, {**model, **where}),
         "data": _facet(data, {**decides, **tasks}),
         "evaluation": _facet(evaluation),
         "budget": _facet({"budget (generations)": samples}),

@@ -67,6 +67,10 @@ def test_other_content_under_the_same_name_is_something_else(tmp_path: Path):
     named, _, firsts = found(tmp_path, "a", "b")
     assert named == [{"sdpo": ["a"]}, {"sdpo": ["b"]}]
     assert differences(firsts[1][0], firsts[0][0]) == ["model: other content of the same name (inputs.json)"]
+    for name in ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"):  # a commit alone names no model
+        write_run(tmp_path, name[5:], f"model.path={name}", "seed=1")
+        (tmp_path / name[5:] / "inputs.json").write_text('{"model/commit": "None"}')
+    assert len(found(tmp_path, "Qwen*")[0]) == 2
     write_run(tmp_path, "c", inputs={"code/rewards.py": "1"}, created=3)
     assert list(found(tmp_path, "a", "c")[0][0]) == ["sdpo", "SDPO, other code/rewards.py"]
 
