@@ -16,10 +16,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # overrides of the recipe and go on to the command, each quoted for the shell with its value untouched.  Names that begin
 # with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
 .common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
-.own-train := RECIPE ALGORITHM DRY_RUN
+.own-train := RECIPE ALGORITHM SEEDS DRY_RUN
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
-.own-compare := RECIPE
+.own-compare := RECIPE RUNS
 .own-export := RUN OUT
 .own-results := PARTS DRY_RUN
 .own-faults := KIND
@@ -51,10 +51,10 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 
 ##@ The main job
 .PHONY: train compare eval export profile
-train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [DRY_RUN=1] [key=value …]
-	@$(.sdpo) train $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
-compare: nothing-unknown recipe-given setup  ## pass@k against generations, the newest run of each algorithm: RECIPE=livecodebench
-	@$(.sdpo) compare $(call .squote,$(RECIPE)) $(ARGS)
+train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
+	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+compare: nothing-unknown runs-given setup  ## pass@k against generations, what belongs together: RECIPE=livecodebench | RUNS="a b:label c*"
+	@set -f; $(.sdpo) compare $(if $(RECIPE),$(call .squote,$(RECIPE))) $(RUNS) $(ARGS)
 profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
 	@$(.sdpo) profile $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 eval: nothing-unused model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
@@ -103,7 +103,7 @@ build/bench/.done: requirements/bench.txt
 	@touch $@
 
 ##@ Housekeeping
-.PHONY: setup lock clean help recipe-given model-given run-given nothing-unused nothing-unknown
+.PHONY: setup lock clean help recipe-given runs-given model-given run-given nothing-unused nothing-unknown
 setup: $(if $(filter setup,$(MAKECMDGOALS)),nothing-unknown)  ## make .venv hold what the lock file says; at once when nothing changed: [PROFILE=cpu|gpu] [PYTHON=…]
 	@PROFILE=$(call .squote,$(PROFILE)) PYTHON=$(call .squote,$(PYTHON)) TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) \
 	    GOAL=$(firstword $(MAKECMDGOALS)) requirements/setup.sh
@@ -118,6 +118,8 @@ help: nothing-unknown  ## this list
 
 recipe-given:
 	@$(if $(RECIPE),:,echo "error: say which recipe: make $(MAKECMDGOALS) RECIPE=<one of: $(.recipes)>" >&2; exit 2)
+runs-given:
+	@$(if $(RECIPE)$(RUNS),:,echo "error: say what: make compare RECIPE=<one of: $(.recipes)>, or RUNS=\"<run> <run>:<label> …\"" >&2; exit 2)
 model-given:
 	@$(if $(MODEL),:,echo "error: say which: make eval MODEL=<runs/name, a checkpoint in it, or a model folder>" >&2; exit 2)
 run-given:

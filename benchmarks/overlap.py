@@ -69,6 +69,7 @@ def _run(folder: Path, algorithm: str, staleness: int, seed: int, steps: int, sm
         "rollout.responses=4",
         f"rollout.staleness={staleness}",
         f"seed={seed}",
+        f"data.world_seed={seed}",
         f"run.steps={steps}",
         f"run.directory={folder}",
         f"name={name}",

@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
     _recipe(train)
+    train.add_argument(
+        "--seeds",
+        metavar="0,1,2",
+        help="one run for each seed, one after the other, until one fails; a second call goes on where that was",
+    )
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
     train.add_argument(
@@ -81,10 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     _recipe(profile)
     profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
 
-    compare = _command(commands, "compare", "pass@k against generations: the newest run of each algorithm and seed")
-    compare.add_argument("recipe", help="the recipe's name, for example livecodebench")
+    compare = _command(commands, "compare", "pass@k against generations: runs that belong together, side by side")
+    compare.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUNS",
+        help="a recipe's name (all its runs), a run's or a pattern of runs' (*-seed?); each with :LABEL or without",
+    )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
-    compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe>)")
+    compare.add_argument("--wandb", action="store_true", help="log curves, tables and page as a run of W&B, too")
+    compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")

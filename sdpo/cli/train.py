@@ -9,13 +9,14 @@ from sdpo.algorithms import build_algorithm
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.resume import refused
+from sdpo.config.run_name import is_named, named
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 from sdpo.tracking.run_folder import check_no_link
 from sdpo.training.checkpoints import Checkpoints
-from sdpo.training.interrupt import at_end
+from sdpo.training.interrupt import Signals, at_end
 from sdpo.training.parts import check_numbers, prepared
 from sdpo.training.private_folder import private_folder
 
@@ -23,11 +24,47 @@ from sdpo.training.private_folder import private_folder
 def run(options) -> int:
     profile, reason = choose_profile(options.profile, plan_only=options.dry_run)
     file = find_recipe(options.recipe, options.algorithm)
-    recipe, source = load_recipe(file, profile, options.overrides), None
-    if options.fork is not None:
-        source = _folder(recipe)
-        recipe = load_recipe(file, profile, [*options.overrides, f"name={options.fork}"])
-    say(f"Profile {profile}: {reason}.")
+    seeds = _seeds(options)
+    for number, seed in enumerate(seeds, 1):
+        recipe, source = _resolved(options, file, profile, seed)
+        if number == 1:
+            say(f"Profile {profile}: {reason}.")
+        if len(seeds) > 1:
+            say(f"Run {number} of {len(seeds)}: {recipe.name}")
+        if Signals.active is not None:
+            Signals.active.again()
+        if status := _run(options, recipe, source):
+            return status
+    return 0
+
+
+def _seeds(options) -> list[int | None]:
+    """Those of --seeds; [None] without: the recipe's own."""
+    if options.seeds is None:
+        return [None]
+    words = options.seeds.split(",")
+    if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) < len(words):
+        raise UserError(f"--seeds {options.seeds}: give whole numbers with commas between them, each once: 0,1,2.")
+    if given := [text for text in options.overrides if text.startswith("seed=")]:
+        raise UserError(f"{given[-1]} and --seeds {options.seeds} say two things; leave one of them out.")
+    return [int(word) for word in words]
+
+
+def _resolved(options, file: Path, profile: str, seed: int | None) -> tuple[Recipe, Path | None]:
+    """The recipe of one run, and the run that it starts from (--fork)."""
+    overrides = options.overrides if seed is None else [*options.overrides, f"seed={seed}"]
+    mark = "" if seed is None else f"-seed{seed}"
+    recipe = named(file, profile, overrides, mark)
+    if options.fork is None:
+        return recipe, None
+    source, plain = _folder(recipe), load_recipe(file, profile, overrides)
+    if RunFolder(source).info is None and not is_named(plain):
+        source = _folder(plain)  # what differs from the recipe differs in the fork alone
+    return load_recipe(file, profile, [*overrides, f"name={options.fork}{mark}"]), source
+
+
+def _run(options, recipe: Recipe, source: Path | None) -> int:
+    """One run: its plan, or to its end."""
     if options.dry_run:
         from sdpo.cli.plan import print_plan
 

@@ -78,7 +78,7 @@ def dump(recipe: Recipe) -> str:
 def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -> Recipe:
     """`resolved`: every option is spelled out, so that one without effect is no mistake of the user's."""
     if resolved:
-        values = moved.update(values)
+        values = _with_world(moved.update(values))
     else:
         moved.refuse(values, where)
     try:
@@ -86,6 +86,21 @@ def validate(values: Mapping[str, Any], where: str, *, resolved: bool = False) -
     except ValidationError as error:
         lines = [_explain(item, values) for item in error.errors()]
         raise UserError(f"Recipe {where} is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def _with_world(values: dict[str, Any]) -> dict[str, Any]:
+    """`data.world_seed` was null once, which meant the run's seed; where no environment reads it, it means nothing."""
+    data, environment = values.get("data"), values.get("environment")
+    if not isinstance(data, Mapping) or data.get("world_seed", 0) is not None:
+        return values
+    source = registry.SOURCES.get(str(data.get("source")), registry.DEFAULT_ENVIRONMENT)
+    name = environment.get("kind", source) if isinstance(environment, Mapping) else source
+    try:
+        reads = environment_class(str(name), resolved=True)
+    except ValueError:  # said when the recipe is validated
+        reads = None
+    seed = values.get("seed", 0) if reads is None or "data.world_seed" in reads.reads else 0
+    return {**values, "data": {**data, "world_seed": seed}}
 
 
 def compare_command(recipe: Recipe, make: bool = False) -> str:

@@ -39,7 +39,10 @@ from sdpo.config.sections import (
 
 class Recipe(Settings):
     recipe: str = Field(description="the family's name, e.g. livecodebench")
-    name: str = Field("", description="the run's name; empty: <recipe>-<algorithm>-seed<k>")
+    name: str = Field(
+        "",
+        description="the run's name; empty: <recipe>-<algorithm>-seed<k>; `sdpo train` adds what differs",
+    )
     seed: int = Field(0, ge=0)
     profile: Literal["cpu", "gpu"] = "gpu"
     algorithm: SerializeAsAny[AlgorithmSettings] = Field(default={}, validate_default=True)

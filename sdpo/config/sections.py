@@ -71,9 +71,7 @@ class DataSettings(Settings):
         "none", description="none: evaluate on the training problems; hash: hold problems out; marked: as rows say"
     )
     held_out_fraction: float = Field(0.25, gt=0, lt=1)
-    world_seed: int | None = Field(
-        None, ge=0, description="minicode, minitools: gives the words their secret meanings; null: the run's seed"
-    )
+    world_seed: int = Field(0, ge=0, description="minicode, minitools: gives the words their secret meanings")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
 
     @field_validator("source")

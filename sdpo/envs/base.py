@@ -62,12 +62,13 @@ class Environment(ABC):
 
     `Settings` are its own options, validated with the recipe's section `environment`.  `reads` are the options of the
     sections `data` and `sandbox` that mean something to it; others are refused.  `inert` are options that another
-    setting makes meaningless: (option, when, how that is said).
+    setting makes meaningless: (option, when, how that is said).  `draws_by_seed`: its tasks are others for each seed.
     """
 
     Settings: ClassVar[type[EnvironmentSettings]] = EnvironmentSettings
     reads: ClassVar[frozenset[str]] = frozenset()
     inert: ClassVar[Inert] = ()
+    draws_by_seed: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -50,6 +50,7 @@ class GymEnvironment(JudgedEnvironment):
     Settings = GymSettings
     judge = "sdpo.envs.puzzles:judge"
     inert: ClassVar[Inert] = ()
+    draws_by_seed = True
 
     def load(self, progress: Progress | None = None) -> Dataset:
         settings, run = self.settings, self.recipe.run

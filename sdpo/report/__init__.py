@@ -2,6 +2,6 @@
 
 from sdpo.report.compare import compare
 from sdpo.report.run_page import run_report
-from sdpo.report.runs import find_runs
+from sdpo.report.select import Chosen, choose
 
-__all__ = ["compare", "find_runs", "run_report"]
+__all__ = ["Chosen", "choose", "compare", "run_report"]

@@ -23,6 +23,11 @@ def mean_curve(curves: Sequence[Points], points: int = 200) -> Points:
 
     It runs over the range that all curves cover: a mean whose members come and go would jump.
     """
+    return [(x, y) for x, y, _, _ in mean_band(curves, points)]
+
+
+def mean_band(curves: Sequence[Points], points: int = 200) -> list[tuple[float, float, float, float]]:
+    """(x, mean, least, greatest) of several seeds' curves, as `mean_curve` has it."""
     measured = [[(x, y) for x, y in curve if math.isfinite(y)] for curve in curves]
     measured = [curve for curve in measured if curve]
     if not measured:
@@ -33,8 +38,9 @@ def mean_curve(curves: Sequence[Points], points: int = 200) -> Points:
     grid = np.unique([x for curve in measured for x, _ in curve if start <= x <= end])
     if len(grid) > points:
         grid = np.linspace(start, end, points)
-    values = np.mean([np.interp(grid, *np.array(curve).T) for curve in measured], axis=0)
-    return [(float(x), float(y)) for x, y in zip(grid, values, strict=True)]
+    each = np.array([np.interp(grid, *np.array(curve).T) for curve in measured])
+    rows = np.stack([grid, np.mean(each, axis=0), each.min(axis=0), each.max(axis=0)], axis=1)
+    return [(float(x), float(y), float(low), float(high)) for x, y, low, high in rows]
 
 
 def smooth(points: Points, window: int) -> Points:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sdpo.report.bounds import Bound
 from sdpo.report.figures import Figure
 from sdpo.report.runs import Run
 from sdpo.report.tables import ScoreTable
@@ -37,6 +38,7 @@ def comparison_data(
                         label: {str(seed): bound.as_json() for seed, bound in seeds.items()}
                         for label, seeds in row.ratio_seeds.items()
                     },
+                    "ratio_interval": {label: Bound(*ends).as_json() for label, ends in row.intervals.items()},
                 }
                 for row in table.rows
             ],
@@ -60,6 +62,7 @@ def comparison_data(
             for run in runs
         ],
         "warnings": content["warnings"],
+        "kept_apart": [asdict(each) for each in content["apart"]],
         "figures": [asdict(figure) for figure in figures],
         "generations_to_reach": reach,
         "scores": [asdict(table) for table in scores],

@@ -25,6 +25,7 @@ _FIXED = dict(zip(ALGORITHMS, _STYLES, strict=False))
 _FREE = [("#E69F00", "-"), ("#56B4E9", (0, (5, 1.5))), ("#009E73", "-"), ("#CC79A7", "-"), ("#000000", (0, (1.5, 1)))]
 _STACK = ["#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#F0E442", "#999999", "#000000"]
 _WIDTH, _HEIGHT, DPI = 5.4, 3.7, 144  # inches of a panel where two share the page's width, dots per inch
+_NAMED_TASKS = 24  # that a matrix has room for the names of
 _PAGE_DPI = 100  # at which a page shows it: one size of letters in all figures
 FONTS = {
     "font.size": 11,
@@ -64,13 +65,12 @@ def draw(figure: Figure, footer: str) -> bytes:
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(rows, columns, squeeze=False).flatten()
         for axis, panel in zip(axes, figure.panels, strict=False):
-            if panel.kind == "stack":
-                _stack(axis, panel)
-            else:
-                _curves(axis, panel)
+            {"stack": _stack, "matrix": _matrix}.get(panel.kind, _curves)(axis, panel)
             axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
             if len(figure.panels) > 1:
                 axis.set_title(panel.title, loc="left", fontweight="bold")
+            if panel.kind == "matrix":
+                continue
             axis.set_ylim(*panel.y_limits)
             axis.set_xlim(left=0)
             axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
@@ -122,6 +122,19 @@ def _stack(axis: Any, panel: Panel) -> None:
     if len(xs) == 1:  # an area needs two points
         xs, values = [0.0, xs[0]], [[y[0], y[0]] for y in values]
     axis.stackplot(xs, *values, labels=[line.label for line in panel.lines], colors=colours, alpha=0.85)
+
+
+def _matrix(axis: Any, panel: Panel) -> None:
+    steps = sorted({x for line in panel.lines for x, _ in line.points})
+    shares = [[dict(line.points).get(step, math.nan) for step in steps] for line in panel.lines]
+    fields = axis.pcolormesh(shares, cmap="viridis", vmin=0.0, vmax=1.0)
+    axis.figure.colorbar(fields, ax=axis, label="share that passed")
+    axis.invert_yaxis()
+    axis.grid(False)
+    every = max(1, len(steps) // 8)
+    axis.set_xticks([i + 0.5 for i in range(0, len(steps), every)], [f"{step:,g}" for step in steps[::every]])
+    if len(panel.lines) <= _NAMED_TASKS:
+        axis.set_yticks([i + 0.5 for i in range(len(panel.lines))], [line.label for line in panel.lines], fontsize=7)
 
 
 def _wrap(text: str, width: int) -> str:

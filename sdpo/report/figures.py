@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sdpo.config.registry import ALGORITHMS
-from sdpo.report.curves import Points, by_label, mean_curve, smooth
+from sdpo.report.curves import Points, by_label, mean_band, smooth
 from sdpo.report.runs import Run, measured_pass_at_k
 from sdpo.tracking import metric_names as names
 
@@ -29,7 +29,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.  kind "lines" draws curves, "stack" puts them on top of each other."""
+    """One pair of axes.
+
+    kind "lines" draws curves, "stack" puts them on top of each other, "matrix" draws a row of fields for each line.
+    """
 
     title: str
     x_label: str
@@ -71,8 +74,9 @@ def _lines(
             lines.append(Line(label, seed, points, low if whole else [], high if whole else []))
             continue
         lines += [Line(label, seed, points) for seed, points in curves.items()]
-        if mean := mean_curve(list(curves.values())):
-            lines.append(Line(label, None, mean))
+        if band := mean_band(list(curves.values())):
+            points = [(x, y) for x, y, _, _ in band]
+            lines.append(Line(label, None, points, [low for *_, low, _ in band], [high for *_, high in band]))
     return lines
 
 
@@ -87,8 +91,8 @@ def _time_unit(runs: Sequence[Run]) -> tuple[float, str]:
 def _mean_note(runs: Sequence[Run]) -> str:
     if any(len(members) > 1 for members in by_label(runs).values()):
         return (
-            " Thin: one line per seed; thick: their mean, as far as every seed has come. "
-            "Where there is one seed, the band is its interval over problems."
+            " Thick: the mean over the seeds, as far as every seed has come; its band goes from the least to the "
+            "greatest of them; thin: each seed. Where there is one seed, the band is its interval over problems."
         )
     return " The band is the interval over problems."
 
@@ -173,9 +177,40 @@ def comparison_figures(runs: Sequence[Run]) -> list[Figure]:
         pass_at_k_figure(runs, "generated_tokens") if any(run.turns > 1 for run in runs) else None,
         pass_at_k_figure(runs, "wall_clock_s"),
         parts_figure(runs),
+        *task_figures(runs),
         *learning_figures(runs),
     ]
     return [figure for figure in figures if figure is not None]
+
+
+def task_figures(runs: Sequence[Run]) -> list[Figure]:
+    """For each data set a matrix per label: the pass rate of every task (rows) at every evaluation (columns)."""
+    groups = by_label(runs)
+    figures = []
+    for dataset in dict.fromkeys(name for run in runs for name in run.results):
+        rates = {label: _task_rates(members, dataset) for label, members in groups.items()}
+        rates = {label: own for label, own in rates.items() if own}
+        ease = {task: sum(rate for _, rate in row) / len(row) for task, row in next(iter(rates.values())).items()}
+        order = sorted({task: None for own in rates.values() for task in own}, key=lambda task: -ease.get(task, -1.0))
+        rows = {label: [Line(task, None, own.get(task, [])) for task in order] for label, own in rates.items()}
+        panels = [Panel(display(label), "step", "task", lines, kind="matrix") for label, lines in rows.items()]
+        caption = (
+            "Share of a task's samples that passed, the mean over the seeds; the tasks in the order of the first "
+            "panel's mean, easy ones on top, the same in every panel."
+        )
+        title = f"pass rate of each task, {names.dataset_title(dataset)}"
+        figures.append(Figure(f"tasks_{dataset}", title, caption, panels))
+    return figures
+
+
+def _task_rates(runs: Sequence[Run], dataset: str) -> dict[str, Points]:
+    """Task → (step, share of its samples that passed), over all runs that measured it at that step."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        for step, result in run.results.get(dataset, {}).items():
+            for problem in result.problems:
+                found.setdefault(problem.id, {}).setdefault(step, []).append(problem.c / problem.n)
+    return {task: [(float(s), sum(v) / len(v)) for s, v in sorted(own.items())] for task, own in found.items()}
 
 
 def learning_figures(runs: Sequence[Run]) -> list[Figure]:

@@ -29,11 +29,11 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def warnings(loaded: Sequence[Run]) -> list[str]:
-    """Notes on all that makes `loaded` less than comparable."""
+    """Notes on all that makes `loaded`, runs of one setup, less than comparable."""
     runs = [run for run in loaded if run.rows]
     notes = [f"{run.name} has recorded nothing yet and is left out." for run in loaded if not run.rows]
     algorithms = {run.info.algorithm for run in runs}
-    for missing in (name for name in EXPECTED if name not in algorithms and len(algorithms) == 1):
+    for missing in (name for name in EXPECTED if name not in algorithms and len({run.label for run in runs}) == 1):
         recipe = runs[0].info.recipe
         command = f" Make its run with: make train RECIPE={recipe} ALGORITHM={missing}"
         known = recipe in recipe_names()  # a recipe file of the user's names its algorithm itself
@@ -42,8 +42,6 @@ def warnings(loaded: Sequence[Run]) -> list[str]:
     if not measured_pass_at_k(runs):
         notes.append("None of the runs has evaluated yet: there is no pass@k.")
     for what, consequence, values in (
-        ("profiles", "their numbers are not comparable", [run.info.profile for run in runs]),
-        ("evaluation.thinking", "their pass rates are not comparable", [run.thinking for run in runs]),
         ("hardware", "their wall clock is not comparable", [run.info.hardware for run in runs]),
         ("commits", "a difference may come from the code", [run.info.commit for run in runs]),
     ):

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sdpo.config.files import recipe_names
+from sdpo.config.files import validate
+from sdpo.config.identity import configuration
 from sdpo.errors import UserError
+from sdpo.evaluation import EvaluationResult
 from sdpo.tracking import metric_names as names
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, RunInfo
 
+_RESULTS = re.compile(r"step-(\d+)-(.+)\.json")
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder's content.  `label` is what it is compared as: its algorithm, unless the caller says otherwise."""
+    """A run folder's content.  `label` is what it is compared as: its algorithm, unless the caller says otherwise.
+
+    `recipe` is the resolved one, with options that came later at their defaults; `inputs` are the checksums of model
+    and tasks, empty where none were noted.
+    """
 
     path: Path
     info: RunInfo
     recipe: dict[str, Any]
     rows: list[dict[str, Any]]
     label: str
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -61,6 +72,20 @@ class Run:
     def keys(self) -> set[str]:
         return {key for row in self.rows for key in row}
 
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Its options by path, without seed, name and what decides about no number."""
+        return configuration(self.recipe)
+
+    @cached_property
+    def results(self) -> dict[str, dict[int, EvaluationResult]]:
+        """Data set → step → the evaluation's counts per problem."""
+        found: dict[str, dict[int, EvaluationResult]] = {}
+        for file in sorted((self.path / "evaluations").glob("step-*.json")):
+            if match := _RESULTS.fullmatch(file.name):
+                found.setdefault(match[2], {})[int(match[1])] = EvaluationResult.load(file)
+        return found
+
     def series(self, key: str, axis: str = "generations") -> list[tuple[float, float]]:
         """(axis, value) of the rows with `key`, in order; of rows of one step, the last.  NaN where it was none."""
         rows = {row["step"]: row for row in self.rows if key in row and axis in row and "step" in row}
@@ -74,37 +99,23 @@ def load_run(path: Path, label: str | None = None) -> Run:
     info = folder.info
     if info is None:
         raise UserError(f"{path} is not a run folder: it has no run.json. Runs lie in runs/<name>/ after `make train`.")
-    return Run(Path(path), info, folder.recipe, folder.metrics, label or info.algorithm)
+    recipe = _of_today(folder.recipe, path)
+    return Run(Path(path), info, recipe, folder.metrics, label or info.algorithm, _inputs(Path(path) / "inputs.json"))
 
 
-def find_runs(runs_dir: Path, recipe: str) -> list[Path]:
-    """The newest run of each algorithm and seed of `recipe`, by algorithm and seed; unfinished ones as well.
+def _of_today(recipe: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Every option that there is now; as it stands where options are gone."""
+    try:
+        return validate(recipe, str(path), resolved=True).model_dump(mode="json")
+    except UserError:
+        return recipe
 
-    A run that has recorded nothing yet does not hide an older one that has.  Raises `UserError` if there is none.
-    """
-    newest: dict[tuple[str, int], tuple[bool, str, Path]] = {}
-    others = set()
-    for file in sorted(Path(runs_dir).glob("*/run.json")):
-        info = RunInfo.read(file)
-        if info.recipe != recipe:
-            others.add(info.recipe)
-            continue
-        metrics = file.parent / "metrics.jsonl"
-        candidate = (metrics.exists() and metrics.stat().st_size > 0, info.created, file.parent)
-        key = (info.algorithm, info.seed)
-        newest[key] = max(newest.get(key, candidate), candidate)
-    found = [path for _, (has_rows, _, path) in sorted(newest.items()) if has_rows]
-    if not found:
-        known = recipe_names()
-        near = difflib.get_close_matches(recipe, sorted({*known, *others}), 1)
-        has = f" (it has runs of: {', '.join(sorted(others))})" if others else ""
-        remedy = (
-            f"Make one with: make train RECIPE={recipe}"
-            if recipe in known
-            else f"{f'Did you mean {near[0]}? ' if near else ''}Recipes: {', '.join(known)}."
-        )
-        raise UserError(f"There is no run of the recipe {recipe!r} in {runs_dir}{has}. {remedy}")
-    return found
+
+def _inputs(path: Path) -> dict[str, str]:
+    try:
+        return {str(key): str(value) for key, value in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def measured_pass_at_k(runs: Iterable[Run], parts: bool = False) -> list[names.PassAtK]:

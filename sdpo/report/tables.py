@@ -1,4 +1,4 @@
-"""The tables of a page: settings side by side, best and last pass@k, generations until a pass rate."""
+"""The tables of a page: settings side by side, best and last pass@k."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdpo.report.bounds import UNKNOWN, Bound, median, ratio
-from sdpo.report.curves import THRESHOLDS, Measured, best, by_label, last, reach
+from sdpo.config import identity
+from sdpo.report.curves import Measured, best, by_label, last
 from sdpo.report.figures import display
 from sdpo.report.runs import Run, measured_pass_at_k
 from sdpo.tracking import metric_names as names
@@ -18,15 +18,9 @@ _OWN = {"name", "seed"}  # of a run, not of what is compared
 _MISSING = "–"
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(settings: Mapping[str, Any]) -> dict[str, str]:
     """{"a": {"b": 1}} → {"a.b": "1"}."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = _setting(value)
-    return flat
+    return {key: _setting(value) for key, value in identity.flatten(settings).items()}
 
 
 def _setting(value: Any) -> str:
@@ -128,72 +122,3 @@ def _mean_row(label: str, members: Sequence[Run], metrics: Sequence[names.PassAt
         ends = [found for run in members if (found := last(run, metric)) is not None]
         scores.append(Score(_mean_text(tops), "", _mean_text(ends)) if tops else Score(_MISSING, "", _MISSING))
     return ScoreRow(display(label), "mean", "", scores, is_mean=True)
-
-
-@dataclass(frozen=True)
-class ReachRow:
-    """Generations to one pass@1: per label the median and each seed's, and the ratios to the first label."""
-
-    threshold: float
-    reached: dict[str, Bound]
-    seeds: dict[str, dict[int, Bound]]
-    ratios: dict[str, Bound]  # label → generations of the label / generations of the first, median over common seeds
-    ratio_seeds: dict[str, dict[int, Bound]]
-
-
-@dataclass(frozen=True)
-class ReachTable:
-    dataset: str
-    metric: str
-    labels: list[str]
-    rows: list[ReachRow]
-
-
-def reach_tables(runs: Sequence[Run]) -> list[ReachTable]:
-    """A table per data set, of pass@1; the first label (SDPO, if it is there) is what the others are compared with."""
-    groups = by_label(runs)
-    tables = []
-    for metric in measured_pass_at_k(runs):
-        if metric.k != 1:
-            continue
-        curves = {
-            label: {run.info.seed: run.series(metric.key) for run in members} for label, members in groups.items()
-        }
-        curves = {label: {s: c for s, c in seeds.items() if c} for label, seeds in curves.items()}
-        labels = [label for label, seeds in curves.items() if seeds]
-        rows = []
-        for threshold in THRESHOLDS:
-            seeds = {label: {s: reach(curve, threshold) for s, curve in curves[label].items()} for label in labels}
-            reached = {label: median(list(bounds.values())) for label, bounds in seeds.items()}
-            ratio_seeds = {
-                label: {s: ratio(seeds[label][s], seeds[labels[0]][s]) for s in seeds[label] if s in seeds[labels[0]]}
-                for label in labels[1:]
-            }
-            ratios = {label: median(list(r.values())) if r else UNKNOWN for label, r in ratio_seeds.items()}
-            rows.append(ReachRow(threshold, reached, seeds, ratios, ratio_seeds))
-        tables.append(ReachTable(names.dataset_title(metric.dataset), metric.key, labels, rows))
-    return tables
-
-
-def sentence(table: ReachTable) -> str | None:
-    """The comparison in one sentence, at pass@1 .5 or, if the first label never gets there, at .3."""
-    for threshold in (0.5, 0.3):
-        row = next(row for row in table.rows if row.threshold == threshold)
-        if len(table.labels) < 2 or math.isinf(row.reached[table.labels[0]].high):
-            continue
-        first, others = table.labels[0], table.labels[1:]
-        parts = []
-        for other in others:
-            seeds = len(row.ratio_seeds[other])
-            several = f", median of {seeds} seeds" if seeds > 1 else ""
-            if row.ratios[other] == UNKNOWN:
-                continue
-            reached = row.reached[other]
-            how = f"after {reached.text()}" if reached.exact else f"not within {reached.low:,.0f}"
-            parts.append(f"{display(other)} {how} ({row.ratios[other].text('{:.1f}')} times as many{several})")
-        if parts:
-            return (
-                f"On the {table.dataset}, {display(first)} reaches pass@1 {threshold:g} after "
-                f"{row.reached[first].text()} generations, {'; '.join(parts)}."
-            )
-    return None

@@ -57,6 +57,7 @@ class WandbLogger:
         folder: the run folder.
         project, group, name, tags, config: as W&B shows them; `config` is the resolved recipe.
         mode: auto | online | offline | disabled.
+        job_type: "train" or "compare".
         run_id: the id of the run to go on with, or "" for a new one.  An offline run that is resumed becomes a second
             `offline-run-…` folder with the same id; `wandb sync` joins them in order.
         warn: told, once, what went wrong; the run goes on without W&B (or offline, if only the server did not answer).
@@ -75,6 +76,7 @@ class WandbLogger:
         config: Mapping[str, Any] | None = None,
         mode: str = "auto",
         run_id: str = "",
+        job_type: str = "train",
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         self._folder, self._warn, self._run, self._warned = Path(folder), warn, None, False
@@ -89,6 +91,7 @@ class WandbLogger:
             "name": name,
             "tags": list(tags),
             "config": dict(config or {}),
+            "job_type": job_type,
             "id": run_id or None,
             "resume": "allow",
             "dir": str(self._folder),
@@ -139,6 +142,35 @@ class WandbLogger:
     def log(self, row: Mapping[str, Any]) -> None:
         """`row` has the axes beside its metrics; W&B's own step counter is not used: it cannot go back on a resume."""
         self._try(lambda: self._run.log({key: value for key, value in row.items() if value is not None}))
+
+    def curves(self, name: str, title: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+        """A chart with one line per label."""
+
+        def chart() -> Any:
+            from wandb.plot import line_series
+
+            points = [list(zip(*line, strict=True)) for line in series.values()]
+            return line_series([x for x, _ in points], [y for _, y in points], list(series), title, x_label)
+
+        self._try(lambda: self._run.log({name: chart()}))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        def table() -> Any:
+            import wandb
+
+            return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+
+        self._try(lambda: self._run.log({name: table()}))
+
+    def page(self, name: str, text: str) -> None:
+        """An HTML page as it is."""
+
+        def page() -> Any:
+            import wandb
+
+            return wandb.Html(text, inject=False)
+
+        self._try(lambda: self._run.log({name: page()}))
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run; a second call does nothing."""

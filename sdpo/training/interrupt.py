@@ -78,6 +78,10 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         Signals.active = None
 
+    def again(self) -> None:
+        """Another run begins in this command, and a signal ends the command before that one's end."""
+        self.over = None
+
     def claim(self) -> None:
         """Take the signals; again after `ray.init`, which takes SIGTERM for itself."""
         for number in self._before:

@@ -18,7 +18,7 @@ from sdpo.tracking import RunFolder, set_aside
 from sdpo.tracking.lock import FolderLock
 from studies.evidence.attempt import PROGRAM, STOPPED, attempt, attempts, command, last_words
 from studies.evidence.collect import collect
-from studies.evidence.identity import identity, identity_of
+from studies.evidence.identity import Identity, identity, identity_of
 from studies.evidence.layout import Layout
 from studies.evidence.progress import Progress
 from studies.evidence.record import FAILED, FINISHED, Record, load_records
@@ -37,7 +37,7 @@ class Runner:
     ) -> None:
         """`retry`: try failed runs again, each once.  `program`: what is called with the arguments of a run."""
         self.layout, self.progress, self.retry, self.program = layout, progress, retry, program
-        self.records: list[tuple[Recipe | None, Record]] = []
+        self.records: list[tuple[Identity | None, Record]] = []
         self.made: set[str] = set()  # by this runner
         self.failures = 0  # in a row
 

@@ -118,7 +118,6 @@ def _spec(
 ) -> RunSpec:
     declared = studies.parts[part]
     base = tuple(chosen.get(variant.algorithm, ())) if declared.base == CHOSEN and chosen is not None else ()
-    place = () if seed == world else (f"data.world_seed={world}",)
     return RunSpec(
         part=part,
         variant=name,
@@ -131,7 +130,7 @@ def _spec(
         recipe=declared.recipe or studies.recipe,
         profile=studies.profile,
         common=studies.common,
-        overrides=(f"seed={seed}", *place, *last_word(base + declared.set + variant.set)),
+        overrides=(f"seed={seed}", f"data.world_seed={world}", *last_word(base + declared.set + variant.set)),
     )
 
 

@@ -39,6 +39,7 @@ def test_a_run_with_a_faulty_reward_comes_to_its_end(tmp_path):
         sys.executable, "-m", "sdpo.cli", "train", "sums.yaml", "--profile", "cpu", "run.steps=2",
         "environment.reward=faulty.py:reward", "environment.time_limit_s=2", "evaluation.at_start=false",
         "evaluation.every=0", "evaluation.samples=1", "evaluation.ks=[1]", "tracking.wandb=disabled",
+        "name=sums-sdpo-seed0",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

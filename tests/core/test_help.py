@@ -48,10 +48,10 @@ def test_pretrain_takes_whole_numbers_as_they_are(capsys):
 def test_the_command_that_compares_finds_the_folder_of_the_runs(directory):
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", [f"run.directory={directory}"])
     options = _parser().parse_args(shlex.split(compare_command(recipe))[1:])
-    assert (options.recipe, options.runs) == ("livecodebench", directory)
+    assert (options.words, options.runs) == (["livecodebench"], directory)
     given = dict(word.split("=", 1) for word in shlex.split(compare_command(recipe, make=True))[2:])
     options = _parser().parse_args(["compare", given["RECIPE"], *shlex.split(given.get("ARGS", ""))])
-    assert (options.recipe, options.runs) == ("livecodebench", directory)
+    assert (options.words, options.runs) == (["livecodebench"], directory)
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(tmp_path):

@@ -25,6 +25,13 @@ with Signals(), at_end(lambda: note("first action")), at_end(lambda: note("secon
     say("ready")
     ctypes.CDLL(None).sleep(60)  # as deaf as an import, or Ray's start
 """
+AGAIN = """
+with Signals() as signals:
+    Interrupt.over(0)
+    signals.again()  # the next run begins
+    say("ready")
+    time.sleep(60)
+"""
 TRAINING = """
 async def main():
     with Interrupt(say, limit_s=LIMIT) as interrupt:
@@ -71,6 +78,12 @@ each_signal = pytest.mark.parametrize(
     "number",
     [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP))],
 )
+
+
+def test_between_two_runs_of_a_command_the_first_ones_end_does_not_count():
+    process = started(AGAIN)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
 
 
 @each_signal

@@ -135,3 +135,13 @@ def test_a_source_of_rows_sets_the_environment_where_none_is_given():
     assert recipe("sdpo").environment.kind == "minicode"
     gpu = load_recipe(find_recipe("livecodebench", "sdpo"), "gpu")
     assert (gpu.data.source, gpu.environment.kind) == ("livecodebench", "code")
+
+
+@pytest.mark.parametrize(("family", "world"), [("livecodebench", 3), ("tools", 3), ("math", 0)])
+def test_a_world_that_was_null_is_that_of_the_seed_where_there_is_one(family, world, tmp_path):
+    """math has no world: its runs of before and of today are the same whatever their seed."""
+    values = yaml.safe_load(dump(load_recipe(find_recipe(family, "sdpo"), "cpu", ["seed=3"])))
+    values["data"]["world_seed"] = None
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_resolved(path).data.world_seed == world

@@ -20,6 +20,7 @@ SDPO = [sys.executable, "-m", "sdpo.cli"]
 COMMAND = [
     *SDPO, "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=3",
     "evaluation.every=0", "evaluation.at_start=false", "evaluation.samples=1", "evaluation.ks=[1]",
+    "name=livecodebench-sdpo-seed0",
 ]  # fmt: skip
 
 

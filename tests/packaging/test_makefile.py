@@ -37,6 +37,14 @@ def test_train_passes_recipe_flags_and_overrides():
     assert words[2:] == "--algorithm grpo --profile cpu --dry-run livecodebench learner.lr=1e-3 seed=4".split()
 
 
+def test_seeds_and_runs_to_compare_arrive():
+    assert command("train", "RECIPE=x", "SEEDS=0,1", "name=y")[2:] == ["--seeds", "0,1", "x", "name=y"]
+    compared = command("compare", 'RUNS=a b:"my label" c*')
+    assert compared == ["set", "-f;", ".venv/bin/sdpo", "compare", "a", "b:my label", "c*"]
+    assert command("compare", "RECIPE=x", "RUNS=a:b")[4:] == ["x", "a:b"]
+    assert "make compare RECIPE=" in make("compare").stderr
+
+
 def test_defaults_stay_with_the_command():
     assert command("train", "RECIPE=livecodebench") == [".venv/bin/sdpo", "train", "livecodebench"]
 
@@ -96,6 +104,7 @@ def test_the_environment_is_no_option(monkeypatch):
         ("train RECIPE=x MODEL=y", "make train makes no use of MODEL; it uses"),
         ("train RECIPE=x OUT=y", "makes no use of OUT"),
         ("compare RECIPE=x ALGORITHM=grpo", "makes no use of ALGORITHM"),
+        ("profile RECIPE=x SEEDS=0,1", "makes no use of SEEDS"),
         ("test RECIPE=x", "makes no use of RECIPE"),
         ("setup PROFIL=gpu", "make setup does not know PROFIL"),
         ("clean name=x", "make clean does not know name"),

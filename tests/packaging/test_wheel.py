@@ -19,7 +19,7 @@ UV = [sys.executable, "-m", "uv"]
 RUN = [
     "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=2", "evaluation.every=0",
     "evaluation.at_start=false", "evaluation.training_problems=false", "evaluation.samples=1", "evaluation.ks=[1]",
-    "tracking.wandb=disabled",
+    "tracking.wandb=disabled", "name=livecodebench-sdpo-seed0",
 ]  # fmt: skip
 
 

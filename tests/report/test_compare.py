@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from sdpo.errors import UserError
-from sdpo.report import compare, find_runs, run_report
+from sdpo.report import Chosen, choose, run_report
+from sdpo.report import compare as compare_chosen
 from sdpo.tracking import RunFolder
+
+
+def compare(runs: list[Path], out: Path, labels: list[str] | None = None) -> Path:
+    """The first page of runs that are named one by one."""
+    given = zip(runs, labels or [None] * len(runs), strict=True)
+    return compare_chosen([Chosen(run, label) for run, label in given], out)[0].page
+
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -70,7 +78,7 @@ def out(two_algorithms: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def page(two_algorithms: Path, out: Path) -> Page:
-    return Page(compare(find_runs(two_algorithms, "livecodebench"), out))
+    return Page(compare_chosen(choose(["livecodebench"], two_algorithms), out)[0].page)
 
 
 def test_the_page_shows_the_comparison(page: Page, out: Path):
@@ -180,34 +188,35 @@ def test_the_rule_for_thoughts_is_named_and_two_rules_are_not_comparable(make_ru
         make_run(algorithm, brief=True, settings={"evaluation": {"thinking": rule}})
         for algorithm, rule in zip(("sdpo", "grpo"), rules, strict=True)
     ]
-    out = compare(runs, runs_dir / "out")
-    named = " / ".join(dict.fromkeys(rules))
-    assert f"Thinking: {named} (" in out.read_text()
+    first, *others = compare_chosen([Chosen(run) for run in runs], runs_dir / "out")
+    assert f"Thinking: {rules[0]} (" in first.page.read_text()
     scores = json.loads((runs_dir / "out" / "data.json").read_text())["scores"]
-    assert {table["thinking"] for table in scores} == {named}
-    differ = "The runs differ in evaluation.thinking (official | ignored): their pass rates are not comparable."
-    assert (differ in Page(out).notices) == (len(set(rules)) == 2)
+    assert {table["thinking"] for table in scores} == {rules[0]}
+    differ = [each.apart.differs for each in others]
+    assert differ == ([["evaluation.thinking ignored instead of official"]] if len(set(rules)) == 2 else [])
 
 
 def test_two_settings_of_one_algorithm_are_compared_by_label(make_run, runs_dir: Path):
     runs = [make_run(name=name, settings={"teacher": name}, brief=True) for name in ("ema", "frozen")]
-    with pytest.raises(UserError, match="sdpo with seed 0"):
-        compare(runs, runs_dir / "out")
+    page = Page(compare(runs, runs_dir / "out"))
+    assert page.tables["reach"][0] == ["pass@1", "SDPO", "SDPO, teacher=frozen", "SDPO, teacher=frozen ÷ SDPO"]
     page = Page(compare(runs, runs_dir / "out", labels=["EMA", "frozen"]))
     assert page.tables["settings"] == [["setting", "EMA", "frozen"], ["teacher", "ema", "frozen"]]
     assert page.tables["reach"][0] == ["pass@1", "EMA", "frozen", "frozen ÷ EMA"]
 
 
-def test_find_runs_takes_the_newest_of_each_algorithm_and_seed(make_run, runs_dir: Path):
+def test_of_a_seed_the_newest_is_shown(make_run, runs_dir: Path):
     make_run("sdpo", 0, name="old", brief=True, created="2026-01-01T00:00:00.000+00:00")
-    new = make_run("sdpo", 0, name="new", brief=True, created="2026-01-02T00:00:00.000+00:00")
-    other_seed = make_run("sdpo", 1, name="s1", brief=True)
-    grpo = make_run("grpo", 0, name="g0", brief=True)
+    make_run("sdpo", 0, name="new", brief=True, created="2026-01-02T00:00:00.000+00:00")
+    make_run("sdpo", 1, name="s1", brief=True)
+    make_run("grpo", 0, name="g0", brief=True)
     make_run("grpo", 0, name="other", brief=True, recipe="minicode", created="2026-01-03T00:00:00.000+00:00")
     just_begun = make_run("sdpo", 0, name="begun", brief=True, created="2026-01-04T00:00:00.000+00:00")
     (just_begun / "metrics.jsonl").unlink()
     (runs_dir / "compare").mkdir()
-    assert find_runs(runs_dir, "livecodebench") == [grpo, new, other_seed]
+    (found,) = compare_chosen(choose(["livecodebench"], runs_dir), runs_dir / "out")
+    assert [(run.name, run.label) for run in found.runs] == [("new", "sdpo"), ("s1", "sdpo"), ("g0", "grpo")]
+    assert "old is left out: new is newer" in " ".join(Page(found.page).notices)
 
 
 def test_an_unknown_recipe_is_named_and_no_training_of_it_advised(make_run, runs_dir: Path):
@@ -218,16 +227,16 @@ def test_an_unknown_recipe_is_named_and_no_training_of_it_advised(make_run, runs
         ("x", "Recipes:"),
     ):
         with pytest.raises(UserError) as error:
-            find_runs(runs_dir, name)
+            choose([name], runs_dir)
         assert says in str(error.value) and "make train" not in str(error.value)
 
 
 def test_nothing_to_compare_names_the_command_that_makes_a_run(make_run, runs_dir: Path):
     with pytest.raises(UserError, match="make train RECIPE=livecodebench"):
-        find_runs(runs_dir, "livecodebench")
+        choose(["livecodebench"], runs_dir)
     run = make_run(recipe="minicode")
     with pytest.raises(UserError, match=r"runs of: minicode.*make train RECIPE=livecodebench"):
-        find_runs(runs_dir, "livecodebench")
+        choose(["livecodebench"], runs_dir)
     (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="has recorded a step yet.*make train RECIPE=minicode"):
         compare([run], runs_dir / "out")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sdpo.report.bounds import Bound
-from studies.evidence.reaching import Passes, crossings, draws, median_ratio, quantiles, reach, reach_ratio
+from sdpo.report.reaching import crossings, draws, quantiles, reach
+from studies.evidence.reaching import Passes, median_ratio, reach_ratio
 from tests.helpers.records import record
 
 XS = np.array([0.0, 320.0, 640.0])

@@ -151,7 +151,7 @@ def test_the_choice_follows_its_rule_and_is_made_once(studies, tuned, layout):
 
 def test_settings_are_put_together_in_order(studies):
     run = specs(studies, "comparison", CHOSEN)[2]
-    assert (run.id, run.overrides) == ("comparison/sdpo-world1", ("seed=1", "learner.lr=2e-3"))
+    assert (run.id, run.overrides) == ("comparison/sdpo-world1", ("seed=1", "data.world_seed=1", "learner.lr=2e-3"))
     repeated = studies.parts["comparison"].model_copy(update={"seeds": (0, 7)})
     again = studies.model_copy(update={"parts": {**studies.parts, "comparison": repeated}})
     run = specs(again, "comparison", CHOSEN)[2]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import struct
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import wandb
-from wandb.proto import wandb_internal_pb2
 
 from sdpo.errors import UserError
 from sdpo.tracking import WandbLogger
 from sdpo.tracking.wandb_logger import choose_mode, has_account
+from tests.helpers.wandb_file import read_offline
 
 
 @pytest.fixture(autouse=True)
@@ -24,44 +20,6 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-
-def _records(data: bytes) -> Iterator[bytes]:
-    """The records of a W&B file: LevelDB's log format after a header of 7 bytes."""
-    assert not data or data[:4] == b":W&B"
-    block, position, record = 32768, 7, b""
-    while position + 7 <= len(data):
-        if block - position % block < 7:  # the rest of a block is too short for a record's header
-            position += block - position % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        if position + 7 + length > len(data):  # not written to its end yet
-            return
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last piece
-            yield record
-            record = b""
-
-
-def _read(folder: Path, runs: int = 1) -> SimpleNamespace:
-    """All records of the newest of so many offline runs below `folder`, by kind.
-
-    W&B's own process makes and writes the file; an offline `finish` does not wait for it, so this waits for the last
-    record.
-    """
-    records: dict[str, list] = {}
-    patience = time.monotonic() + 30
-    while "exit" not in records and time.monotonic() < patience:
-        time.sleep(0.05)
-        records = {}
-        files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
-        for data in _records(files[-1].read_bytes()) if len(files) == runs else ():
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            kind = record.WhichOneof("record_type")
-            records.setdefault(kind, []).append(getattr(record, kind))
-    return SimpleNamespace(**records)
 
 
 def _logger(folder: Path, **arguments) -> WandbLogger:
@@ -89,10 +47,10 @@ def test_an_offline_run_holds_group_tags_axes_and_rows_and_is_resumed_under_its_
     logger.log({**_row(2), "eval/train/pass@1": 0.5})
     logger.finish()
     logger.finish()
-    written = _read(tmp_path)
+    written = read_offline(tmp_path)
     (run,) = written.run
     assert (run.project, run.run_group, run.display_name) == ("sdpo", "livecodebench", "livecodebench-sdpo-seed0")
-    assert (run.run_id, list(run.tags)) == (run_id, ["sdpo", "cpu"])
+    assert (run.run_id, list(run.tags), run.job_type) == (run_id, ["sdpo", "cpu"], "train")
     rows = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row.item}
         for row in written.history
@@ -108,7 +66,9 @@ def test_an_offline_run_holds_group_tags_axes_and_rows_and_is_resumed_under_its_
     assert again.run_id == run_id
     again.log(_row(3))
     again.finish()
-    assert [item.value_json for item in _read(tmp_path, runs=2).history[-1].item if "step" in item.nested_key] == ["3"]
+    assert [
+        item.value_json for item in read_offline(tmp_path, runs=2).history[-1].item if "step" in item.nested_key
+    ] == ["3"]
 
 
 def test_a_run_that_is_open_in_the_same_process_is_left_alone(tmp_path: Path):
@@ -118,7 +78,7 @@ def test_a_run_that_is_open_in_the_same_process_is_left_alone(tmp_path: Path):
         logger.log(_row(1))
         logger.finish()
         other.log({"still": "open"})
-    assert [run.project for run in _read(tmp_path / "run").run] == ["sdpo"]
+    assert [run.project for run in read_offline(tmp_path / "run").run] == ["sdpo"]
 
 
 def test_a_failure_is_said_once_and_stops_nothing(tmp_path: Path):

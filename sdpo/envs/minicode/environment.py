@@ -32,7 +32,7 @@ class MinicodeEnvironment(CodeEnvironment):
     @property
     def world(self) -> int:
         """The seed that gives words their meanings."""
-        return self.recipe.seed if self.recipe.data.world_seed is None else self.recipe.data.world_seed
+        return self.recipe.data.world_seed
 
     def problems(self, progress: Progress | None = None) -> ProblemSet:
         return load_minicode(self.world, test_split=self.recipe.data.test_split, limits=self.limits)

@@ -16,8 +16,7 @@ class MinitoolsEnvironment(Environment):
     reads = frozenset({"data.source", "data.world_seed"})
 
     def load(self, progress: Progress | None = None) -> Dataset:
-        seed = self.recipe.data.world_seed
-        world = make_world(self.recipe.seed if seed is None else seed)
+        world = make_world(self.recipe.data.world_seed)
         several = self.settings.turns > 1
         return Dataset(
             _tasks(f"{world.name}-train", (*world.train, *(world.train_two_steps if several else ()))),

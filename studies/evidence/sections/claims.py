@@ -11,10 +11,11 @@ from pathlib import Path
 
 import yaml
 
+from sdpo.report.reaching import median_over, ratios
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, last, number, table
 from studies.evidence.measures.token_classes import BOILERPLATE, OPERATION
-from studies.evidence.reaching import Passes, median_over, ratios
+from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
 from studies.evidence.sections.common import name
 from studies.evidence.sections.comparison import at_least

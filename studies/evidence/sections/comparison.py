@@ -7,11 +7,12 @@ import math
 from sdpo.report.bounds import UNKNOWN, Bound
 from sdpo.report.curves import THRESHOLDS, mean_curve
 from sdpo.report.figures import GENERATIONS
+from sdpo.report.reaching import reach
 from sdpo.tracking.known import is_known
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.markdown import Section, interval, last, table
 from studies.evidence.pictures import COLOURS, Bar, Curve, Picture, PicturePanel
-from studies.evidence.reaching import Passes, median_ratio, reach, reach_ratio
+from studies.evidence.reaching import Passes, median_ratio, reach_ratio
 from studies.evidence.record import Record
 from studies.evidence.sections import forgetting
 from studies.evidence.sections.common import listed, name, not_run, opening, pair_panel

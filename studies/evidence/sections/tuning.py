@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sdpo.report.figures import GENERATIONS
+from sdpo.report.reaching import reach
 from studies.evidence.evidence import Evidence
 from studies.evidence.layout import settings_file
 from studies.evidence.markdown import Section, interval, last, table
 from studies.evidence.pictures import FREE, Picture, PicturePanel
-from studies.evidence.reaching import Passes, reach
+from studies.evidence.reaching import Passes
 from studies.evidence.sections.common import curve, name, not_run, opening
 from studies.evidence.settings import area, configuration
 from studies.evidence.studies import ALGORITHMS
