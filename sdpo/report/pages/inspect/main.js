@@ -34,7 +34,7 @@ function pick(t) {
   state.token = t;
   const span = spanOf(t);
   span.classList.add("at");
-  span.scrollIntoView({ block: "nearest" });
+  span.scrollIntoView({ block: window.innerWidth < 800 ? "center" : "nearest" }); // a narrow card covers the lower half
   fillCard(tokens, t);
   placeCard(span);
   writeAddress(false);
@@ -112,7 +112,7 @@ function moveToken(by) {
   if (tokens) pick(Math.min(tokens.count - 1, Math.max(0, state.token === null ? 0 : state.token + by)));
 }
 
-function escape() {
+function dismiss() {
   if (!at("card").hidden) {
     hideCard();
     writeAddress(false);
@@ -131,7 +131,7 @@ const KEYS = {
   j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
   ArrowRight: () => moveToken(1), ArrowLeft: () => moveToken(-1), m: largest,
   "]": () => moveStep(1), "[": () => moveStep(-1), g: () => show(state.i, { group: !state.group }),
-  "/": () => { openList(true); at("task").focus(); }, "?": () => at("help").showModal(), Escape: escape,
+  "/": () => { openList(true); at("task").focus(); }, "?": () => at("help").showModal(), Escape: dismiss,
 };
 
 function onKey(event) {
@@ -179,7 +179,7 @@ function begin() {
     const open = event.target.closest("[data-open]");
     if (span) pick(Number(span.dataset.t));
     else if (open) show(Number(open.dataset.open), { group: false });
-    else if (event.target.closest("main") && !event.target.closest("button") && state.token !== null) escape();
+    else if (event.target.closest("main") && !event.target.closest("button") && state.token !== null) dismiss();
   });
   view.addEventListener("focusin", (event) => { if (event.target.matches("[data-live]") && state.token === null
     && event.target.matches(":focus-visible")) pick(0); });
