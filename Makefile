@@ -20,13 +20,14 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
 .own-compare := RECIPE RUNS
+.own-inspect := RUN
 .own-export := RUN OUT
 .own-results := PARTS DRY_RUN
 .own-faults := KIND
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train profile eval compare export results faults test bench lock
+.goals := train profile eval compare inspect export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -50,7 +51,7 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 .recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train compare eval export profile
+.PHONY: train compare inspect eval export profile
 train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
 	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 compare: nothing-unknown runs-given setup  ## pass@k against generations, what belongs together: RECIPE=livecodebench | RUNS="a b:label c*"
@@ -60,6 +61,8 @@ profile: nothing-unused recipe-given setup  ## run a few steps, print where time
 eval: nothing-unused model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
 	@$(.sdpo) eval $(call .flag,RECIPE,--recipe) $(call .flag,PROFILE,--profile) $(call .flag,OUT,--out) \
 	    $(call .squote,$(MODEL)) $(.overrides) $(ARGS)
+inspect: nothing-unknown run-named setup  ## a page that shows what the teacher thinks of every token: RUN=runs/name [ARGS='--text --step 5']
+	@$(.sdpo) inspect $(call .squote,$(RUN)) $(ARGS)
 export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Face folder: RUN=runs/name OUT=path
 	@$(.sdpo) export $(call .squote,$(RUN)) $(call .squote,$(OUT)) $(ARGS)
 
@@ -103,7 +106,7 @@ build/bench/.done: requirements/bench.txt
 	@touch $@
 
 ##@ Housekeeping
-.PHONY: setup lock clean help recipe-given runs-given model-given run-given nothing-unused nothing-unknown
+.PHONY: setup lock clean help recipe-given runs-given model-given run-given run-named nothing-unused nothing-unknown
 setup: $(if $(filter setup,$(MAKECMDGOALS)),nothing-unknown)  ## make .venv hold what the lock file says; at once when nothing changed: [PROFILE=cpu|gpu] [PYTHON=…]
 	@PROFILE=$(call .squote,$(PROFILE)) PYTHON=$(call .squote,$(PYTHON)) TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) \
 	    GOAL=$(firstword $(MAKECMDGOALS)) requirements/setup.sh
@@ -124,6 +127,8 @@ model-given:
 	@$(if $(MODEL),:,echo "error: say which: make eval MODEL=<runs/name, a checkpoint in it, or a model folder>" >&2; exit 2)
 run-given:
 	@$(if $(and $(RUN),$(OUT)),:,echo "error: say which and where to: make export RUN=runs/<name> OUT=<new folder>" >&2; exit 2)
+run-named:
+	@$(if $(RUN),:,echo "error: say which: make inspect RUN=runs/<name>" >&2; exit 2)
 # Nothing that was given may go unnoticed: neither a variable of another goal, nor, where there is no recipe to refuse it, a
 # misspelt one.
 nothing-unused:

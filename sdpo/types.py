@@ -181,6 +181,23 @@ class ScoredTokens:
 
 
 @dataclass(frozen=True)
+class TokenCredit:
+    """What the update that a response trained in found of its R tokens, at the sampling temperature.
+
+    float32 [R] and [R, k], natural logarithms.  The k alternatives are the teacher's likeliest tokens, in order; where
+    no teacher re-scored the response they are the policy's own, and the teacher's numbers are None.
+    """
+
+    log_probs: np.ndarray  # of the sampled tokens: log π
+    entropy: np.ndarray
+    teacher_log_probs: np.ndarray | None  # log q
+    teacher_entropy: np.ndarray | None
+    top_ids: np.ndarray  # int32
+    top_log_probs: np.ndarray
+    top_teacher_log_probs: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Sample:
     """What one turn trains on: its tokens, and up to three streams that it feeds.
 
@@ -194,3 +211,4 @@ class Sample:
     teacher: TeacherContext | None = None  # distillation stream
     reference_weight: np.ndarray | None = None  # float32 [R]: KL to the reference policy
     turn: int = 1  # its number within its rollout
+    recorded: bool = False  # whether the learner is to say what it found of every token (`TokenCredit`)

@@ -66,10 +66,10 @@ class Run:
         return pd.DataFrame(self._folder.metrics)
 
     def rollouts(self, steps: Iterable[int] | None = None) -> pd.DataFrame:
-        """A row per response: prompt, response, verdict, reward, feedback, the teacher's prompt (`sdpo.tracking.rollouts`).
+        """A row per response, with prompt, verdict, feedback and the teacher's prompt (`sdpo.tracking.rollouts`).
 
-        steps: of these alone; a long run drops some tables (`tracking.rollouts_mb`).  Raises UserError for a step without
-        a table.
+        steps: of these alone; a long run drops some tables (`tracking.rollouts_mb`).  Raises UserError for a step
+        without a table.
         """
         import pandas as pd
 

@@ -97,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--wandb", action="store_true", help="log curves, tables and page as a run of W&B, too")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
+    inspect = _command(commands, "inspect", "write a page that shows what the teacher thinks of every token of a run")
+    inspect.add_argument("run", help="runs/<name>; the page is <run>/inspect.html")
+    inspect.add_argument("--text", action="store_true", help="print one response in the terminal instead")
+    inspect.add_argument("--step", type=int, help="with --text: of this step (default: the last with a table)")
+    inspect.add_argument("--task", help="with --text: to this task, by its id")
+    inspect.add_argument("--sample", type=int, help="with --text: its number within the group, from 0")
+
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")

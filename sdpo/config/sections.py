@@ -382,3 +382,6 @@ class TrackingSettings(Settings):
     rollouts_mb: float = Field(
         4096, gt=0, description="MB (10⁶ bytes) of rollout tables that a run keeps; older steps are thinned out"
     )
+    tokens_mb: float = Field(
+        1, ge=0, description="MB of a step's table for numbers of single tokens, which `sdpo inspect` shows; 0: none"
+    )

@@ -20,13 +20,13 @@ from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
 from sdpo.errors import PartFailed
 from sdpo.learner.operators import Operator
-from sdpo.learner.rank import LearnerRank, MicroBatches, for_a_rank
+from sdpo.learner.rank import LearnerRank, MicroBatches, Updated, for_a_rank
 from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.supervision.part import Part, answered
 from sdpo.supervision.watch import Watch
-from sdpo.types import Sample
+from sdpo.types import Sample, TokenCredit
 
 _WRITTEN_S = 0.2  # between two questions whether a checkpoint is on the disk
 Result = TypeVar("Result")
@@ -46,6 +46,7 @@ class Learner:
         self.watch = Watch()
         self.skipped = 0  # updates in a row
         self.skip_reason = ""
+        self.credit: list[list[TokenCredit | None]] = []
         self._options, self._group = actor_options, group
         self._longest: dict[str, float] = {}
         self._launch()
@@ -111,6 +112,7 @@ class Learner:
         Updates with a number that is not finite are skipped and belong to no mean, unless all of them are;
         `learner/skipped_updates` counts them, `skip_reason` is the first tensor that was not finite in the last one.
         `learner.max_skipped` in a row raise `TooManySkipped`, a step to weights that are not finite `BrokenWeights`.
+        `credit` then has, for every sample, what its update found of its tokens, if the sample is to be recorded.
         """
         updates = self.recipe.learner.updates_per_batch
         per_update = len(groups) // updates
@@ -119,14 +121,15 @@ class Learner:
         rows = [loss_weighted_rows(batch, plan, self.recipe.rollout.max_response_tokens) for batch in batches]
         if updates > 1:
             rows = await self._with_old_log_probs(rows)
-        done, skipped = [], []
+        done, skipped, credit = [], [], []
         for number, batch in enumerate(rows, start=1):
             if plan.weight_hook is not None:
                 batch = await self._hooked(batch, plan.weight_hook)
-            share = assign_to_ranks(batch, self._split(batch))
+            shares = self._split(batch)
+            share = assign_to_ranks(batch, shares)
             given = zip(self.ranks, share, strict=True)
             results = await self._all("update", [rank.update.remote(own) for rank, own in given])
-            if any([numbers.pop("learner/broken_weights") for _, numbers in results]):
+            if any([numbers.pop("learner/broken_weights") for _, numbers, _ in results]):
                 raise BrokenWeights(number, await self.check_finite() or "a weight")
             if results[0][1].pop("learner/skipped_updates"):
                 skipped.append(results)
@@ -134,10 +137,13 @@ class Learner:
             else:
                 done.append(results)
                 self.skipped = 0
+            credit += _in_order(shares, [kept for _, _, kept in results], len(batch))
             on_update()
         await self._all("finish_batch", [rank.finish_batch.remote() for rank in self.ranks])
         metrics = _means(done or skipped)
         metrics["learner/skipped_updates"] = float(len(skipped))
+        each = iter(credit)
+        self.credit = [[next(each, None) for _ in group] for group in groups]
         return metrics
 
     async def _count_skipped(self, rows: list[Row], share: list[list[list[Row]]], number: int) -> None:
@@ -166,13 +172,7 @@ class Learner:
         """What `score` says of each row, asked of every rank for its share; in the order of the rows."""
         shares = self._split(rows)
         given = zip(self.ranks, assign_to_ranks(rows, shares), strict=True)
-        results = await self._all("score", [score(rank, own) for rank, own in given])
-        scored: list[Any] = [None] * len(rows)
-        for share, result in zip(shares, results, strict=True):
-            for indices, values in zip(share, result, strict=True):
-                for i, value in zip(indices, values, strict=False):  # a filler's value has no index
-                    scored[i] = value
-        return scored
+        return _in_order(shares, await self._all("score", [score(rank, own) for rank, own in given]), len(rows))
 
     def _split(self, rows: Sequence[Row]) -> list[list[list[int]]]:
         return split(rows, self.recipe.learner.ranks, self.recipe.learner.micro_batch_tokens)
@@ -240,11 +240,21 @@ def _together(parts: Sequence[Records]) -> Records:
     return {name: record for records in parts for name, record in records.items()}
 
 
-def _means(updates: Sequence[Sequence[tuple[Sums, dict[str, float]]]]) -> dict[str, float]:
+def _in_order(shares: list[list[list[int]]], results: Sequence[list[list[Scored]]], rows: int) -> list[Scored]:
+    """What ranks said of their micro-batches' rows, in the order of all rows; `shares` as `split` gives them."""
+    ordered: list[Any] = [None] * rows
+    for share, result in zip(shares, results, strict=True):
+        for indices, values in zip(share, result, strict=True):
+            for i, value in zip(indices, values, strict=False):  # a filler's value has no index
+                ordered[i] = value
+    return ordered
+
+
+def _means(updates: Sequence[Sequence[Updated]]) -> dict[str, float]:
     """Metrics from what `update` returned: of every update, rank by rank."""
     sums = Sums()
     for results in updates:
-        for rank_sums, _ in results:
+        for rank_sums, _, _ in results:
             sums.add(rank_sums)
     metrics = sums.means()
     metrics["learner/loss"] /= len(updates)

@@ -12,6 +12,7 @@ import torch
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
+from sdpo.learner.credit import Wanted
 from sdpo.losses.credit import sequence_credit, token_credit
 from sdpo.losses.importance import ratio_clip, truncated_importance_weight
 from sdpo.losses.policy import clip_masks, policy_gradient, reference_kl
@@ -37,19 +38,29 @@ class Targets:
 TeacherLogits = Callable[[slice], torch.Tensor]  # [n, V] fp32, at the sampling temperature
 
 
-def build_objective(plan: LossPlan, targets: Targets, teacher: TeacherLogits | None, triton: bool | None = None):
+def build_objective(
+    plan: LossPlan,
+    targets: Targets,
+    teacher: TeacherLogits | None,
+    triton: bool | None = None,
+    wanted: Wanted | None = None,
+):
     """`fn(logits [n, V], rows) -> (scalar, per-token outputs)` as `losses.projected_loss` wants it.
 
-    `triton` as in `losses.vocabulary_pass`.
+    `triton` as in `losses.vocabulary_pass`; `wanted`: tokens of which the alternatives are outputs too.
     """
     distils = plan.distillation is not None and teacher is not None
     form = _form(plan.distillation) if distils else {}
 
     def objective(logits: torch.Tensor, rows: slice):
         t = Targets(*(None if v is None else v[rows] for v in vars(targets).values()))
-        found = vocabulary_pass(logits, t.tokens, teacher(rows) if distils else None, **form, triton=triton)
+        theirs = teacher(rows) if distils else None
+        found = vocabulary_pass(logits, t.tokens, theirs, **form, triton=triton)
         old = found.log_probs.detach() if t.old_log_probs is None else t.old_log_probs
         outputs = {"log_probs": found.log_probs.detach(), "entropy": found.entropy.detach()}
+        if wanted is not None:
+            judge = None if theirs is None else (theirs, found.teacher_log_probs)
+            outputs |= wanted.alternatives(rows, t.tokens, (logits, found.log_probs), judge)
         total = logits.new_zeros(())
         if plan.policy_gradient is not None:
             total = total + _policy_gradient(plan.policy_gradient, t, found, old, outputs)

@@ -17,6 +17,7 @@ from sdpo.algorithms.base import LossPlan
 from sdpo.config.schema import Recipe
 from sdpo.learner import model_check
 from sdpo.learner.advantage_clip import AdvantageClip
+from sdpo.learner.credit import Wanted
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, conversations, fill, pack
@@ -56,13 +57,15 @@ class ForwardPasses:
         """What a weight hook sees of every row, under the present student and teacher.  Collective."""
         return [scored_tokens(rows, self.loss(rows)[1]) for rows in micro_batches]
 
-    def loss(self, rows: list[Row]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, rows: list[Row], record: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The micro-batch's share of the loss, and outputs per token [N]; `record`: alternatives too (`Wanted`)."""
         settings = self.recipe.learner
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
             targets = self._sequence_means(rows, targets, teacher)
             plan = self.plan if self.advantage_clip is None else self.advantage_clip.applied(self.plan)
-            objective = build_objective(plan, targets, teacher, self._triton)
+            wanted = Wanted.of(rows, teacher is not None) if record else None
+            objective = build_objective(plan, targets, teacher, self._triton, wanted)
             return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
 
     def _teacher_logits(self, rows: list[Row]):

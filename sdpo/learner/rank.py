@@ -23,12 +23,13 @@ from sdpo.learner.rows import Row
 from sdpo.learner.sums import Sums
 from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.watch import identity
-from sdpo.types import ScoredTokens
+from sdpo.types import ScoredTokens, TokenCredit
 
 if TYPE_CHECKING:  # torch stays out of the driver
     from sdpo.learner.rendezvous import Rendezvous
 
 MicroBatches = list[list[Row]]
+Updated = tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -77,7 +78,7 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def update(self, micro_batches: MicroBatches) -> tuple[Sums, dict[str, float]]:
+    def update(self, micro_batches: MicroBatches) -> Updated:
         return self.worker.update(micro_batches)
 
     @ray.method

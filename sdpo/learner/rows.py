@@ -34,6 +34,7 @@ class Row:
     )
     counts: bool = True  # False for filler, which belongs to no metric
     turn: int = 1  # its number within its rollout
+    recorded: bool = False  # whether the numbers of its tokens are wanted back
 
 
 def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
@@ -65,6 +66,7 @@ def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_t
                 reference_weight=streams[2][i],
                 teacher_prompt_ids=None if s.teacher is None else np.asarray(s.teacher.prompt_ids, np.int64),
                 turn=s.turn,
+                recorded=s.recorded,
             )
         )
     return rows
@@ -195,4 +197,5 @@ def _filler(row: Row) -> Row:
         teacher_prompt_ids=None if row.teacher_prompt_ids is None else row.teacher_prompt_ids[:1],
         old_log_probs=None if row.old_log_probs is None else row.old_log_probs[:1],
         counts=False,
+        recorded=False,
     )

@@ -21,6 +21,7 @@ from sdpo.errors import UserError
 from sdpo.learner import export
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.checkpointing import Checkpointing
+from sdpo.learner.credit import split_off, token_credit
 from sdpo.learner.deepspeed_config import (
     clips_itself,
     fit_buckets,
@@ -38,6 +39,7 @@ from sdpo.learner.rows import Row
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
+from sdpo.types import TokenCredit
 from sdpo.weights.publisher import Publisher
 
 
@@ -115,18 +117,22 @@ class LearnerWorker:
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
         return kind(self.recipe.model, self.dtype, self.device, zero3)
 
-    def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float]]:
-        """One optimiser step on this rank's micro-batches.  Returns sums over its tokens, and step-wide numbers.
+    def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
+        """One optimiser step on this rank's micro-batches.
+
+        Returns sums over its tokens, step-wide numbers, and what each row's tokens got where that is to be recorded.
 
         A number that is not finite, be it of the loss, the teacher or a gradient, changes nothing: not the weights, the
         optimiser, its schedule, nor the teacher.  Then `learner/skipped_updates` is 1.  Weights that a step made
         infinite all the same make `learner/broken_weights` 1 (on the ranks that hold them), and end the run.
         """
-        sums = Sums()
+        sums, credit = Sums(), []
         for rows in micro_batches:
-            loss, outputs = self.passes.loss(rows)
+            loss, outputs = self.passes.loss(rows, record=True)
+            alternatives = split_off(outputs)
             self._backward(loss, one_or_nan(loss, outputs))
             sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
+            credit.append(token_credit(rows, outputs, alternatives))
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
@@ -138,12 +144,13 @@ class LearnerWorker:
             if self.teacher is not None:
                 self.teacher.follow(self.student, "update")
         norm = self._norm if clips_itself(self.recipe) else self.engine.get_global_grad_norm()
-        return sums, {
+        numbers = {
             "learner/grad_norm": float(norm),
             "learner/lr": rate,
             "learner/skipped_updates": float(not applied),
             "learner/broken_weights": float(broken),
         }
+        return sums, numbers, credit
 
     def _backward(self, loss: torch.Tensor, factor: torch.Tensor | float = 1.0) -> None:
         # DeepSpeed averages gradients over ranks; the weights already divide by the counts of all ranks.

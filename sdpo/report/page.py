@@ -33,14 +33,7 @@ def draw_all(figures: Sequence[Figure], runs: Sequence[Run]) -> list[tuple[Figur
     return [(figure, draw(figure, footer)) for figure in figures]
 
 
-def render(
-    template: str,
-    runs: Sequence[Run],
-    drawn: Sequence[tuple[Figure, bytes]],
-    scores: Sequence[ScoreTable],
-    **content: Any,
-) -> bytes:
-    """The page of `template` as UTF-8, pictures inside."""
+def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sdpo.report", "pages"),
         autoescape=True,  # responses and feedback are text of a program that a model wrote
@@ -49,8 +42,19 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "display": display}
+    return environment.get_template(name)
+
+
+def render(
+    name: str,
+    runs: Sequence[Run],
+    drawn: Sequence[tuple[Figure, bytes]],
+    scores: Sequence[ScoreTable],
+    **content: Any,
+) -> bytes:
+    """The page of the template `name` as UTF-8, pictures inside."""
     pictures = [(figure, base64.b64encode(png).decode(), page_width(png)) for figure, png in drawn]
-    text = environment.get_template(template).render(
+    text = template(name).render(
         runs=runs,
         figures=pictures,
         scores=scores,

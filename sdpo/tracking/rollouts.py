@@ -1,13 +1,14 @@
 """`rollouts/step-NNNNNN.parquet`: everything that was asked, answered and judged, one compressed table per step.
 
 A row is one response; a rollout of several turns has as many rows, each with the conversation before it as its prompt.
+Some rows also say what the learner found of every token (`sdpo.tracking.tokens`).
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdpo.tracking.disk import atomic_write
-from sdpo.types import Group, Outcome, Sample
+from sdpo.tracking.tokens import TOKEN_SCHEMA, Decode, TokenTexts, token_columns
+from sdpo.types import Group, Outcome, Sample, TokenCredit
 
 # The columns that every table has; a row may bring more.  What an outcome says is null where nothing was graded.
 SCHEMA = pa.schema(
@@ -39,7 +41,10 @@ SCHEMA = pa.schema(
 
 
 def rollout_rows(
-    groups: Iterable[Group], samples: Sequence[Sequence[Sample]], decode: Callable[[Sequence[int]], str]
+    groups: Sequence[Group],
+    samples: Sequence[Sequence[Sample]],
+    decode: Decode,
+    credit: Sequence[Sequence[TokenCredit | None]] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows for `write_rollouts`.
 
@@ -47,13 +52,14 @@ def rollout_rows(
         groups: the step's groups.
         samples: of each group, what each of its turns trains on.
         decode: token ids → text.
+        credit: what the learner found of each sample's tokens; None where that is not recorded.
     """
-    rows = []
-    for group, trained in zip(groups, samples, strict=True):
+    rows, texts = [], TokenTexts(decode)
+    for group, trained, found in zip(groups, samples, credit or [[None] * len(s) for s in samples], strict=True):
         first = group.turns[0].prompt_ids
         question = decode(first)
         places = [(i, number) for i, r in enumerate(group.rollouts) for number, _ in enumerate(r.turns, start=1)]
-        for (i, number), turn, sample in zip(places, group.turns, trained, strict=True):
+        for (i, number), turn, sample, tokens in zip(places, group.turns, trained, found, strict=True):
             teacher = sample.teacher
             rows.append(
                 {
@@ -69,6 +75,7 @@ def rollout_rows(
                     # What the teacher was told where there is one: an algorithm may have changed it.
                     **({"feedback": teacher.hint.feedback} if teacher and teacher.hint else {}),
                     "teacher_prompt": decode(teacher.prompt_ids) if teacher else None,
+                    **(token_columns(sample, tokens, texts) if tokens else {}),
                 }
             )
     return rows
@@ -92,7 +99,8 @@ def write_rollouts(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -
     rows = [{**row, "step": step} for row in rows]
     extra = list(dict.fromkeys(key for row in rows for key in row if key not in SCHEMA.names))
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
-    columns += [pa.array([row.get(name) for row in rows]) for name in extra]
+    kinds = {field.name: field.type for field in TOKEN_SCHEMA}
+    columns += [pa.array([row.get(name) for row in rows], kinds.get(name)) for name in extra]
     # Built in memory (a step is some megabytes), so that the file is renamed into place whole.
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, names=[*SCHEMA.names, *extra]), buffer, compression="zstd")

@@ -12,6 +12,7 @@ runs/<name>/
   wandb/            written by W&B
   logs/             Ray's, of a run that failed                           (sdpo.training.private_folder)
   report.html       the page of this run                                   (sdpo.report)
+  inspect.html      all its responses, with the credit of every token      (sdpo inspect)
   lock              held by the process that trains                        (lock.py)
 """
 

@@ -31,9 +31,10 @@ from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
+from sdpo.training.recording import credit_of, with_recorded
 from sdpo.training.restarts import Restarts
 from sdpo.training.utilization import Utilization
-from sdpo.types import Group, Sample, Task
+from sdpo.types import Group, Sample, Task, TokenCredit
 
 
 class Trainer:
@@ -132,6 +133,7 @@ class Trainer:
         step = self.state.step + 1
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
+        samples = with_recorded(groups, samples, self.recipe.seed, self.recipe.tracking.tokens_mb)
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
         if warning:
             self.tracker.message(warning)
@@ -146,7 +148,7 @@ class Trainer:
         learned |= await self.utilization.since_last()
         self.state.generations += self.recipe.samples_per_step
         self.state.generated_tokens += generated_tokens(groups)
-        self._record(groups, samples, learned)
+        self._record(groups, samples, learned, credit_of(samples, sound, self.learner.credit))
 
     async def _learn(self, samples: list[list[Sample]], on_update: Callable[[], None], step: int) -> dict[str, float]:
         settings = self.recipe.learner
@@ -246,13 +248,19 @@ class Trainer:
         self.state.best_value, self.state.best_step = value, self.state.step
         return True
 
-    def _record(self, groups: list[Group], samples: list[list[Sample]], learned: dict[str, float]) -> None:
+    def _record(
+        self,
+        groups: list[Group],
+        samples: list[list[Sample]],
+        learned: dict[str, float],
+        credit: list[list[TokenCredit | None]],
+    ) -> None:
         metrics = batch_metrics(groups, samples, self.state.step, self.recipe.environment.turns) | learned
         counts = {name: 0 for name in COUNTED} | self.contexts.counts
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
-        rows = rollout_rows(groups, samples, self.tokenizer.decode)
+        rows = rollout_rows(groups, samples, self.tokenizer.decode, credit)
         self.tracker.rollouts(self.state.step, rows, self.recipe.tracking.rollouts_mb)
         if warning := ungraded_warning(groups):
             self.tracker.message(warning)

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "learner": BELOW_TRAINING,
     "evaluation": BASE,
     "tracking": BASE,
-    "report": f"{BASE} evaluation tracking",
+    "report": f"{BASE} losses evaluation tracking",
     "training": f"{BELOW_TRAINING} rollout learner evaluation tracking report",
     "api": f"{BASE} evaluation tracking training",
     "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",

@@ -11,6 +11,7 @@ import pytest
 from sdpo.checkpoints.manifest import verify
 from sdpo.errors import UserError
 from sdpo.tracking import RunFolder
+from sdpo.tracking.rollouts import read_rollouts
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample, TeacherContext
 from studies.faults.compare import different_tensors
@@ -56,6 +57,11 @@ async def test_a_run_of_three_steps(name, workers, learner_for, tmp_path):
     # A step in which no group has a success teaches GRPO nothing; three such steps in a row would be another matter.
     assert max(row["learner/grad_norm"] for row in rows) > 0
     assert any("eval/held_out/pass@1" in row for row in folder.metrics)
+    for row in read_rollouts(folder.rollouts, 3):  # all of it fits the budget of tokens
+        assert row["token_ids"] and "".join(row["tokens"]).startswith(row["response"])
+        assert (row["teacher_log_probs"] is None) == (row["teacher_prompt"] is None)
+        if recipe.learner.updates_per_batch == 1:
+            np.testing.assert_allclose(row["log_probs"], row["sampler_log_probs"], atol=SAME_TOKENS)
     assert sorted(p.name for p in (folder.path / "rollouts").iterdir()) == [f"step-{i:06d}.parquet" for i in (1, 2, 3)]
     assert (folder.checkpoints / "last" / "policy" / "model.safetensors").is_file()
     assert (folder.path / "wandb").is_dir()

@@ -43,8 +43,8 @@ class CheckedTrainer(Trainer):
 
     checked = 0
 
-    def _record(self, groups, samples, learned):
-        super()._record(groups, samples, learned)
+    def _record(self, groups, *learned):
+        super()._record(groups, *learned)
         self.seen = groups
 
     async def step(self):

@@ -35,7 +35,7 @@ def update(worker) -> tuple[float, dict[str, float]]:
     """One update of this rank's share of always the same batch: loss and step-wide numbers."""
     settings = worker.recipe
     own = dealt(settings, samples(9), settings.learner.ranks, tokens=120)[worker.rank]
-    sums, values = worker.update(own)
+    sums, values, _ = worker.update(own)
     worker.finish_batch()
     return sums.plain["learner/loss"], values
 

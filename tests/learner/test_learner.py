@@ -286,7 +286,7 @@ def test_checkpoint_restores_student_optimiser_schedule_and_teacher(model, start
     resumed = start(settings)
     resumed.checkpointing.load(str(tmp_path))
     for w in (worker, resumed):
-        _, values = w.update(micro_batches)
+        _, values, _ = w.update(micro_batches)
         w.finish_batch()
         last = values["learner/lr"]
     assert last == pytest.approx(settings.learner.lr)  # the third update: the second of the warm-up's is behind it

@@ -32,7 +32,7 @@ def train(settings, rank: int, address, out: Path, resume: bool) -> None:
     current, losses, norms = worker(), [], []
     micro_batches = dealt(settings, samples(13, reference=True), settings.learner.ranks, tokens=120)[rank]
     for step in range(STEPS):
-        sums, values = current.update(micro_batches)
+        sums, values, _ = current.update(micro_batches)
         current.finish_batch()
         losses.append(sums.plain["learner/loss"])
         norms.append(values["learner/grad_norm"])

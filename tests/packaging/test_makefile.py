@@ -126,6 +126,12 @@ def test_eval_passes_the_policy_and_overrides():
     assert words == [".venv/bin/sdpo", "eval", "--recipe", "minicode", "runs/a b", "evaluation.samples=8"]
 
 
+def test_inspect_passes_the_run_and_asks_for_one():
+    words = command("inspect", "RUN=runs/a b", "ARGS=--text --step 5")
+    assert words == [".venv/bin/sdpo", "inspect", "runs/a b", "--text", "--step", "5"]
+    assert "make inspect RUN=runs/<name>" in make("inspect").stderr
+
+
 def test_every_public_target_can_be_expanded():
     listed = [line.split()[1] for line in make("help").stdout.splitlines() if line.startswith("  make ")]
     assert {"train", "compare", "eval", "export", "test", "test-all", "lint", "setup", "doctor", "lock"} <= set(listed)
