@@ -25,8 +25,16 @@ def describe(error: BaseException, sources: dict[str, list[str]]) -> dict:
         message = str(error.msg) if isinstance(error, SyntaxError) else str(error)
     except BaseException as nested:
         message = f"<the exception's text raised {type(nested).__name__}>"
+    if isinstance(error, RecursionError):
+        message = _without_depth(message)
     message += _suggestion(error)
     return {"e": type(error).__name__[:MAX_NAME], "m": message[:MAX_MESSAGE], "f": _shortened(frames)}
+
+
+def _without_depth(message: str) -> str:
+    """Of `setrecursionlimit`: how deep the program itself is called depends on the runner, and on what ran before."""
+    begin, found, end = message.partition(" at the recursion depth ")
+    return begin + end.lstrip("0123456789") if found else message
 
 
 def _frames(traceback: TracebackType | None, sources: dict[str, list[str]]) -> list[list]:

@@ -1,13 +1,22 @@
 """One thread per process: tensors are small here, and threads that wait for each other by spinning take the cores from
-the processes that tests start.  Ray's workers are as important as the tests beside them, which Ray would put first."""
+the processes that tests start.  Ray's workers are as important as the tests beside them, which Ray would put first.
+
+What a shell starts in the background is deaf to Ctrl-C, what nohup starts to SIGHUP, and both hand that on to their
+children.  A handler is not handed on: with one, whatever a test starts hears both.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import pytest  # noqa: E402 — after the variable, which libraries read when they are imported
 

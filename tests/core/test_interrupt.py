@@ -10,8 +10,6 @@ import textwrap
 
 import pytest
 
-from tests.helpers.processes import heeds_signals
-
 HEAD = """
 import asyncio, os, subprocess, sys, time
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals, Stopped, at_end
@@ -52,7 +50,7 @@ HUNG = "time.sleep(60)"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def started(program: str, before=heeds_signals) -> subprocess.Popen[str]:
+def started(program: str, before=None) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD + textwrap.dedent(program)],
         stdout=subprocess.PIPE,
@@ -123,11 +121,7 @@ def test_an_update_that_hangs_is_given_up_after_its_time_limit():
 
 
 def test_nohup_stays_deaf_to_hangups():
-    def nohup() -> None:
-        heeds_signals()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    process = started(training(UPDATE), nohup)
+    process = started(training(UPDATE), lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     process.send_signal(signal.SIGHUP)
     status, output = ended(process)
     assert status == 130 and output == ""  # it came to its end
@@ -168,7 +162,7 @@ def test_what_a_terminal_took_with_it_is_not_missed():
     process = subprocess.Popen(
         [sys.executable, "-c", program, f"/dev/fd/{writer}"],
         stdin=follower, stdout=follower, stderr=follower, pass_fds=[writer], start_new_session=True,
-        preexec_fn=lambda: (heeds_signals(), __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0)),
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(follower), os.close(writer)
     output = b""

@@ -14,8 +14,6 @@ from typing import ClassVar
 
 import psutil
 
-from tests.helpers.processes import heeds_signals
-
 SDPO = [sys.executable, "-m", "sdpo.cli"]
 COMMAND = [
     *SDPO, "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=3",
@@ -39,7 +37,7 @@ class Run:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*COMMAND, *overrides], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=heeds_signals,
+                start_new_session=True,
             )  # fmt: skip
         self.started.append(self)
 

@@ -73,6 +73,12 @@ def test_many_accepted_programs_run_as_in_fresh_processes(driver, seed):
     fuzz(driver, seed, 1000)
 
 
+def test_how_deep_a_program_is_called_is_not_told(driver):
+    found = driver.compare("setrecursionlimit(3)")
+    messages = {header["m"] for header, _ in found["series"] + found["fresh"]}
+    assert messages == {"cannot set the recursion limit to 3: the limit is too low"}
+
+
 LEAVING = {
     "an_attribute_of_a_module": "math.zz = 1",
     "an_attribute_of_a_class": "Counter.zz = 1",

@@ -21,7 +21,6 @@ from studies.evidence.record import Record, load_records
 from studies.evidence.runner import resolve
 from studies.evidence.session import Session
 from studies.evidence.studies import load_studies, specs
-from tests.helpers.processes import heeds_signals
 from tests.helpers.small_studies import STUDIES, TINY
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +118,7 @@ def test_stopped_and_gone_on_with(studies, layout, tmp_path, make_runner):
         "    sys.exit(130)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINY_PAUSE_S": "0.6"}  # `studies` is not installed
-    process = subprocess.Popen([sys.executable, str(script)], env=environment, preexec_fn=heeds_signals)
+    process = subprocess.Popen([sys.executable, str(script)], env=environment)
     folder = layout.folder("tuning/sdpo-world0")
     while not (folder / "metrics.jsonl").is_file() or RunFolder(folder).metrics[-1]["step"] < 1:
         assert process.poll() is None
