@@ -26,6 +26,7 @@ from sandbox.prelude import install_prelude  # noqa: E402
 from sandbox.runner import Program  # noqa: E402
 
 _OUTPUT = 1 << 16
+_CPU_S = 5
 _FRESH_BY_DESIGN = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"}
 _NOT_SEEN = {"linecache.cache"}  # has the program's lines after a warning
 _SEARCHED = (dict, list, set, collections.deque)
@@ -50,7 +51,7 @@ def compare(request: dict, prelude: dict, before: LastingState) -> dict | None:
     code, inputs = request["code"], request["inputs"]
     if not screen.isolated(ast.parse(code), prelude) and not request.get("unscreened"):
         return None
-    series = _in_a_fork(lambda: _series(code, inputs, prelude, before))
+    series = _in_a_fork(lambda: _series(code, inputs, prelude, before), tests=len(inputs))
     fresh = [_in_a_fork(lambda text=text: _run(Program(code, prelude), text)) for text in inputs]
     results, leaks, noticed = series if series is not None else ([None] * len(inputs), [], False)
     return {"series": results, "fresh": fresh, "leaks": leaks, "noticed": noticed}
@@ -76,15 +77,15 @@ def _run(program: Program, text: str, in_memory: bool = False) -> list:
     return [report.header, report.output.decode("utf-8", "replace")]
 
 
-def _in_a_fork(work) -> object:  # noqa: ANN001
-    """The result of `work`; None if its process died."""
+def _in_a_fork(work, tests: int = 1) -> object:  # noqa: ANN001
+    """The result of `work`, which may take so long for each of its tests; None if its process died."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
         for fd in (0, 1):
             os.dup2(os.memfd_create("fuzz"), fd)
-        resource.setrlimit(resource.RLIMIT_CPU, (3, 3))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S * tests, _CPU_S * tests))
         resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
