@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,12 @@ Line = dict[str, Any]  # of `announced`
 
 class Hangs(Exception):
     """The command has said nothing for LIMIT_S."""
+
+
+def _hears_signals() -> None:
+    """What a shell starts in the background is deaf to Ctrl-C, what nohup starts to SIGHUP, and so are their children."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Command:
@@ -66,7 +73,7 @@ class Command:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*program, *self.words], env={**os.environ, **given}, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hears_signals,
             )  # fmt: skip
 
     def end(self, number: int) -> int:
