@@ -31,7 +31,7 @@ class Hangs(Exception):
 
 
 def _hears_signals() -> None:
-    """What a shell starts in the background is deaf to Ctrl-C, what nohup starts to SIGHUP, and so are their children."""
+    """What a shell starts in the background is deaf to Ctrl-C, what nohup starts to SIGHUP; both hand that on."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
