@@ -14,6 +14,8 @@ from sdpo.types import Outcome, Task
 
 
 class Addition(Environment):
+    draws_by_seed = True
+
     class Settings(EnvironmentSettings):
         largest: int = Field(99, ge=4, description="of the two numbers")
         tasks: int = Field(64, ge=1, description="to train on")

@@ -111,6 +111,9 @@ def last(run: Run, metric: PassAtK) -> Measured | None:
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each label: bundled algorithms in the order of their list, then others as they appear; seeds in order."""
-    labels = registry.order(run.label for run in runs)
+    """Runs of each label, seeds in order.  Labels go by their algorithms, the bundled ones in the order of their list;
+    of one algorithm its own name first."""
+    algorithms = registry.order(run.info.algorithm for run in runs)
+    ordered = sorted(runs, key=lambda run: (algorithms.index(run.info.algorithm), run.label != run.info.algorithm))
+    labels = dict.fromkeys(run.label for run in ordered)
     return {label: sorted((r for r in runs if r.label == label), key=lambda r: r.info.seed) for label in labels}

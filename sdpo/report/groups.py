@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdpo.config.registry import ALGORITHMS, DEFAULT_ENVIRONMENT, ENVIRONMENTS, resolve
+from sdpo.config.registry import DEFAULT_ENVIRONMENT, ENVIRONMENTS, order, resolve
 from sdpo.errors import UserError
 from sdpo.report.runs import Run
 
@@ -135,7 +135,8 @@ def group(runs: Sequence[Run], by_name: Sequence[Path]) -> tuple[list[Group], li
             )
         notes += [_left_out(run, shown, done) for run in same if run not in shown]
         groups.append(Group(sorted(shown, key=lambda r: r.info.seed)))
-    return sorted(groups, key=lambda one: _place(one.first.info.algorithm)), notes
+    algorithms = order(one.first.info.algorithm for one in groups)
+    return sorted(groups, key=lambda one: algorithms.index(one.first.info.algorithm)), notes
 
 
 def _left_out(run: Run, shown: Sequence[Run], done: Sequence[Run]) -> str:
@@ -144,10 +145,6 @@ def _left_out(run: Run, shown: Sequence[Run], done: Sequence[Run]) -> str:
         why = f"{other.name} is newer" if other.info.created > run.info.created else f"{other.name} was asked for"
         return f"{run.name} is left out: {why}, of the same configuration and seed."
     return f"{run.name} ({run.info.status}) is left out: {done[-1].name}, of the same configuration, is finished."
-
-
-def _place(algorithm: str) -> int:
-    return list(ALGORITHMS).index(algorithm) if algorithm in ALGORITHMS else len(ALGORITHMS)
 
 
 def _key(run: Run) -> str:

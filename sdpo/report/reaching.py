@@ -147,5 +147,4 @@ def ratio_interval(pairs: Sequence[tuple[Passes, Passes]], threshold: float) -> 
         return None
     sampled = [ratios(slow.on(common), fast.on(common), threshold)[1] for slow, fast in pairs]
     seeds = np.random.default_rng(len(pairs)).integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    low, high = quantiles([median([sampled[s][row] for s in drawn]) for row, drawn in enumerate(seeds)])
-    return None if low <= 0 and math.isinf(high) else (low, high)
+    return quantiles([median([sampled[s][row] for s in drawn]) for row, drawn in enumerate(seeds)])

@@ -136,7 +136,7 @@ def test_best_and_last_with_intervals(page: Page):
 
 def test_data_json_holds_what_the_figures_show(page: Page, out: Path, two_algorithms: Path):
     data = json.loads((out / "data.json").read_text())
-    assert [(run["label"], run["seed"]) for run in data["runs"]] == [("grpo", 0), ("grpo", 1), ("sdpo", 0), ("sdpo", 1)]
+    assert [(run["label"], run["seed"]) for run in data["runs"]] == [("sdpo", 0), ("sdpo", 1), ("grpo", 0), ("grpo", 1)]
     figure = next(f for f in data["figures"] if f["name"] == "pass_at_k_generations")
     assert [panel["title"] for panel in figure["panels"]] == [
         f"{dataset}, pass@{k}" for dataset in ("training problems", "held-out problems") for k in (1, 4)

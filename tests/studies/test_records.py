@@ -34,6 +34,7 @@ def test_there_are_as_many_as_ever():
 def test_a_record_reads_as_a_recipe_and_says_what_it_said(record):
     recipe = validate(record.settings, record.run, resolved=True)
     assert identity_of(record) == identity(recipe)
+    assert recipe.data.world_seed == record.world
     kept = recipe.model_dump(mode="json")
     changed = {}
     for section, options in record.settings.items():
@@ -50,6 +51,7 @@ def test_a_record_reads_as_a_recipe_and_says_what_it_said(record):
         "data.families": (["minicode"], ["minicode", "minicode-texts"]),
         "algorithm.name": "sdpo",
         "algorithm.entropy_beta": None,
+        "data.world_seed": None,
     }
     for path, value in changed.items():
         assert path in old, path
