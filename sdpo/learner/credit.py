@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 ALTERNATIVES = 5
+_ROWS = 128  # of logits that are copied at a time
 _TOP = ("top_ids", "top_log_probs", "top_teacher_log_probs")
 
 
@@ -54,12 +55,12 @@ class Wanted:
         for wanted, judge in ((self.of_teacher[rows], teacher), (self.of_student[rows], student)):
             if judge is None or not wanted.any():
                 continue
-            places = tokens.new_tensor(np.flatnonzero(wanted))
-            ids = judge[0].detach()[places].topk(k, dim=-1).indices
-            found["top_ids"][places] = ids
-            found["top_log_probs"][places] = _log_probs(*student, places, tokens, ids)
-            if teacher is not None:
-                found["top_teacher_log_probs"][places] = _log_probs(*teacher, places, tokens, ids)
+            for places in tokens.new_tensor(np.flatnonzero(wanted)).split(_ROWS):
+                ids = judge[0].detach()[places].topk(k, dim=-1).indices
+                found["top_ids"][places] = ids
+                found["top_log_probs"][places] = _log_probs(*student, places, tokens, ids)
+                if teacher is not None:
+                    found["top_teacher_log_probs"][places] = _log_probs(*teacher, places, tokens, ids)
         return found
 
 

@@ -16,8 +16,8 @@ def with_recorded(
     """The samples, those whose tokens are to be recorded marked as such, within the budget of a step.
 
     Groups are taken whole, so that a response can be seen beside its siblings; of the first only what fits, where none
-    fits.  Their order is that of seeded hashes of their tasks, the same in every step: a task that is recorded once is
-    recorded when it is drawn again, and shows how the answers to it change.
+    fits.  Their order is that of seeded hashes of their tasks, the same in every step: a task that is recorded is
+    likely to be recorded when it is drawn again, and shows how the answers to it change.
     """
     left = budget_mb * 1e6 / BYTES_PER_TOKEN
     marked = [list(own) for own in samples]

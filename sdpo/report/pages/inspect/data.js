@@ -71,4 +71,5 @@ function element(tag, properties = {}, ...children) {
 
 const at = (id) => document.getElementById(id);
 const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+const fixed = (value) => value.toFixed(3).replace("-", "−");
 const known = (value) => value !== null && Number.isFinite(value);

@@ -43,7 +43,7 @@ function fillCard(tokens, t) {
   if (known(gain)) {
     const times = Math.exp(Math.abs(gain));
     const words = times < 1.005 ? "as much as the policy" :
-      `${times < 1000 ? times.toPrecision(3) : times.toExponential(1)} times ${gain > 0 ? "more" : "less"} likely to the teacher`;
+      `${times < 100 ? times.toPrecision(3) : Math.round(times).toLocaleString("en")} times ${gain > 0 ? "more" : "less"} likely to the teacher`;
     lines.push(element("div", {}, element("b", { id: "gain" }, signed(gain, 3)), ` log q − log π: ${words}`));
   } else {
     lines.push(element("div", { class: "quiet" }, "No teacher re-scored this response."));
@@ -59,11 +59,10 @@ function fillCard(tokens, t) {
     ...(tokens.teacher ? ["teacher q"] : [])];
   lines.push(element("table", {}, element("thead", {}, element("tr", {}, ...names.map((name) => element("th", {}, name)))),
     element("tbody", {}, ...rows)));
-  const entropies = `Entropy ${tokens.entropy[t].toFixed(3)}` +
-    (tokens.teacherEntropy ? `, teacher's ${tokens.teacherEntropy[t].toFixed(3)}` : "") + " nats. ";
-  const sampler = tokens.sampler ? `log π ${tokens.own[t].toFixed(3)}, sampler's ${tokens.sampler[t].toFixed(3)}` +
-    (tokens.teacher ? `, log q ${tokens.teacher[t].toFixed(3)}.` : ".") : "";
-  lines.push(element("div", { class: "quiet" }, entropies + sampler));
+  const numbers = [["log π", tokens.own], ["the sampler's", tokens.sampler], ["log q", tokens.teacher],
+    ["entropy of π", tokens.entropy], ["of q", tokens.teacherEntropy]];
+  lines.push(element("div", { class: "quiet" },
+    numbers.filter(([, values]) => values).map(([name, values]) => `${name} ${fixed(values[t])}`).join(", ")));
   at("card").replaceChildren(...lines);
 }
 
