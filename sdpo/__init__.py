@@ -6,7 +6,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 # name → the module that has it, imported when somebody asks
-_LAZY = {"Sandbox": "sandbox", **dict.fromkeys(("Run", "evaluate", "load_run", "train"), "sdpo.api")}
+_LAZY = {"Sandbox": "sandbox", **dict.fromkeys(("Run", "evaluate", "inspect", "load_run", "train"), "sdpo.api")}
 
 
 def __getattr__(name: str) -> Any:

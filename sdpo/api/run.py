@@ -23,6 +23,13 @@ def load_run(path: str | Path) -> Run:
     return Run(Path(path))
 
 
+def inspect(path: str | Path) -> Path:
+    """`sdpo inspect`: write the page of a run's rollouts, every token with its credit.  Returns its path."""
+    from sdpo.report.inspect_page import inspect_page
+
+    return inspect_page(load_run(path).path)
+
+
 class Run:
     """Reads a run's folder each time it is asked, so that it follows a run that is still going on."""
 

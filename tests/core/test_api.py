@@ -56,9 +56,11 @@ def test_a_run_is_read_as_tables(tmp_path):
     assert run.rollouts([2])["passed"].tolist() == [True]
     with pytest.raises(UserError, match=r"no rollouts of step 3.*\[1, 2\]"):
         run.rollouts([3])
+    page = sdpo.inspect(run.path)
+    assert page == tmp_path / "run" / "inspect.html" and page.stat().st_size > 1000
     with pytest.raises(UserError, match=r"no run in .*run\.json"):
         sdpo.load_run(tmp_path)
 
 
 def test_the_package_offers_its_functions():
-    assert {"Run", "Sandbox", "evaluate", "load_run", "train"} <= set(dir(sdpo))
+    assert {"Run", "Sandbox", "evaluate", "inspect", "load_run", "train"} <= set(dir(sdpo))

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "tracking": BASE,
     "report": f"{BASE} losses evaluation tracking",
     "training": f"{BELOW_TRAINING} rollout learner evaluation tracking report",
-    "api": f"{BASE} evaluation tracking training",
+    "api": f"{BASE} evaluation tracking report training",
     "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
 }
 CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config", "checkpoints"}
