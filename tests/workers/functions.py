@@ -51,6 +51,7 @@ def daemon(given):
         if os.fork() == 0:
             mark(given)
             time.sleep(600)
+        wait_for_file(given)  # then only is it an orphan, which is ended at once
         os._exit(0)
     return wait_for_file(given)
 
