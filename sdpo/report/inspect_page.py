@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from sdpo.errors import UserError
 from sdpo.report.blocks import Index, embedded, packed
 from sdpo.report.figures import display
 from sdpo.report.page import template
@@ -33,6 +34,8 @@ def inspect_page(path: Path, on_step: Callable[[], None] = lambda: None) -> Path
             on_step()
 
     blocks = list(packed(responses(), index))
+    if not blocks:
+        raise UserError(f"The tables of {run.path / 'rollouts'} have no rows: there is nothing to look at.")
     facts = {
         "run": run.name,
         "algorithm": display(run.info.algorithm),

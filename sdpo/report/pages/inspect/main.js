@@ -190,8 +190,10 @@ function begin() {
   filter();
   const { i, token, group } = readAddress();
   // Without an address: the failed response about which the teacher has most to say.
-  const most = (best, j) => ((index.disagreement[j] ?? -1) > (index.disagreement[best] ?? -1) ? j : best);
-  const start = found.filter((j) => index.outcome[j] === "failed").reduce(most, found.reduce(most, 0));
+  const taught = found.filter((j) => known(index.disagreement[j]));
+  const failed = taught.filter((j) => index.outcome[j] === "failed");
+  const start = [failed, taught, found].find((some) => some.length)
+    .reduce((best, j) => (index.disagreement[j] > index.disagreement[best] ? j : best));
   show(i >= 0 ? i : start, { token, group }).then(scrollToRow);
 }
 

@@ -34,7 +34,8 @@ function percent(logProbability) {
   return (value >= 10 ? value.toFixed(1) : value >= 0.01 || value === 0 ? value.toFixed(2) : value.toExponential(1)) + " %";
 }
 
-const quoted = (text) => element("code", {}, JSON.stringify(text).slice(1, -1) || "·");
+const quoted = (text) =>
+  element("code", {}, JSON.stringify(text).slice(1, -1).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)) || "·");
 
 function fillCard(tokens, t) {
   const gain = tokens.gains && tokens.gains[t];
@@ -70,7 +71,10 @@ function placeCard(span) {
   const card = at("card");
   card.hidden = false;
   const box = span.getClientRects()[0] || span.getBoundingClientRect();
-  const below = box.bottom + 8 + card.offsetHeight < window.innerHeight;
-  card.style.top = Math.max(4, below ? box.bottom + 8 : box.top - 8 - card.offsetHeight) + "px";
+  const frame = span.parentElement.getBoundingClientRect();
+  // Below the whole response, so that it covers none of it; else below the token; else above it.
+  const places = [frame.bottom + 4, box.bottom + 8, box.top - 8 - card.offsetHeight];
+  const fits = (top) => top > box.bottom && top + card.offsetHeight < window.innerHeight;
+  card.style.top = Math.max(4, places.find(fits) ?? places[2]) + "px";
   card.style.left = Math.max(4, Math.min(box.left, window.innerWidth - card.offsetWidth - 8)) + "px";
 }
