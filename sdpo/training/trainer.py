@@ -97,6 +97,7 @@ class Trainer:
             await self._written()
             if self.started and self.saved_step != self.state.step > 0:
                 await self.save(best=False)
+                await self._written()
             return False
         finally:
             self.interrupt.ended()
