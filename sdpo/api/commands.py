@@ -15,6 +15,7 @@ from typing import Any
 from sdpo.api.run import Run
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile
+from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.evaluation.results import EvaluationResult
 
@@ -111,7 +112,7 @@ def _run(words: list[str], quiet: bool) -> None:
                 for line in process.stdout:
                     lines.append(line.rstrip("\n"))
                     if not quiet:
-                        print(line, end="", flush=True)
+                        say(lines[-1])
                 status = process.wait()
                 break
             except KeyboardInterrupt:  # once more, and it ends without saving

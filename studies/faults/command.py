@@ -39,7 +39,8 @@ def run_faults(options: argparse.Namespace) -> int:
     if os.geteuid() and any(strike.part == strikes.DISK for strike in planned):
         print("Full disks are left out: to mount a small file system needs root.", flush=True)
         planned = [strike for strike in planned if strike.part != strikes.DISK]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started ends with us
+    for number in (signal.SIGINT, signal.SIGTERM):  # what was started ends with us, also in the background
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     found = make(planned, steps, Path(options.runs) / options.kind, options.minutes * 60)
     record = {
