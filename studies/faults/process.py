@@ -136,8 +136,11 @@ class Command:
 
     def left(self) -> list[str]:
         """The processes and temporary files that it has not cleared away yet."""
-        processes = [" ".join(process.cmdline())[:60] for process in self._marked()]
-        return processes + [path.name for path in self._temporary.iterdir()]
+        found = [path.name for path in self._temporary.iterdir()]
+        for process in self._marked():
+            with suppress(psutil.Error):  # it has just ended
+                found.append(" ".join(process.cmdline())[:60])
+        return found
 
     def _marked(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
