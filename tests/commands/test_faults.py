@@ -27,7 +27,7 @@ def test_a_struck_run_ends_as_one_that_is_left_alone(tmp_path):
 
     runs = tmp_path / "struck"
     log = (runs / "train.log").read_text()
-    assert "Traceback" not in log and "set aside" in log and "Finished." in log
+    assert "Traceback" not in log and "is damaged and not used" in log and "Finished." in log
     folder = runs / NAME
     assert (folder / "report.html").is_file()
     assert sorted(p.name for p in (folder / "rollouts").iterdir()) == [
