@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdpo.api.run import Run
-from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.files import find_recipe
 from sdpo.config.hardware import choose_profile
+from sdpo.config.identity import flatten
+from sdpo.config.run_name import named
 from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.evaluation.results import EvaluationResult
@@ -48,12 +50,18 @@ def train(
         UserError: what `sdpo train` says when it ends with status 2.
         RuntimeError: it ended otherwise; its traceback was printed.
     """
-    overrides = list(as_overrides(options))
+    overrides = as_overrides(options)
     chosen, _ = choose_profile(profile)
-    settings = load_recipe(find_recipe(recipe, algorithm), chosen, overrides)
+    folder = run_folder(recipe, algorithm, chosen, overrides)
     words = ["train", recipe, "--profile", chosen, *(["--algorithm", algorithm] if algorithm else [])]
     _run([*words, *(["--fresh"] if fresh else []), *overrides], quiet)
-    return Run(Path(settings.run.directory) / settings.name)
+    return Run(folder)
+
+
+def run_folder(recipe: str, algorithm: str | None, profile: str, overrides: Sequence[str]) -> Path:
+    """Where `sdpo train` with these arguments keeps its run.  Raises UserError for a recipe that is not valid."""
+    settings = named(find_recipe(recipe, algorithm), profile, overrides)
+    return Path(settings.run.directory) / settings.name
 
 
 def evaluate(
@@ -87,14 +95,13 @@ def evaluate(
         return EvaluationResult.load(place / "results.json")
 
 
-def as_overrides(options: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def as_overrides(options: Mapping[str, Any]) -> list[str]:
     """Sections as dictionaries → key=value, as they are typed: {"run": {"steps": 3}} → run.steps=3."""
-    for key, value in options.items():
-        if isinstance(value, Mapping) and value:
-            yield from as_overrides(value, f"{above}{key}.")
-        else:
-            # As a text is typed: an option that is one takes it as it stands.
-            yield f"{above}{key}={value if isinstance(value, str | Path) else json.dumps(value)}"
+    # A text as it stands: an option that is one takes it so.
+    return [
+        f"{key}={value if isinstance(value, str | Path) else json.dumps(value)}"
+        for key, value in flatten(options).items()
+    ]
 
 
 def _run(words: list[str], quiet: bool) -> None:

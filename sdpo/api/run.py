@@ -27,7 +27,7 @@ def inspect(path: str | Path) -> Path:
     """`sdpo inspect`: write the page of a run's rollouts, every token with its credit.  Returns its path."""
     from sdpo.report.inspect_page import inspect_page
 
-    return inspect_page(load_run(path).path)
+    return inspect_page(Path(path))
 
 
 class Run:
@@ -89,8 +89,7 @@ class Run:
 
     def evaluations(self) -> dict[tuple[int, str], EvaluationResult]:
         """(step, set of tasks) → the counts per task and the pass@k that follow from them."""
-        found = {}
-        for path in sorted(self._folder.evaluations.glob("step-*.json")):
-            _, step, name = path.stem.split("-", 2)
-            found[int(step), name] = EvaluationResult.load(path)
-        return found
+        from sdpo.report.runs import load_run as read
+
+        results = read(self.path).results
+        return {(step, name): result for name, steps in results.items() for step, result in steps.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import sdpo
-from sdpo.api.commands import as_overrides
+from sdpo.api.commands import as_overrides, run_folder
+from sdpo.cli import main
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.errors import UserError
 from sdpo.tracking import RunFolder, RunInfo
@@ -24,6 +25,15 @@ def test_options_arrive_as_they_were_given():
     assert (recipe.run.steps, recipe.run.directory, recipe.learner.lr) == (3, "elsewhere", 1e-5)
     assert (recipe.name, recipe.seed, recipe.evaluation.ks, recipe.evaluation.at_start) == ("1e3", 4, (1, 2), False)
     assert recipe.teacher is not None and (recipe.teacher.kind, recipe.teacher.rate) == ("frozen", None)
+
+
+@pytest.mark.parametrize("options", [{}, {"run": {"steps": 3}}, {"learner": {"lr": 1e-5}, "seed": 2}, {"name": "mine"}])
+def test_the_run_that_is_handed_back_is_the_commands(tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    overrides = as_overrides(options)
+    assert main(["train", "livecodebench", "--profile", "cpu", "--dry-run", *overrides]) == 0
+    said = capsys.readouterr().out.split()
+    assert str(run_folder("livecodebench", None, "cpu", overrides)) == said[said.index("folder") + 1]
 
 
 @pytest.mark.parametrize("quiet", [True, False])
