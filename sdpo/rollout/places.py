@@ -20,7 +20,7 @@ from sdpo.errors import PartFailed, UserError
 from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
 from sdpo.rollout.requests import EngineError, EngineLost
-from sdpo.supervision.part import Part, answered
+from sdpo.supervision.part import Part, answered, retrieved
 from sdpo.supervision.watch import Watch
 
 CONCURRENT_CALLS = 65536  # per engine: vLLM queues requests itself, and control calls must not wait behind them
@@ -275,7 +275,7 @@ class Places:
             return
         known = failure if isinstance(failure, PartFailed) else PartFailed(part.name, str(failure), part.phase)
         place.replacing = asyncio.ensure_future(self._replace(place, known))
-        place.replacing.add_done_callback(_noticed)
+        place.replacing.add_done_callback(retrieved)  # whoever waits for the engine raises it; nobody may
         part.fail(known.cause)
 
     async def _replace(self, place: Place, failure: PartFailed) -> None:
@@ -351,12 +351,6 @@ class Places:
                 causes = await self.watch.explain([place.part])
                 cause = causes.get(place.part, f"it holds version {held} of the weights instead of {version}")
                 self.lose(place.part, PartFailed(place.part.name, cause, "publish"))
-
-
-def _noticed(task: asyncio.Task[None]) -> None:
-    """Whoever waits for the engine raises what went wrong; nobody may."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def _result(ref: Any) -> Any:

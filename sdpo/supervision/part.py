@@ -85,7 +85,7 @@ async def answered(parts: Sequence[Part], phase: str, work: Awaitable[T]) -> T:
     has failed, `work` is cancelled and that failure raised.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_retrieved)
+    task.add_done_callback(retrieved)
     broken = [part._begin(phase) for part in parts]
     try:
         for part in parts:
@@ -105,7 +105,7 @@ async def answered(parts: Sequence[Part], phase: str, work: Awaitable[T]) -> T:
             part._end(phase, future, done)
 
 
-def _retrieved(task: asyncio.Future[T]) -> None:
-    """Of a task that is given up, nobody wants to know how it ended; asyncio would print it with a traceback."""
+def retrieved(task: asyncio.Future[T]) -> None:
+    """Of a task that is given up, nobody need ask how it ended; asyncio would print that with a traceback."""
     if not task.cancelled():
         task.exception()

@@ -21,7 +21,7 @@ from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
-from sdpo.supervision.part import answered
+from sdpo.supervision.part import answered, retrieved
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.known import beats
@@ -380,4 +380,4 @@ class Trainer:
             self.writing = None
             writing.cancel()
             await asyncio.wait([writing])
-            writing.cancelled() or writing.exception()  # retrieved: it does not matter any more
+            retrieved(writing)
