@@ -18,6 +18,7 @@ from sdpo.config.paths import PROJECT
 from sdpo.tracking import provenance
 from sdpo.tracking.run_info import now
 from studies.evidence.studies import RunSpec
+from studies.own_package import environment
 
 LOG, ATTEMPTS = "train.log", "attempts.jsonl"
 PROGRAM = (sys.executable, "-m", "sdpo.cli")  # `sdpo`, of this interpreter
@@ -48,9 +49,6 @@ def attempt(spec: RunSpec, folder: Path, tick: Callable[[], None], program: Sequ
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = arguments(spec, folder)
-    # The package that runs this is the one that is measured, wherever another copy may be installed.
-    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     started, clock = now(), time.monotonic()
     with (folder / LOG).open("a") as log:
         log.write(f"\n== {started} {shlex.join(['sdpo', *words])}\n")
@@ -61,7 +59,7 @@ def attempt(spec: RunSpec, folder: Path, tick: Callable[[], None], program: Sequ
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment(),
                 start_new_session=True,  # a terminal's Ctrl-C comes to us, and goes on to the run exactly once
             )
             forward_to(process)

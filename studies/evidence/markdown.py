@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
@@ -28,16 +28,6 @@ class Section:
     text: str
     pictures: list[Picture | TokenPicture] = field(default_factory=list)
     runs: Sequence[Record | Origin] = ()
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def number(value: float, digits: int = 2) -> str:

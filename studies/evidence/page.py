@@ -8,7 +8,7 @@ from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.format import duration
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
 from studies.evidence.layout import Layout
-from studies.evidence.markdown import Origin, Section, code, number, table
+from studies.evidence.markdown import Origin, Section, code, number
 from studies.evidence.pictures import Picture, draw
 from studies.evidence.record import Record
 from studies.evidence.sections import (
@@ -25,6 +25,7 @@ from studies.evidence.sections import (
 )
 from studies.evidence.sections.common import listed
 from studies.evidence.token_picture import TokenPicture, draw_tokens
+from studies.markdown_table import table
 
 MADE_BY = "sdpo results page"
 SECTIONS: tuple[Callable[[Evidence], Section], ...] = (

@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from sdpo.config.paths import PROJECT
 from sdpo.errors import UserError
 from sdpo.tracking import provenance
 from studies.faults import strikes
@@ -23,6 +22,7 @@ from studies.faults.compare import differences
 from studies.faults.strikes import Strike
 from studies.faults.struck_run import StruckRun
 from studies.faults.table import write_page
+from studies.own_package import environment
 
 RESULTS = Path("docs/results/faults")
 NAME = "run"
@@ -47,7 +47,7 @@ def run_faults(options: argparse.Namespace) -> int:
         "kind": options.kind,
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
-        "command": f"python -m studies faults {options.kind} --seed {options.seed}",
+        "command": f"python -m studies faults {options.kind} --seed {options.seed} --minutes {options.minutes:g}",
         "date": date.today().isoformat(),
         "minutes": round((time.monotonic() - began) / 60, 1),
         **found,
@@ -98,13 +98,9 @@ def arguments(steps: int, runs: Path) -> list[str]:
 def _undisturbed(steps: int, runs: Path) -> Path:
     print(f"the undisturbed run: {runs / NAME}", flush=True)
     runs.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    command, environment = (
-        [sys.executable, "-m", "sdpo.cli", *arguments(steps, runs)],
-        {**os.environ, "PYTHONPATH": path},
-    )
+    command = [sys.executable, "-m", "sdpo.cli", *arguments(steps, runs)]
     with (runs / "train.log").open("a") as log:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     if done.returncode:
         raise UserError(f"The undisturbed run ended with status {done.returncode}; its output: {runs / 'train.log'}")
     return runs / NAME

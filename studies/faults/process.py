@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from sdpo.config.paths import PROJECT
+from studies.own_package import environment
 
 MARK = "SDPO_FAULTS_MARK"  # in the environment of everything that the command starts
 LIMIT_S = 600.0  # without a word: it hangs
@@ -36,6 +36,14 @@ def _hears_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def marked(mark: str) -> Iterator[psutil.Process]:
+    """Every process that lives and has MARK=mark in the environment that it began with."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
 class Command:
     """`words`: the arguments of `sdpo`; `runs`: where its output and what it announces are kept.
 
@@ -47,7 +55,9 @@ class Command:
         self.lines: list[Line] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._announced = runs / "phases.jsonl"
+        self._read_to = 0  # bytes of it
         self._seen = 0  # lines that `next` has given
+        self._log_begins = 0  # … of the command that runs
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
 
     def __enter__(self) -> Command:
@@ -58,7 +68,7 @@ class Command:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._marked():
+        for process in marked(self._mark):
             with suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(self._temporary, ignore_errors=True)
@@ -67,12 +77,12 @@ class Command:
         """Unless it runs."""
         if self.process is not None and self.process.poll() is None:
             return
-        path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-        given = {MARK: self._mark, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TMPDIR": str(self._temporary)}
+        given = environment(**{MARK: self._mark, "TMPDIR": str(self._temporary)})
         program = [sys.executable, "-m", "studies.faults.announced", str(self._announced), str(self.poison)]
         with self.log.open("a") as log:
+            self._log_begins = log.tell()
             self.process = subprocess.Popen(
-                [*program, *self.words], env={**os.environ, **given}, stdin=subprocess.DEVNULL, stdout=log,
+                [*program, *self.words], env=given, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hears_signals,
             )  # fmt: skip
 
@@ -109,8 +119,11 @@ class Command:
 
     def _new(self) -> Iterator[Line]:
         if self._announced.is_file():
-            whole = self._announced.read_text().rpartition("\n")[0].splitlines()
-            self.lines += map(json.loads, whole[len(self.lines) :])
+            with self._announced.open("rb") as file:
+                file.seek(self._read_to)
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self._read_to += len(whole) + len(newline)
+            self.lines += map(json.loads, whole.splitlines())
         while self._seen < len(self.lines):
             self._seen += 1
             yield self.lines[self._seen - 1]
@@ -122,7 +135,9 @@ class Command:
 
     @property
     def last_words(self) -> str:
-        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+        """The error with which the present command ended, or its last line."""
+        said = self.log.read_bytes()[self._log_begins :].decode(errors="replace")
+        lines = [line for line in said.splitlines() if line.strip()]
         return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "")
 
     def find(self, name: str) -> int:
@@ -137,13 +152,7 @@ class Command:
     def left(self) -> list[str]:
         """The processes and temporary files that it has not cleared away yet."""
         found = [path.name for path in self._temporary.iterdir()]
-        for process in self._marked():
+        for process in marked(self._mark):
             with suppress(psutil.Error):  # it has just ended
                 found.append(" ".join(process.cmdline())[:60])
         return found
-
-    def _marked(self) -> Iterator[psutil.Process]:
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo.config.paths import PROJECT
+from studies.markdown_table import table
 
 PAGE = PROJECT / "docs" / "reliability.md"
 _MARK = re.compile(r"<!-- faults\.(\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -39,8 +40,8 @@ def section(record: dict[str, Any] | None) -> str:
     where += f"{record['minutes']:g} minutes."
     columns = ["part", "fault", "phase", "what happened", "noticed or ended after, s", "next step complete after, s",
                "steps made again"]  # fmt: skip
-    rows = [_row(columns), _row([":--"] * 4 + ["--:"] * 3), *(_row(_cells(o)) for o in sorted(outcomes, key=_order))]
-    return "\n".join(["", summary, "", *rows, "", where, "", ""])
+    rows = map(_cells, sorted(outcomes, key=_order))
+    return "\n".join(["", summary, "", table(columns, rows), "", where, "", ""])
 
 
 def _order(outcome: dict[str, Any]) -> tuple[str, str, str]:
@@ -60,7 +61,3 @@ def _cells(outcome: dict[str, Any]) -> list[str]:
 
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import psutil
 
+from studies.faults.process import MARK, marked
+
 SDPO = [sys.executable, "-m", "sdpo.cli"]
 COMMAND = [
     *SDPO, "train", "livecodebench", "--profile", "cpu", "run.questions=4", "run.steps=3",
@@ -30,7 +32,7 @@ class Run:
     def __init__(self, folder: Path, *overrides: str, address: str | None = None) -> None:
         self.mark = uuid.uuid4().hex
         self.log = folder / f"log-{self.mark}"
-        environment = {**os.environ, "SDPO_TEST_MARK": self.mark, "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
+        environment = {**os.environ, MARK: self.mark, "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
         if address is not None:
             environment["RAY_ADDRESS"] = address
@@ -69,11 +71,4 @@ class Run:
         return status
 
     def descendants(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("SDPO_TEST_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return list(marked(self.mark))

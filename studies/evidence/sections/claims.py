@@ -13,7 +13,7 @@ import yaml
 
 from sdpo.report.reaching import median_over, ratios
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, last, number, table
+from studies.evidence.markdown import Section, last, number
 from studies.evidence.measures.token_classes import BOILERPLATE, OPERATION
 from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
@@ -22,6 +22,7 @@ from studies.evidence.sections.comparison import at_least
 from studies.evidence.sections.relatives import FIRST_TASK, switch_of
 from studies.evidence.settings import area
 from studies.evidence.spread import better, margin
+from studies.markdown_table import table
 
 REPRODUCED, NOT_REPRODUCED, NO_DIFFERENCE = "reproduced in small", "not reproduced", "no difference seen"
 NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"

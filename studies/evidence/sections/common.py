@@ -8,11 +8,12 @@ from sdpo.report.curves import THRESHOLDS
 from sdpo.report.figures import GENERATIONS, display
 from sdpo.report.reaching import reach
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, interval, last, number, table
+from studies.evidence.markdown import Section, interval, last, number
 from studies.evidence.pictures import BLACK, COLOURS, FREE, Curve, PicturePanel
 from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
 from studies.evidence.settings import area
+from studies.markdown_table import table
 
 Named = Sequence[tuple[str, Record]]  # what a run is called in a figure or table
 

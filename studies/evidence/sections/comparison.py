@@ -10,12 +10,13 @@ from sdpo.report.figures import GENERATIONS
 from sdpo.report.reaching import reach
 from sdpo.tracking.known import is_known
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, interval, last, table
+from studies.evidence.markdown import Section, interval, last
 from studies.evidence.pictures import COLOURS, Bar, Curve, Picture, PicturePanel
 from studies.evidence.reaching import Passes, median_ratio, reach_ratio
 from studies.evidence.record import Record
 from studies.evidence.sections import forgetting
 from studies.evidence.sections.common import listed, name, not_run, opening, pair_panel
+from studies.markdown_table import table
 
 Pairs = dict[int, dict[str, Record]]
 EVERY_WORLD, MEDIAN, AT = 2.0, 4.0, 0.5  # what was hoped for before anything was run: ratios at training pass@1 .5

@@ -11,10 +11,11 @@ import numpy as np
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from sdpo.evaluation.passk import pass_at_k
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Origin, Section, interval, last, number, table
+from studies.evidence.markdown import Origin, Section, interval, last, number
 from studies.evidence.measures.parts import BEFORE, BESIDE
 from studies.evidence.pictures import COLOURS, Bar, Picture, PicturePanel
 from studies.evidence.sections.common import name
+from studies.markdown_table import table
 
 TITLE = "What is lost"
 _CONDITIONS = ("first try", "with feedback", "with solution", "known words")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sdpo.evaluation.bootstrap import bootstrap_mean
 from sdpo.report.figures import GENERATIONS
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, interval, last, number, table
+from studies.evidence.markdown import Section, interval, last, number
 from studies.evidence.pictures import FREE, Picture, PicturePanel
 from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
@@ -23,6 +23,7 @@ from studies.evidence.sections.common import (
     outcome_table,
 )
 from studies.evidence.settings import area
+from studies.markdown_table import table
 
 _TASKS = {"lists": "lists (first)", "texts": "texts (second)"}
 FIRST_TASK = "lists_held_out"

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from sdpo.report.figures import GENERATIONS
 from sdpo.report.reaching import reach
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, last, number, table
+from studies.evidence.markdown import Section, last, number
 from studies.evidence.pictures import COLOURS, Picture, PicturePanel
 from studies.evidence.reaching import Passes
 from studies.evidence.record import Record
 from studies.evidence.sections.common import curve, name, not_run, opening
 from studies.evidence.spread import further_run, repeated, two_runs
+from studies.markdown_table import table
 
 
 def section(evidence: Evidence) -> Section:

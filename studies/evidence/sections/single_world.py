@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from studies.evidence.evidence import Evidence
-from studies.evidence.markdown import Section, number, table
+from studies.evidence.markdown import Section, number
 from studies.evidence.pictures import COLOURS, FREE, Picture
 from studies.evidence.record import Record
 from studies.evidence.sections.common import (
@@ -24,6 +24,7 @@ from studies.evidence.sections.common import (
 from studies.evidence.sections.comparison import AT, world_ratio
 from studies.evidence.settings import area
 from studies.evidence.spread import better, margin
+from studies.markdown_table import table
 
 _GROUPS = ("teacher", "context", "credit", "divergence", "support", "mix")
 

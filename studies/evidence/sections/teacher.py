@@ -10,12 +10,13 @@ import numpy as np
 
 from sdpo.evaluation.bootstrap import Estimate, bootstrap_mean
 from studies.evidence.evidence import Evidence
-from studies.evidence.markdown import Section, interval, number, table
+from studies.evidence.markdown import Section, interval, number
 from studies.evidence.measures.token_classes import CLASSES
 from studies.evidence.pictures import BLUE, FREE, GREEN, Curve, Picture, PicturePanel
 from studies.evidence.sections.common import listed
 from studies.evidence.sections.forgetting import origins
 from studies.evidence.token_picture import TokenPicture
+from studies.markdown_table import table
 
 TITLE = "What the teacher knows"
 _FEW = 10  # problems, or failed answers

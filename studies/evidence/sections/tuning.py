@@ -6,12 +6,13 @@ from sdpo.report.figures import GENERATIONS
 from sdpo.report.reaching import reach
 from studies.evidence.evidence import Evidence
 from studies.evidence.layout import settings_file
-from studies.evidence.markdown import Section, interval, last, table
+from studies.evidence.markdown import Section, interval, last
 from studies.evidence.pictures import FREE, Picture, PicturePanel
 from studies.evidence.reaching import Passes
 from studies.evidence.sections.common import curve, name, not_run, opening
 from studies.evidence.settings import area, configuration
 from studies.evidence.studies import ALGORITHMS
+from studies.markdown_table import table
 
 _EFFORT = (
     "The recipes' own settings, with which both lists begin, come from earlier trials on world 0 that were not "

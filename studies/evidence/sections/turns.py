@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from studies.evidence.evidence import DATASETS, TITLES, Evidence
-from studies.evidence.markdown import Section, number, table
+from studies.evidence.markdown import Section, number
 from studies.evidence.pictures import BLUE, ORANGE, Curve, Picture, PicturePanel
 from studies.evidence.record import Record
 from studies.evidence.sections.common import listed, not_run, opening
+from studies.markdown_table import table
 
 TOKENS = "generated_tokens"
 _WITHIN = {"first_turn/pass@1": "first attempt", "pass@1": "within three turns"}
