@@ -14,9 +14,9 @@ from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, build_environment
 from sdpo.tracking.metric_names import dataset_title
 from sdpo.tracking.run_folder import check_no_link
-from sdpo.tracking.wandb_logger import check_installed
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
+from sdpo.training.sinks import check_sinks
 
 GIB = 2**30
 
@@ -35,7 +35,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """What can be known before a start: data, tokenizer and model, and a small model of the configuration."""
     build_algorithm(recipe)
     check_no_link(Path(recipe.run.directory) / recipe.name)
-    check_installed(recipe.tracking.wandb)
+    check_sinks(recipe.tracking)
     _, dataset = load_checked(recipe, build_environment(recipe))
     check_numbers(recipe)
     parameters, longest = _parameters(recipe), longest_context(recipe)

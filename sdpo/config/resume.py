@@ -23,7 +23,8 @@ FREE = frozenset({
     "sandbox.workers", "sandbox.isolation", "sandbox.outer",
     # when it is saved, where it lies, who is told
     "run.checkpoint_every", "run.asynchronous_checkpoints", "run.keep_checkpoints", "run.directory",
-    "tracking.wandb", "tracking.project", "tracking.rollouts_mb", "tracking.tokens_mb",
+    "tracking.sinks", "tracking.wandb", "tracking.project", "tracking.rollouts_mb", "tracking.tokens_mb",
+    "tracking.shown_rollouts",
     # what is waited for, and how often
     "run.stop_limit_s", "run.max_restarts", "supervision.heartbeat_s", "supervision.floor_s", "supervision.factor",
     "supervision.first_s", "supervision.same_step",

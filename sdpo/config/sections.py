@@ -377,6 +377,7 @@ class SupervisionSettings(Settings):
 
 
 class TrackingSettings(Settings):
+    sinks: tuple[Literal["wandb", "tensorboard", "csv"], ...] = Field(("wandb",), description="metrics also go there")
     wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with an account")
     project: str = Field("sdpo", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f\x7f]+$")
     rollouts_mb: float = Field(
@@ -385,3 +386,14 @@ class TrackingSettings(Settings):
     tokens_mb: float = Field(
         1, ge=0, description="MB of a step's table for numbers of single tokens, which `sdpo inspect` shows; 0: none"
     )
+    shown_rollouts: int = Field(0, ge=0, description="responses of every step that W&B and TensorBoard show as text")
+
+    @model_validator(mode="after")
+    def _sinks_are_used(self) -> TrackingSettings:
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError(f"tracking.sinks names one twice: {', '.join(self.sinks)}")
+        if self.wandb in ("online", "offline") and "wandb" not in self.sinks:
+            raise ValueError(f"tracking.wandb={self.wandb} has no effect: tracking.sinks does not name wandb; add it")
+        if self.shown_rollouts and not {"wandb", "tensorboard"} & set(self.sinks):
+            raise ValueError("tracking.shown_rollouts has no effect without wandb or tensorboard in tracking.sinks")
+        return self

@@ -9,7 +9,7 @@ runs/<name>/
   skipped/          the batch that stopped the run                          (sdpo.learner.skipped)
   evaluations/      step-000010-held_out.json …: counts per problem       (sdpo.evaluation)
   checkpoints/      written by the trainer
-  wandb/            written by W&B
+  wandb/            written by W&B, tensorboard/ by TensorBoard, metrics.csv by the CSV sink (`tracking.sinks`)
   logs/             Ray's, of a run that failed                           (sdpo.training.private_folder)
   report.html       the page of this run                                   (sdpo.report)
   inspect.html      all its responses, with the credit of every token      (sdpo inspect)

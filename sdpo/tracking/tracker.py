@@ -1,4 +1,4 @@
-"""One call records a step everywhere: metrics.jsonl, W&B, console."""
+"""One call records a step everywhere: metrics.jsonl, console, and the sinks (W&B, TensorBoard, CSV)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sdpo.tracking.console import Console, Phase
 from sdpo.tracking.metrics_file import finite
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, now
-from sdpo.tracking.wandb_logger import WandbLogger
+from sdpo.tracking.sink import Sink
 
 _NAMED = 4  # of the metrics in a warning
 
 
 class Tracker:
-    """Joins a locked run folder, a W&B run (or None) and a console.
+    """Joins a locked run folder, a console, and sinks.
 
     The clock of a run starts at its first phase that is not announced (or first row), stands still while no process
     works on the run, and goes on from the last row after a resume: `wall_clock_s` is training and evaluation.
     """
 
-    def __init__(self, folder: RunFolder, console: Console, wandb: WandbLogger | None = None) -> None:
-        self._folder, self._console, self._wandb = folder, console, wandb
+    def __init__(self, folder: RunFolder, console: Console, sinks: Sequence[Sink] = ()) -> None:
+        self._folder, self._console, self._sinks = folder, console, sinks
         rows = folder.metrics
         self._before = float(rows[-1].get("wall_clock_s", 0.0)) if rows else 0.0
         self._started: float | None = None
@@ -36,16 +36,17 @@ class Tracker:
         self._lock = threading.Lock()
         self._told_of_budget = False
         self._last_phase = ""
-        if wandb is not None and wandb.run_id:
-            folder.set_wandb_id(wandb.run_id)
 
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Close W&B also when the run breaks off; `RunFolder.__exit__` then writes the status and the reason."""
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=1)
+        """Close the sinks also when the run breaks off; `RunFolder.__exit__` writes the status and the reason."""
+        self._close(1)
+
+    def _close(self, exit_code: int) -> None:
+        for sink in self._sinks:
+            sink.finish(exit_code)
 
     @property
     def wall_clock_s(self) -> float:
@@ -103,8 +104,8 @@ class Tracker:
         }
         row = {**clock, **times, **values}
         self._folder.append_metrics(row)
-        if self._wandb is not None:
-            self._wandb.log({key: value for key, value in row.items() if key != "time"})
+        for sink in self._sinks:
+            sink.log(row)
         if any(key.startswith("eval/") for key in values):
             self._console.evaluation(row)
         if any(not key.startswith("eval/") for key in values):
@@ -115,8 +116,15 @@ class Tracker:
             self._console.message(f"warning: at step {step} could not be computed, and are null: {listed}")
         return row
 
-    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]], budget_mb: float = math.inf) -> None:
-        """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`)."""
+    def rollouts(
+        self, step: int, rows: Sequence[Mapping[str, Any]], budget_mb: float = math.inf, shown: int = 0
+    ) -> None:
+        """Record every prompt, response, verdict and feedback of a step (`sdpo.tracking.rollouts`).
+
+        Args:
+            budget_mb: MB that all tables of the run may take.
+            shown: how many of the rows the sinks get as text.
+        """
         dropped = self._folder.write_rollouts(step, rows, budget_mb * 1e6)
         if dropped and not self._told_of_budget:
             self._told_of_budget = True
@@ -124,14 +132,17 @@ class Tracker:
                 f"Rollout tables have reached {budget_mb:g} MB (tracking.rollouts_mb): from here on those of older "
                 "steps are thinned out."
             )
+        if shown:
+            for sink in self._sinks:
+                sink.rollouts(step, rows[:shown])
 
     def event(self, step: int, part: str, cause: str, action: str) -> None:
-        """A part failed, and something was done: a line on the console, in run.json, and a count in W&B."""
+        """A part failed, and something was done: a line on the console, in run.json, and a count in the sinks."""
         phase = self._last_phase
         event = {"time": now(), "step": step, "phase": phase, "part": part, "cause": cause, "action": action}
         count = self._folder.add_event(event)
-        if self._wandb is not None:
-            self._wandb.log({"step": step, "supervision/events": count})
+        for sink in self._sinks:
+            sink.log({"step": step, "supervision/events": count})
         self._console.message(f"{part}, step {step}{f', {phase}' if phase else ''}: {cause}; {action}")
 
     def discard(self) -> None:
@@ -143,7 +154,6 @@ class Tracker:
         self._console.message(text)
 
     def finish(self, status: str = FINISHED, reason: str = "") -> None:
-        """Write the status (finished, or another with its reason) and close W&B."""
+        """Write the status (finished, or another with its reason) and close the sinks."""
         self._folder.set_status(status, reason)
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if status == FINISHED else 1)
+        self._close(0 if status == FINISHED else 1)

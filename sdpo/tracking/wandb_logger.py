@@ -1,4 +1,4 @@
-"""Weights & Biases: the only place that imports it.  Nothing that goes wrong here stops a run."""
+"""Weights & Biases: the only place that imports it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sdpo.errors import UserError
+from sdpo.tracking.sink import COLUMNS, Sink, line
 
 MODES = ("auto", "online", "offline", "disabled")
 AXES = ("step", "generations", "generated_tokens", "wall_clock_s")  # the x axes that every row brings
@@ -50,7 +51,7 @@ def check_installed(mode: str) -> None:
         )
 
 
-class WandbLogger:
+class WandbLogger(Sink):
     """One W&B run, written under `<folder>/wandb/`.
 
     Args:
@@ -79,7 +80,8 @@ class WandbLogger:
         job_type: str = "train",
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
-        self._folder, self._warn, self._run, self._warned = Path(folder), warn, None, False
+        super().__init__("W&B", warn)
+        self._folder, self._run = Path(folder), None
         check_installed(mode)
         self._installed = is_installed()
         self.mode = choose_mode(mode) if self._installed else "disabled"
@@ -102,7 +104,7 @@ class WandbLogger:
             if self.mode == "offline":
                 self._fail(error)
             else:
-                self._warn(f"W&B: no connection ({_line(error)}); this run is written offline.")
+                self._warn(f"W&B: no connection ({line(error)}); this run is written offline.")
                 self.mode = "offline"
                 try:
                     self._run = self._init("offline", arguments)
@@ -141,7 +143,11 @@ class WandbLogger:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """`row` has the axes beside its metrics; W&B's own step counter is not used: it cannot go back on a resume."""
-        self._try(lambda: self._run.log({key: value for key, value in row.items() if value is not None}))
+        known = {key: value for key, value in row.items() if value is not None and key != "time"}
+        self._try(lambda: self._run.log(known))
+
+    def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.table("rollouts", COLUMNS, [[row[name] for name in COLUMNS] for row in rows], {"step": step})
 
     def curves(self, name: str, title: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
         """A chart with one line per label."""
@@ -154,13 +160,17 @@ class WandbLogger:
 
         self._try(lambda: self._run.log({name: chart()}))
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axes: Mapping[str, int] | None = None
+    ) -> None:
+        """A table, at `axes` (`step`, say) where it belongs to a place of the run."""
+
         def table() -> Any:
             import wandb
 
             return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
 
-        self._try(lambda: self._run.log({name: table()}))
+        self._try(lambda: self._run.log({name: table(), **(axes or {})}))
 
     def page(self, name: str, text: str) -> None:
         """An HTML page as it is."""
@@ -185,19 +195,9 @@ class WandbLogger:
             wandb.teardown(exit_code)
 
     def _try(self, action: Callable[[], Any]) -> None:
-        if self._run is None:
-            return
-        try:
-            action()
-        except Exception as error:
-            self._fail(error)
+        if self._run is not None:
+            super()._try(action)
 
     def _fail(self, error: Exception) -> None:
         self._run = None
-        if not self._warned:
-            self._warned = True
-            self._warn(f"W&B failed and is left out from here on ({_line(error)}); metrics.jsonl has everything.")
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        super()._fail(error)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
@@ -25,13 +24,13 @@ from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
-from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker, WandbLogger
-from sdpo.tracking.wandb_logger import check_installed
+from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.private_folder import ray_folder
 from sdpo.training.resume import begin, resume
+from sdpo.training.sinks import check_sinks, make_sinks
 from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
@@ -48,14 +47,12 @@ async def train(
 
     Returns the exit status: 0 finished, 130 stopped by a signal.
     """
-    check_installed(recipe.tracking.wandb)
-    settings = recipe.model_dump(mode="json")
+    check_sinks(recipe.tracking)
     if folder.info is None:
         begin(recipe, parts.dataset, folder, console, source)
     else:
         resume(recipe, parts.dataset, folder, console)
-    wandb = _wandb(recipe, folder, console, settings)
-    with Tracker(folder, console, wandb) as tracker:
+    with Tracker(folder, console, make_sinks(recipe, folder, console)) as tracker:
         async with (
             cluster(console) as resources,
             workers(recipe, algorithm.plan, resources, console) as (pool, learner),
@@ -123,22 +120,6 @@ async def workers(
     finally:
         learner.shutdown()
         await pool.shutdown()
-
-
-def _wandb(recipe: Recipe, folder: RunFolder, console: Console, settings: dict[str, Any]) -> WandbLogger:
-    wandb = WandbLogger(
-        folder.path,
-        project=recipe.tracking.project,
-        group=recipe.recipe,
-        name=recipe.name,
-        tags=[recipe.algorithm.label, recipe.profile, f"thinking: {recipe.evaluation.thinking}"],
-        config=settings,
-        mode=recipe.tracking.wandb,
-        run_id=folder.info.wandb_id,
-        warn=console.message,
-    )
-    console.message(wandb.description)
-    return wandb
 
 
 async def announced(console: Console, name: str, work) -> None:

@@ -262,7 +262,8 @@ class Trainer:
         self.contexts.counts.clear()
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         rows = rollout_rows(groups, samples, self.tokenizer.decode, credit)
-        self.tracker.rollouts(self.state.step, rows, self.recipe.tracking.rollouts_mb)
+        tracking = self.recipe.tracking
+        self.tracker.rollouts(self.state.step, rows, tracking.rollouts_mb, tracking.shown_rollouts)
         if warning := ungraded_warning(groups):
             self.tracker.message(warning)
 

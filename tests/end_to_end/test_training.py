@@ -31,7 +31,7 @@ RUNS = {
     ),
     "sdpo live": ("sdpo", "teacher.kind=live", "teacher.rate=null", "teacher.clock=null"),
     "sdpo trust region": ("sdpo", "teacher.kind=trust_region", "teacher.rate=0.1", "teacher.clock=null"),
-    "mix": ("sdpo", "algorithm.mix=0.5"),
+    "mix": ("sdpo", "algorithm.mix=0.5", "tracking.sinks=[wandb,tensorboard,csv]", "tracking.shown_rollouts=2"),
 }  # fmt: skip
 
 
@@ -64,7 +64,8 @@ async def test_a_run_of_three_steps(name, workers, learner_for, tmp_path):
             np.testing.assert_allclose(row["log_probs"], row["sampler_log_probs"], atol=SAME_TOKENS)
     assert sorted(p.name for p in (folder.path / "rollouts").iterdir()) == [f"step-{i:06d}.parquet" for i in (1, 2, 3)]
     assert (folder.checkpoints / "last" / "policy" / "model.safetensors").is_file()
-    assert (folder.path / "wandb").is_dir()
+    written = {"wandb": "wandb", "tensorboard": "tensorboard", "csv": "metrics.csv"}
+    assert {sink for sink, name in written.items() if (folder.path / name).exists()} == set(recipe.tracking.sinks)
 
 
 @pytest.mark.parametrize("kind", tiered(["ema", "frozen", "live", "trust_region"]))

@@ -10,9 +10,10 @@ import numpy as np
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
-from sdpo.tracking import Console, RunFolder, RunInfo, Tracker, WandbLogger
+from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.training.interrupt import Interrupt
 from sdpo.training.parts import prepared
+from sdpo.training.sinks import make_sinks
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample
 
@@ -87,8 +88,7 @@ async def run(recipe, path, workers, learner_for, kind=CheckedTrainer):
         if folder.info is None:
             info = RunInfo.collect(recipe="test", algorithm=recipe.algorithm.label, seed=recipe.seed, profile="cpu")
             folder.create(info, json.loads(recipe.model_dump_json()))
-        wandb = WandbLogger(path, project="sdpo", group="test", name=recipe.name, mode=recipe.tracking.wandb)
-        tracker = Tracker(folder, console, wandb)
+        tracker = Tracker(folder, console, make_sinks(recipe, folder, console))
         with Interrupt(console.message) as interrupt:
             given = parts.environment, algorithm, parts.dataset, parts.tokenizer
             trainer = kind(recipe, *given, pool, learner, folder, tracker, interrupt)
