@@ -92,8 +92,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _write(runs: list[Run], out: Path, notes: list[str], apart: list[Apart]) -> Comparison:
     """The page of runs of one setup."""
-    drawn = draw_all(comparison_figures(runs), runs)
-    figures = [figure for figure, _ in drawn]
+    figures = comparison_figures(runs)
     reach, scores = reach_tables.reach_tables(runs), tables.score_tables(runs)
     content = {
         "title": _title(runs),
@@ -105,11 +104,11 @@ def _write(runs: list[Run], out: Path, notes: list[str], apart: list[Apart]) -> 
     }
     with disk_errors(out, 4096):
         out.mkdir(parents=True, exist_ok=True)
-    for figure, png in drawn:
+    for figure, png in draw_all(figures, runs):
         atomic_write(out / f"{figure.name}.png", png)
     atomic_write(out / "data.json", comparison_data(runs, figures, content, scores))
     page = out / "index.html"
-    atomic_write(page, render("compare.html.jinja", runs, drawn, scores, **content))
+    atomic_write(page, render("compare.html.jinja", runs, figures, scores, **content))
     return Comparison(content["title"], runs, page, content["sentences"], figures, reach, scores, content["settings"])
 
 

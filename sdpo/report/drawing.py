@@ -1,10 +1,10 @@
-"""Figures as PNGs."""
+"""Figures as PNGs; `draw_panel` draws those of pages, too (`sdpo.report.svg`)."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -26,7 +26,7 @@ _FREE = [("#E69F00", "-"), ("#56B4E9", (0, (5, 1.5))), ("#009E73", "-"), ("#CC79
 _STACK = ["#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#F0E442", "#999999", "#000000"]
 _WIDTH, _HEIGHT, DPI = 5.4, 3.7, 144  # inches of a panel where two share the page's width, dots per inch
 _NAMED_TASKS = 24  # that a matrix has room for the names of
-_PAGE_DPI = 100  # at which a page shows it: one size of letters in all figures
+_MARGIN = 0.02  # beyond 0 and 1, so that a curve on the edge shows whole
 FONTS = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -65,15 +65,9 @@ def draw(figure: Figure, footer: str) -> bytes:
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(rows, columns, squeeze=False).flatten()
         for axis, panel in zip(axes, figure.panels, strict=False):
-            {"stack": _stack, "matrix": _matrix}.get(panel.kind, _curves)(axis, panel)
-            axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
+            draw_panel(axis, panel)
             if len(figure.panels) > 1:
                 axis.set_title(panel.title, loc="left", fontweight="bold")
-            if panel.kind == "matrix":
-                continue
-            axis.set_ylim(*panel.y_limits)
-            axis.set_xlim(left=0)
-            axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
         for axis in axes[len(figure.panels) :]:
             axis.set_visible(False)
         handles = {
@@ -90,38 +84,70 @@ def draw(figure: Figure, footer: str) -> bytes:
     return buffer.getvalue()
 
 
-def page_width(png: bytes) -> int:
-    """Pixels that a PNG of `draw` is wide on a page (its header holds the width in bytes 16 to 19)."""
-    return round(int.from_bytes(png[16:20], "big") * _PAGE_DPI / DPI)
+def draw_panel(axis: Any, panel: Panel) -> None:
+    """The panel on a pair of axes of matplotlib."""
+    from matplotlib.ticker import FuncFormatter
+
+    {"stack": _stack, "matrix": _matrix}.get(panel.kind, _curves)(axis, panel)
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.kind == "matrix":
+        return
+    low, high = panel.y_limits
+    if panel.kind == "lines" and (low, high) == (0.0, 1.0):
+        low, high = -_MARGIN, 1 + _MARGIN
+    axis.set_ylim(low, high)
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+
+
+def legend(panel: Panel) -> dict[str, tuple[str, Any]]:
+    """What the panel's colours mean: name → (colour, line style; None for an area)."""
+    if panel.kind == "matrix":
+        return {}
+    if panel.kind == "stack":
+        free = (_STACK[i % len(_STACK)] for i in range(len(panel.lines)))
+        return {line.label: (line.colour or colour, None) for line, colour in zip(panel.lines, free, strict=True)}
+    groups = _by_label(panel)
+    return {_name(label, groups[label]): style for label, style in styles(list(groups)).items()}
+
+
+def _by_label(panel: Panel) -> dict[str, list[Line]]:
+    groups: dict[str, list[Line]] = {}
+    for line in panel.lines:
+        groups.setdefault(line.label, []).append(line)
+    return groups
+
+
+def _thick(lines: Sequence[Line]) -> Line:
+    """The mean of the seeds, or the first of them."""
+    return next((line for line in lines if line.seed is None), lines[0])
+
+
+def _name(label: str, lines: Sequence[Line]) -> str:
+    thick = _thick(lines)
+    return display(label) + (f" (mean of {len(lines) - 1} seeds)" if thick.seed is None else f" (seed {thick.seed})")
 
 
 def _curves(axis: Any, panel: Panel) -> None:
-    by_label: Mapping[str, list[Line]] = {}
-    for line in panel.lines:
-        by_label.setdefault(line.label, []).append(line)  # type: ignore[attr-defined]
-    for label, (colour, style) in styles(list(by_label)).items():
-        lines = by_label[label]
-        seeds = [line for line in lines if line.seed is not None]
-        thick = [line for line in lines if line.seed is None] or seeds[:1]
-        for line in seeds:
-            if line not in thick:
+    for lines, (name, (colour, style)) in zip(_by_label(panel).values(), legend(panel).items(), strict=True):
+        thick = _thick(lines)
+        for line in lines:
+            if line is not thick:
                 axis.plot(*zip(*line.points, strict=True), color=colour, linewidth=0.9, alpha=0.45)
-        for line in thick:
-            name = display(label) + (f" (mean of {len(seeds)} seeds)" if line.seed is None else f" (seed {line.seed})")
-            marker = "o" if len(line.points) <= 30 else None
-            xs, ys = zip(*line.points, strict=True)
-            axis.plot(xs, ys, color=colour, linestyle=style, linewidth=2.4, marker=marker, markersize=4, label=name)
-            if line.low:
-                axis.fill_between(xs, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+        marker = "o" if len(thick.points) <= 30 else None
+        xs, ys = zip(*thick.points, strict=True)
+        axis.plot(xs, ys, color=colour, linestyle=style, linewidth=2.4, marker=marker, markersize=4, label=name)
+        if thick.low:
+            axis.fill_between(xs, thick.low, thick.high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _stack(axis: Any, panel: Panel) -> None:
     xs = [x for x, _ in panel.lines[0].points]
-    colours = [_STACK[i % len(_STACK)] for i in range(len(panel.lines))]
     values = [[y for _, y in line.points] for line in panel.lines]
     if len(xs) == 1:  # an area needs two points
         xs, values = [0.0, xs[0]], [[y[0], y[0]] for y in values]
-    axis.stackplot(xs, *values, labels=[line.label for line in panel.lines], colors=colours, alpha=0.85)
+    meaning = legend(panel)
+    axis.stackplot(xs, *values, labels=list(meaning), colors=[colour for colour, _ in meaning.values()], alpha=0.85)
 
 
 def _matrix(axis: Any, panel: Panel) -> None:

@@ -10,6 +10,8 @@ from sdpo.config.registry import ALGORITHMS
 from sdpo.report.curves import Points, by_label, mean_band, smooth
 from sdpo.report.runs import Run, measured_pass_at_k
 from sdpo.tracking import metric_names as names
+from sdpo.tracking import outcomes
+from sdpo.tracking.format import number
 
 GENERATIONS = "generations (sampled responses)"
 _SMOOTHED_STEPS = 5
@@ -18,13 +20,14 @@ _FROM_ZERO = (names.STUDENT_ENTROPY, names.TEACHER_ENTROPY, names.DIVERGENCE)
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; `low` and `high` are its interval, point by point, or empty."""
+    """One curve; `low` and `high` are its interval, point by point, or empty.  colour: None, by its label."""
 
     label: str
     seed: int | None  # None: the mean over the seeds
     points: Points
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    colour: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,16 +140,22 @@ def parts_figure(runs: Sequence[Run]) -> Figure | None:
 def metric_figure(
     runs: Sequence[Run], name: str, title: str, shown: Sequence[names.Shown], caption: str = "", smoothed: int = 1
 ) -> Figure | None:
-    """One panel for each of `shown` that any run has, against generations; None if no run has any."""
-    panels = []
+    """One panel for each of `shown` that changes, against generations; None if no run has any."""
+    panels, constant = [], []
     for metric in shown:
         lines = _lines(runs, lambda run, key=metric.key: smooth(run.series(key), smoothed))
-        if lines:
+        values = [y for line in lines for _, y in line.points if math.isfinite(y)]
+        if len(values) > 1 and len(set(values)) == 1:
+            constant.append(f"{metric.title} ({number(values[0])})")
+        elif lines:
             y_label = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-            limits = (0.0, 1.0) if metric is names.PASS_RATE else (0.0 if metric in _FROM_ZERO else None, None)
+            start = 0.0 if metric in _FROM_ZERO and min(values, default=0.0) >= 0 else None
+            limits = (0.0, 1.0) if metric is names.PASS_RATE else (start, None)
             panels.append(Panel(metric.title, GENERATIONS, y_label, lines, limits))
-    note = f" Mean of the last {smoothed} steps at each step." if smoothed > 1 else ""
-    return Figure(name, title, (caption + note).strip(), panels) if panels else None
+    notes = [caption] if caption else []
+    notes += [f"Mean of the last {smoothed} steps at each step."] if smoothed > 1 else []
+    notes += [f"Constant, and not drawn: {', '.join(constant)}."] if constant else []
+    return Figure(name, title, " ".join(notes), panels) if panels else None
 
 
 def share_figure(
@@ -160,10 +169,13 @@ def share_figure(
             by_step[row["step"]] = (row.get("generations", 0), {**before, **parts})
     points = [(x, parts) for _, (x, parts) in sorted(by_step.items()) if sum(parts.values()) > 0]
     keys = list(dict.fromkeys(key for _, parts in points for key in parts))
+    titles = {key.replace("_", " "): key for key in keys}
+    palette = {t: c.css for t, c in outcomes.colours(titles).items()} if prefix == "verdict" else dict.fromkeys(titles)
     lines = []
-    for key in keys:
+    for title_of, colour in palette.items():
+        key = titles[title_of]
         curve = [(float(x), parts.get(key, 0.0) / (sum(parts.values()) if shares else 1.0)) for x, parts in points]
-        lines.append(Line(key.replace("_", " "), run.info.seed, curve))
+        lines.append(Line(title_of, run.info.seed, curve, colour=colour))
     if not lines:
         return None
     limits = (0.0, 1.0) if shares else (0.0, None)
@@ -258,7 +270,7 @@ def run_figures(run: Run) -> list[Figure]:
             "verdicts of the training batches",
             "share of responses",
             True,
-            "What the sandbox found in the sampled programs.",
+            "How the sampled responses were graded.",
         ),
         metric_figure([run], "optimiser", "optimiser", [names.GRAD_NORM, names.LEARNING_RATE, names.SAMPLER_KL]),
         share_figure(

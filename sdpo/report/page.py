@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
-from sdpo.report.drawing import draw, page_width
+from sdpo.report import svg
+from sdpo.report.drawing import draw
 from sdpo.report.figures import Figure, display
 from sdpo.report.notes import listed
 from sdpo.report.runs import Run
@@ -48,12 +48,12 @@ def template(name: str) -> jinja2.Template:
 def render(
     name: str,
     runs: Sequence[Run],
-    drawn: Sequence[tuple[Figure, bytes]],
+    figures: Sequence[Figure],
     scores: Sequence[ScoreTable],
     **content: Any,
 ) -> bytes:
     """The page of the template `name` as UTF-8, pictures inside."""
-    pictures = [(figure, base64.b64encode(png).decode(), page_width(png)) for figure, png in drawn]
+    pictures = [(figure, svg.legend(figure), svg.panels(figure)) for figure in figures]
     text = template(name).render(
         runs=runs,
         figures=pictures,

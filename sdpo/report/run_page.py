@@ -10,7 +10,7 @@ from sdpo.errors import UserError
 from sdpo.report import tables
 from sdpo.report.figures import run_figures
 from sdpo.report.notes import unfinished
-from sdpo.report.page import draw_all, render
+from sdpo.report.page import render
 from sdpo.report.picks import RULE, picked
 from sdpo.report.responses import Response, normalizes_by_std, step_responses
 from sdpo.report.runs import Run, load_run
@@ -31,13 +31,12 @@ def run_report(path: Path) -> Path:
     run = load_run(path)
     if not run.rows:
         raise UserError(f"{path} has recorded no step yet; there is nothing to show.")
-    drawn = draw_all(run_figures(run), [run])
     page = run.path / "report.html"
     settings = sorted(tables.flatten(run.recipe).items())
     html = render(
         "run.html.jinja",
         [run],
-        drawn,
+        run_figures(run),
         tables.score_tables([run]),
         title=run.name,
         warnings=unfinished([run]),

@@ -105,7 +105,7 @@ def score_tables(runs: Sequence[Run]) -> list[ScoreTable]:
                 for metric in own:
                     top, end = best(run, metric), last(run, metric)
                     if top is None or end is None:
-                        scores.append(Score(_MISSING, _MISSING, _MISSING))
+                        scores.append(Score(_MISSING, "", _MISSING))
                     else:
                         scores.append(Score(_text(top), f"{top.generations:,}", _text(end)))
                 rows.append(ScoreRow(display(label), str(run.info.seed), f"{run.generations:,}", scores))

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo.tracking import metric_names as names
+from sdpo.tracking import outcomes
 from sdpo.tracking.format import duration, number, share, sparkline
 
 _SPARK = 24  # characters
@@ -31,16 +32,6 @@ _SHOWN = (
     names.LENGTH,
     names.THROUGHPUT,
 )
-_VERDICT_STYLES = {
-    "accepted": "green",
-    "wrong answer": "yellow",
-    "runtime error": "red",
-    "compile error": "red",
-    "time limit": "magenta",
-    "memory limit": "magenta",
-    "output limit": "magenta",
-    "no code": "blue",
-}
 
 
 @dataclass
@@ -119,8 +110,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> list[str]:
 def _verdicts(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
     counts = {verdict.replace("_", " "): count for verdict, count in names.part(metrics, "verdict").items()}
     # In a fixed order, so that the line stands still while its numbers change.
-    order = [*_VERDICT_STYLES, *sorted(counts.keys() - _VERDICT_STYLES.keys())]
-    return [(verdict, counts[verdict]) for verdict in order if counts.get(verdict)]
+    return [(verdict, counts[verdict]) for verdict in outcomes.colours(counts) if counts[verdict]]
 
 
 def _phase_times(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -231,7 +221,8 @@ def _numbers(state: RunState) -> RenderableType:
 
 
 def _bar_of_verdicts(verdicts: list[tuple[str, float]]) -> RenderableType:
-    return _pairs("verdicts", [(name, number(count), _VERDICT_STYLES.get(name, "white")) for name, count in verdicts])
+    styles = outcomes.colours(name for name, _ in verdicts)
+    return _pairs("verdicts", [(name, number(count), styles[name].terminal) for name, count in verdicts])
 
 
 def _pairs(title: str, pairs: list[tuple[str, str, str]]) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# What a sink shows of a response that it gets as text.
+# What a sink shows of a response, of the columns of the rollout table.
 COLUMNS = ("step", "problem_id", "prompt", "response", "reward", "verdict", "feedback")
 
 
@@ -30,7 +30,7 @@ class Sink:
         raise NotImplementedError
 
     def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Some responses of a step, as rows of the rollout table; only `COLUMNS` are shown."""
+        """Some responses of a step, each with the keys `COLUMNS`."""
 
     def finish(self, exit_code: int = 0) -> None:
         """Close; a second call does nothing."""

@@ -15,7 +15,7 @@ from sdpo.tracking.console import Console, Phase
 from sdpo.tracking.metrics_file import finite
 from sdpo.tracking.run_folder import RunFolder
 from sdpo.tracking.run_info import FINISHED, now
-from sdpo.tracking.sink import Sink
+from sdpo.tracking.sink import COLUMNS, Sink
 
 _NAMED = 4  # of the metrics in a warning
 
@@ -133,8 +133,9 @@ class Tracker:
                 "steps are thinned out."
             )
         if shown:
+            texts = [{name: row.get(name) for name in COLUMNS} | {"step": step} for row in rows[:shown]]
             for sink in self._sinks:
-                sink.rollouts(step, rows[:shown])
+                sink.rollouts(step, texts)
 
     def event(self, step: int, part: str, cause: str, action: str) -> None:
         """A part failed, and something was done: a line on the console, in run.json, and a count in the sinks."""
