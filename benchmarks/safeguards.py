@@ -3,8 +3,9 @@
     python -m benchmarks.safeguards [--small]
 
 One run of `sdpo train livecodebench --profile cpu` per repeat, in a process of its own, in which every call of a
-safeguard is timed where it is made: looks at processes in the driver, the other two in the learner rank.  Beside it
-stands the time of the same run's steps, checkpoints included; both sides come from one run.
+safeguard is measured where it is made: looks at processes in the driver, the other two in the learner rank.  What counts
+is the processor time of the thread that makes it: engine, learner and driver share two cores, and while a check waits
+for one, another does the step's own work.  Beside it stands the time of the same run's steps, checkpoints included.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ def main() -> int:
 
 
 def timed(of: Any, name: str, kind: str, seconds: dict[str, float]) -> None:
-    """Add up in `seconds[kind]` what calls of `of.name` take."""
+    """Add up in `seconds[kind]` the processor time that calls of `of.name` take."""
     whole: Callable[..., Any] = getattr(of, name)
 
     @wraps(whole)
     def measured(*given: Any, **named: Any) -> Any:
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             return whole(*given, **named)
         finally:
-            seconds[kind] += time.perf_counter() - began
+            seconds[kind] += time.thread_time() - began
 
     setattr(of, name, staticmethod(measured) if name == "of" else measured)  # a class method, bound by now
 
@@ -108,9 +109,9 @@ def run(words: list[str]) -> int:
         [rank] = trainer.learner.ranks
         await rank.__ray_call__.remote(in_the_rank)
         timed(manifest, "measure", "checksums", found)
-        before = supervisions[0].seconds
+        before = supervisions[0].processor_s
         await steps(trainer)
-        found["looks"] = supervisions[0].seconds - before
+        found["looks"] = supervisions[0].processor_s - before
         for kind, seconds in (await rank.__ray_call__.remote(lambda rank: dict(rank.safeguards))).items():
             found[kind] += seconds
 

@@ -36,7 +36,7 @@ class Supervision:
         self.interval = settings.heartbeat_s
         self.limits = Limits(settings.floor_s, settings.factor, settings.first_s)
         self.watch = pool.watch = learner.watch = Watch(settings.floor_s)
-        self.seconds = 0.0  # that all looks took, for measurements
+        self.processor_s = 0.0  # that all looks took, for measurements
         self._ray = RayHealth(settings.floor_s)
 
     async def __aenter__(self) -> Supervision:
@@ -58,7 +58,7 @@ class Supervision:
         before = time.monotonic()
         while True:
             await asyncio.sleep(self.interval)
-            now = time.monotonic()
+            now, worked = time.monotonic(), time.thread_time()
             self._slow_down(now - before)
             before = now
             if trouble := self._ray.trouble():
@@ -68,7 +68,7 @@ class Supervision:
             for part, cause in (self._overdue() | causes).items():
                 failure = part.fail(cause)
                 self.pool.lose(part, failure)  # a learner's part is none of its, and is left to the trainer
-            self.seconds += time.monotonic() - now
+            self.processor_s += time.thread_time() - worked
 
     def _slow_down(self, seconds: float) -> None:
         """Set the clocks of open calls back where the machine had to share its cores, or this process stood still."""
