@@ -3,9 +3,10 @@
     python -m benchmarks.safeguards [--small]
 
 One run of `sdpo train livecodebench --profile cpu` per repeat, in a process of its own, in which every call of a
-safeguard is measured where it is made: looks at processes in the driver, the other two in the learner rank.  What counts
-is the processor time of the thread that makes it: engine, learner and driver share two cores, and while a check waits
-for one, another does the step's own work.  Beside it stands the time of the same run's steps, checkpoints included.
+safeguard is measured where it is made: looks at processes in the driver, the other two in the learner rank.  What
+counts is the processor time of the thread that makes it: engine, learner and driver share two cores, and while a
+check waits for one, another does the step's own work.  Beside it stands the time of the same run's steps, checkpoints
+included.
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ CUT_OFF = """[...document.querySelectorAll('body *')].filter(e => e.getBoundingC
     && !e.closest('.scroll, pre')).map(e => e.outerHTML.slice(0, 80))"""
 SMALLEST = """Math.min(...[...document.querySelectorAll('.panels svg text')].map(
     e => parseFloat(getComputedStyle(e).fontSize) * Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b)))"""
-CONTRAST = """(() => { const [p, i] = ['backgroundColor', 'color'].map(k => getComputedStyle(document.body)[k].match(/\\d+/g)
-    .slice(0, 3).reduce((a, b) => a + Number(b), 0)); return p - i; })()"""
+CONTRAST = """(() => { const style = getComputedStyle(document.body);
+    const [paper, ink] = [style.backgroundColor, style.color].map(
+        colour => colour.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0));
+    return paper - ink; })()"""
 
 
 @pytest.fixture(scope="module")
