@@ -23,6 +23,7 @@ FREE = frozenset({
     "sandbox.workers", "sandbox.isolation", "sandbox.outer",
     # when it is saved, where it lies, who is told
     "run.checkpoint_every", "run.asynchronous_checkpoints", "run.keep_checkpoints", "run.directory",
+    "run.mirror",
     "tracking.wandb", "tracking.project", "tracking.rollouts_mb", "tracking.tokens_mb",
     # what is waited for, and how often
     "run.stop_limit_s", "run.max_restarts", "supervision.heartbeat_s", "supervision.floor_s", "supervision.factor",
