@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,8 +48,6 @@ ADDRESS = "http://127.0.0.1:1"  # where nothing listens
     ],
 )
 def test_what_cannot_work_is_refused_with_the_remedy(words, says, capsys, tmp_path, monkeypatch):
-    import re
-
     monkeypatch.chdir(tmp_path)
     assert main(["submit", *words]) == 2
     assert re.search(says, capsys.readouterr().err)
@@ -53,8 +55,6 @@ def test_what_cannot_work_is_refused_with_the_remedy(words, says, capsys, tmp_pa
 
 def test_something_else_than_a_dashboard_is_named(capsys, tmp_path, monkeypatch):
     """A server that closes every connection, as Ray's other ports do for HTTP."""
-    import threading
-
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -90,8 +90,6 @@ def test_variables_are_handed_on_by_name_and_a_stop_has_its_time(tmp_path, monke
 
 def sent(folder: Path, excludes: list[str]) -> set[str]:
     """What Ray itself would pack."""
-    import zipfile
-
     from ray._private.runtime_env.packaging import create_package
 
     with tempfile.TemporaryDirectory() as out:
@@ -101,14 +99,8 @@ def sent(folder: Path, excludes: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("git", [True, False])
 def test_the_folder_goes_without_runs_environments_and_large_files(tmp_path, git):
-    for name in (
-        "mine.yaml",
-        "rewards.py",
-        "runs/a/metrics.jsonl",
-        ".venv/bin/python",
-        "build/x",
-        "my/runs/rows.jsonl",
-    ):
+    wanted = {"mine.yaml", "rewards.py", "my/runs/rows.jsonl"}
+    for name in (*wanted, "runs/a/metrics.jsonl", ".venv/bin/python", "build/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     with open(tmp_path / "model.safetensors", "wb") as file:
@@ -117,11 +109,7 @@ def test_the_folder_goes_without_runs_environments_and_large_files(tmp_path, git
         subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert large_files(tmp_path) == ["model.safetensors"]
     excludes = runtime_environment(tmp_path, recipe(), [], None)["excludes"]
-    assert {n for n in sent(tmp_path, excludes) if not n.endswith("/")} == {
-        "mine.yaml",
-        "rewards.py",
-        "my/runs/rows.jsonl",
-    }
+    assert {name for name in sent(tmp_path, excludes) if not name.endswith("/")} == wanted
 
 
 def test_a_folder_that_is_too_large_is_refused_with_what_makes_it_so(tmp_path):
@@ -138,36 +126,28 @@ def test_a_folder_that_is_too_large_is_refused_with_what_makes_it_so(tmp_path):
 
 def test_a_checkout_can_be_sent_and_has_all_that_a_run_reads():
     names = sent(PROJECT, runtime_environment(PROJECT, recipe(), [], None)["excludes"])
-    for needed in (
-        "sdpo/cli/__main__.py",
-        "sandbox/server.py",
-        "recipes/livecodebench/sdpo.yaml",
-        "requirements/gpu.lock",
-    ):
-        assert needed in names
-    assert "policies/minicode/model.safetensors" in names
+    assert {
+        "sdpo/cli/__main__.py", "sandbox/server.py", "recipes/livecodebench/sdpo.yaml", "requirements/gpu.lock",
+        "policies/minicode/model.safetensors",
+    } <= names  # fmt: skip
     assert not [name for name in names if name.startswith((".git/", ".venv/", "runs/"))]
 
 
 def test_packages_are_those_of_the_lock_and_sdpo_itself(tmp_path):
     lock = PROJECT / "requirements" / "gpu.lock"
-    packages = runtime_environment(PROJECT, recipe(), [], lock)["pip"]
-    assert "--no-deps" in packages["pip_install_options"] and packages["packages"][-1].startswith("${RAY_RUNTIME_ENV")
-    assert [p for p in packages["packages"] if p.startswith("vllm==")] and not [
-        p for p in packages["packages"] if "#" in p
-    ]
-    elsewhere = runtime_environment(tmp_path, recipe(), [], lock)["pip"]
-    assert elsewhere["packages"] == packages["packages"][:-1]
+    pip = runtime_environment(PROJECT, recipe(), [], lock)["pip"]
+    packages = pip["packages"]
+    assert "--no-deps" in pip["pip_install_options"] and packages[-1].startswith("${RAY_RUNTIME_ENV")
+    assert [name for name in packages if name.startswith("vllm==")] and not [name for name in packages if "#" in name]
+    assert runtime_environment(tmp_path, recipe(), [], lock)["pip"]["packages"] == packages[:-1]
 
 
 def test_the_command_survives_the_shell():
     words = ["data.window=[2025-02-01, 2025-05-01]", "name=a 'b' $HOME"]
     command = entrypoint("/opt/python", "mine.yaml", ["--algorithm", "grpo"], words)
-    shell = command.replace(
-        "exec /opt/python -m sdpo.cli", f"exec {sys.executable} -c 'import sys; print(sys.argv[1:])'"
-    )
+    shell = command.replace("/opt/python -m sdpo.cli", f"{sys.executable} -c 'import sys; print(sys.argv[1:])'")
     said = subprocess.run(shell, shell=True, capture_output=True, text=True, check=True).stdout
-    assert eval(said) == ["train", "--algorithm", "grpo", "mine.yaml", *words]
+    assert ast.literal_eval(said) == ["train", "--algorithm", "grpo", "mine.yaml", *words]
 
 
 # ---- with a job server ----
@@ -180,20 +160,11 @@ def server():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32, "WANDB_MODE": "offline"}
-    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=2", "--block"]
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        command = [
-            *ray,
-            "start",
-            "--head",
-            "--port=0",
-            f"--dashboard-port={port}",
-            f"--temp-dir={folder}",
-            "--num-cpus=2",
-        ]
         head = subprocess.Popen(
-            [*command, "--disable-usage-stats", "--block"], env=environment, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [*start, f"--dashboard-port={port}", f"--temp-dir={folder}", "--disable-usage-stats"],
+            env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
             while True:

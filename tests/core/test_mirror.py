@@ -42,7 +42,7 @@ def go_on(folder: RunFolder, checkpoints: Checkpoints, first: int, last: int, ev
         folder.append_metrics({"step": step})
         (folder.rollouts / f"step-{step:06d}.parquet").write_text(f"table {step}")
         if step % every == 0:
-            write(checkpoints, step, best=step == every)
+            write(checkpoints, step, step == every, best_step=every)
 
 
 def copy(mirror: Mirror, path: Path, checkpoints: Checkpoints) -> list[str]:
