@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import fsspec
@@ -186,10 +187,10 @@ def test_a_mirror_that_fails_is_told_once_and_tried_until_it_works(tmp_path, mon
     with Mirroring(found, path) as copying:
         copying.start(checkpoints, said.append)
         while copying._failures < 3:
-            pass
+            time.sleep(0.01)
         (tmp_path / "mirror").unlink()
         while len(said) < 2:
-            pass
+            time.sleep(0.01)
     assert "warning: copying to" in said[0] and "is up to date again" in said[1]
     assert is_complete(found, path)
 
@@ -230,7 +231,7 @@ def recipe(*overrides: str):
     return load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", [f"name={NAME}", *overrides])
 
 
-def test_addresses_that_cannot_work_are_refused_with_the_remedy(tmp_path, monkeypatch):
+def test_addresses_that_cannot_work_are_refused_with_the_remedy(tmp_path):
     fsspec.register_implementation("absent", "no_such_package.Files", errtxt="Install nosuch", clobber=True)
     path = tmp_path / NAME
     assert mirror_of(recipe(), path) is None
@@ -242,9 +243,10 @@ def test_addresses_that_cannot_work_are_refused_with_the_remedy(tmp_path, monkey
     }.items():
         with pytest.raises(UserError, match=said):
             mirror_of(recipe(f"run.mirror={address}"), path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "mirror" / NAME).mkdir(parents=True)
+    (tmp_path / "mirror" / NAME / "run.json").write_text("cut o")
     with pytest.raises(UserError, match="cannot be read.*leave run.mirror out"):
-        fetch(Mirror(str(tmp_path / "file"), NAME), path)
+        fetch(Mirror(str(tmp_path / "mirror"), NAME), path)
 
 
 def test_the_mirror_makes_no_other_run():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -27,7 +26,7 @@ SCHEMA = json.loads((PROJECT / "tests" / "data" / "rayjob.schema.json").read_tex
 
 @pytest.fixture
 def job() -> dict:
-    return copy.deepcopy(yaml.safe_load((PROJECT / "cluster" / "rayjob.yaml").read_text()))
+    return yaml.safe_load((PROJECT / "cluster" / "rayjob.yaml").read_text())
 
 
 def errors(manifest: dict) -> list[str]:
