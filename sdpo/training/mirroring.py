@@ -104,12 +104,17 @@ class Mirroring:
 
     def _follow(self) -> None:
         while not self._ending.wait(_LOOK_S):
-            if time.monotonic() >= self._next or (not self._failures and self._waiting()):
+            if self._due():
                 self._attempt()
         for attempt in range(1, _LAST_TRIES + 1):
             if self._attempt():
                 break
             time.sleep(_LOOK_S * attempt if attempt < _LAST_TRIES else 0)
+
+    def _due(self) -> bool:
+        with suppress(OSError):
+            return time.monotonic() >= self._next or (not self._failures and self._waiting() is not None)
+        return False
 
     def _attempt(self) -> bool:
         try:
@@ -117,11 +122,11 @@ class Mirroring:
         except Exception as error:  # file systems have their own; whatever it is, the run goes on
             if not self._failures:
                 self._tell(
-                    f"warning: copying to {self._mirror.address} failed ({_said(error)}). The run goes on; the copy is "
-                    "tried again."
+                    f"warning: copying to {self._mirror.address} failed ({_said(error)}). It is tried again; the run does "
+                    "not wait for it."
                 )
+            self._next = time.monotonic() + min(_RETRY_S * 2 ** min(self._failures, 10), _LONGEST_RETRY_S)
             self._failures += 1
-            self._next = time.monotonic() + min(_RETRY_S * 2**self._failures, _LONGEST_RETRY_S)
             return False
         if self._failures:
             self._tell(f"{self._mirror.address} is up to date again.")
