@@ -121,10 +121,8 @@ class Mirroring:
             self._copy()
         except Exception as error:  # file systems have their own; whatever it is, the run goes on
             if not self._failures:
-                self._tell(
-                    f"warning: copying to {self._mirror.address} failed ({_said(error)}). It is tried again; the run does "
-                    "not wait for it."
-                )
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                self._tell(f"warning: copying to {self._mirror.address} failed ({said}). It is tried again later.")
             self._next = time.monotonic() + min(_RETRY_S * 2 ** min(self._failures, 10), _LONGEST_RETRY_S)
             self._failures += 1
             return False
@@ -197,7 +195,3 @@ class Mirroring:
 
     def _count(self, size: int) -> None:
         self._done += size
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
