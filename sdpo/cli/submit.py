@@ -49,12 +49,25 @@ def _prepared(options) -> tuple[str, dict[str, Any], str]:
     environment = runtime_environment(folder, recipe, options.env, Path(options.pip) if options.pip else None)
     flags = [(f"--{name}", getattr(options, name)) for name in ("algorithm", "profile", "seeds")]
     words = [word for flag, value in flags if value is not None for word in (flag, value)]
-    command = entrypoint(options.python, options.recipe, words, options.overrides)
+    command = entrypoint(options.python, _as_sent(options.recipe, folder), words, options.overrides)
     if large := large_files(folder):
         say(f"Not sent, being larger than 50 MiB each: {', '.join(large[:5])}{' …' if len(large) > 5 else ''}")
     say(f"Variables handed on: {', '.join(environment['env_vars'])}")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return command, environment, f"{re.sub(r'[^A-Za-z0-9-]+', '-', recipe.name)}-{stamp}"
+
+
+def _as_sent(recipe: str, folder: Path) -> str:
+    """A recipe's name, or the path of its file in what is sent."""
+    if not Path(recipe).is_file():
+        return recipe
+    try:
+        return str(Path(recipe).resolve().relative_to(folder))
+    except ValueError:
+        raise UserError(
+            f"{recipe} does not lie in {folder}, which is what is sent to the cluster. Give the command in the recipe's "
+            "folder, with its other files below it."
+        ) from None
 
 
 def _check_directory(recipe: Recipe) -> None:

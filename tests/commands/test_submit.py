@@ -39,6 +39,7 @@ ADDRESS = "http://127.0.0.1:1"  # where nothing listens
         ),
         (["livecodebench", "run.directory=/r", "--address", ADDRESS], "Nothing answers at http://127.0.0.1:1.*tunnel"),
         (["livecodebench", "--address", ADDRESS], "run.directory=runs would lie in the job's copy.*/shared/runs"),
+        (["/OUTSIDE/my.yaml", "run.directory=/r", "--address", ADDRESS], "my.yaml does not lie in .*recipe's folder"),
         (["livecodebench", "learner.lrr=1", "--address", ADDRESS], "Did you mean"),
         (["livecodebench", "--stop", "x", "--address", ADDRESS], "Give one of"),
         (["--stop", "x", "--logs", "y", "--address", ADDRESS], "Give one of"),
@@ -48,8 +49,10 @@ ADDRESS = "http://127.0.0.1:1"  # where nothing listens
     ],
 )
 def test_what_cannot_work_is_refused_with_the_remedy(words, says, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["submit", *words]) == 2
+    (tmp_path / "my.yaml").write_text("extends: recipes/livecodebench/sdpo.yaml\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["submit", *(word.replace("/OUTSIDE", str(tmp_path)) for word in words)]) == 2
     assert re.search(says, capsys.readouterr().err)
 
 
