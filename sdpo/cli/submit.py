@@ -65,7 +65,7 @@ def _as_sent(recipe: str, folder: Path) -> str:
         return str(Path(recipe).resolve().relative_to(folder))
     except ValueError:
         raise UserError(
-            f"{recipe} does not lie in {folder}, which is what is sent to the cluster. Give the command in the recipe's "
+            f"{recipe} does not lie in {folder}, which is what the cluster gets. Give the command in the recipe's "
             "folder, with its other files below it."
         ) from None
 
