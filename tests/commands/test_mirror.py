@@ -18,7 +18,7 @@ def test_a_run_goes_on_elsewhere_bit_for_bit(tmp_path):
     first, second, whole = (tmp_path / name for name in ("first", "second", "whole"))
     for folder in (first, second, whole):
         folder.mkdir()
-    mirrored = (f"run.mirror=file://{tmp_path}/mirror", "evaluation.at_start=true", "tracking.wandb=disabled")
+    mirrored = (f"run.mirror=file://{tmp_path}/mirror", "evaluation.every=1", "tracking.wandb=disabled")
     begun = Run(first, *mirrored, "run.steps=2")
     assert begun.end() == 0, begun.output
     assert "copying to the mirror" in begun.output and "warning" not in begun.output
