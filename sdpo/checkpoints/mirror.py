@@ -24,7 +24,7 @@ from sdpo.checkpoints.durable import sync_file, sync_folder, write_file
 from sdpo.checkpoints.manifest import NAME, Damaged, FileRecord, read, stays_inside
 from sdpo.errors import UserError
 
-FOLDER = "checkpoints"
+FOLDER, RUN = "checkpoints", "run.json"  # run.json says which run it is
 _STEP = re.compile(rf"{FOLDER}/(step-\d{{6,}})/")
 _CHUNK = 4 * 2**20
 _THREADS = 4  # files of a checkpoint that are copied at a time
@@ -156,10 +156,13 @@ class Mirror:
 
     def set_aside(self, mark: str) -> str | None:
         """Give what is there another name, with `mark` at its end.  Returns its address; None: nothing was there."""
-        if not self.files():
+        if not (found := self.files()):
             return None
-        self._files.mv(self._root, f"{self._root}.{mark}", recursive=True)
-        self._files.invalidate_cache()
+        if self.local is not None:
+            os.rename(self._root, f"{self._root}.{mark}")
+        else:  # object stores have no folders to rename; what names the run goes last, so that it can be done again
+            for name in sorted(found, key=lambda name: name == RUN):
+                self._files.mv(self._path(name), f"{self._root}.{mark}/{name}")
         return f"{self.address}.{mark}"
 
     def _path(self, name: str) -> str:

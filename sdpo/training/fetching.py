@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo.checkpoints.manifest import NAME, Damaged
-from sdpo.checkpoints.mirror import FOLDER, Mirror, step_folder
+from sdpo.checkpoints.mirror import FOLDER, RUN, Mirror, step_folder
 from sdpo.errors import UserError
 from sdpo.tracking import Console, Phase, RunFolder, ensure_free
 from sdpo.tracking.lock import FolderLock
 from sdpo.training.checkpoints import Checkpoints, step_of
-from sdpo.training.mirroring import RUN
 
 _MIB = 2**20
 

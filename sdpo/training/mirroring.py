@@ -15,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 
 from sdpo.checkpoints.manifest import NAME
-from sdpo.checkpoints.mirror import FOLDER, Mirror, step_folder
+from sdpo.checkpoints.mirror import FOLDER, RUN, Mirror, step_folder
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.tracking import Console
 from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.interrupt import Signals
 
-RUN = "run.json"
 _LOOK_S = 3.0  # seconds between two looks for a new checkpoint
 _RECORDS_S = 60.0  # between two copies of records without one
 _RETRY_S, _LONGEST_RETRY_S = 15.0, 600.0  # after a copy that failed; doubled each time
