@@ -17,6 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
 .common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
 .own-train := RECIPE ALGORITHM SEEDS DRY_RUN
+.own-submit := RECIPE ALGORITHM SEEDS ADDRESS
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
 .own-compare := RECIPE RUNS
@@ -27,7 +28,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train profile eval compare inspect export results faults test bench lock
+.goals := train submit profile eval compare inspect export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -51,9 +52,12 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 .recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train compare inspect eval export profile
+.PHONY: train submit compare inspect eval export profile
 train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
 	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+submit: nothing-unused setup  ## train as a job of a Ray cluster, and follow it: RECIPE=… ADDRESS=http://head:8265 [ALGORITHM=grpo] [key=value …], ARGS='--stop JOB'
+	@$(.sdpo) submit $(call .flag,ADDRESS,--address) $(.choice) $(call .flag,SEEDS,--seeds) \
+	    $(if $(RECIPE),$(call .squote,$(RECIPE))) $(.overrides) $(ARGS)
 compare: nothing-unknown runs-given setup  ## pass@k against generations, what belongs together: RECIPE=livecodebench | RUNS="a b:label c*"
 	@set -f; $(.sdpo) compare $(if $(RECIPE),$(call .squote,$(RECIPE))) $(RUNS) $(ARGS)
 profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]

@@ -71,6 +71,24 @@ def _parser() -> argparse.ArgumentParser:
         "--fork", metavar="NAME", help="start the run NAME from the last checkpoint of the one that would be resumed"
     )
 
+    submit = _command(commands, "submit", "train as a job of a Ray cluster, and follow it")
+    submit.add_argument("recipe", nargs="?", help="a recipe's name, or a YAML file in the current folder")
+    submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, e.g. http://head:8265")
+    submit.add_argument("--algorithm", help="as of train")
+    submit.add_argument("--profile", help="as of train; default: gpu")
+    submit.add_argument("--seeds", metavar="0,1,2", help="as of train")
+    submit.add_argument(
+        "--env", metavar="NAME", action="append", default=[], help="hand on this variable of yours, too"
+    )
+    submit.add_argument(
+        "--pip", metavar="FILE", help="packages that the machines install first, e.g. requirements/gpu.lock"
+    )
+    submit.add_argument("--python", default="python", help="the machines' interpreter (default: %(default)s)")
+    submit.add_argument("--status", metavar="JOB", help="print how a job stands")
+    submit.add_argument("--logs", metavar="JOB", help="follow a job again")
+    submit.add_argument("--stop", metavar="JOB", help="stop a job; its run saves the last complete step")
+    _overrides(submit)
+
     evaluate = _command(commands, "eval", "measure pass@k of a run, a checkpoint or a Hugging Face folder", "evaluate")
     evaluate.add_argument("policy", help="runs/<name>, a checkpoint in it, or a model folder")
     evaluate.add_argument(

@@ -280,7 +280,7 @@ def _ray() -> Check:
     except subprocess.TimeoutExpired:
         return Check("Services", "Ray", "problem", f"what answers at RAY_ADDRESS={address} is not Ray", remedy)
     if "AuthenticationError" in status.stderr:
-        remedy = "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token   (docs/install.md, Ray)"
+        remedy = "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token   (docs/cluster.md)"
     complaint = (status.stderr.strip().splitlines() or ["no answer"])[-1][:200]
     works = status.returncode == 0
     found = f"the cluster at {address} answers" if works else f"RAY_ADDRESS={address}: {complaint}"

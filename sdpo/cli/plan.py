@@ -48,6 +48,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "run": [
                 ("run", f"{recipe.name} ({recipe.algorithm.label}, profile {recipe.profile}, seed {recipe.seed})"),
                 ("folder", f"{run.directory}/{recipe.name}"),
+                *((("mirror", f"{run.mirror}/{recipe.name}"),) if run.mirror else ()),
             ],
             "data": [
                 (

@@ -350,6 +350,12 @@ class RunSettings(Settings):
     keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
     max_restarts: int = Field(100, ge=0, description="restarts of engines and learner, all in all, that end the run")
     directory: str = "runs"
+    mirror: str | None = Field(
+        None,
+        min_length=1,
+        description="fsspec address (s3://bucket/runs, a folder) that checkpoints and records are copied to behind the "
+        "run; the same command elsewhere goes on from there",
+    )
     stop_limit_s: float = Field(
         30.0, gt=0, description="that a stop (Ctrl-C, SIGTERM) waits for the step under way before it ends without it"
     )
