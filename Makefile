@@ -92,7 +92,7 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
-doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
+doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
 BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions safeguards checkpoint sandbox

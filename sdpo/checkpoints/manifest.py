@@ -114,7 +114,7 @@ def read(folder: Path) -> Records:
     try:
         text = (folder / NAME).read_bytes()
     except FileNotFoundError:
-        raise Damaged(f"{NAME} is missing: it was not written to its end, or by a version without manifests") from None
+        raise Damaged(f"{NAME} is missing: it was not written completely, or by a version without manifests") from None
     except OSError as error:
         raise Damaged(f"{NAME} cannot be read ({error.strerror})") from error
     try:

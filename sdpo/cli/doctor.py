@@ -224,7 +224,7 @@ def _devices(profile: str) -> Iterator[Check]:
     gpus = count_gpus()
     if not gpus:
         elsewhere = profile == "cpu" or bool(os.environ.get("RAY_ADDRESS"))
-        remedy = "mend the driver until nvidia-smi -L lists them, or take PROFILE=cpu"
+        remedy = "repair the driver until nvidia-smi -L lists them, or take PROFILE=cpu"
         yield _check("Devices", "GPUs", elsewhere, f"none on this machine; profile {profile}", remedy)
         return
     import torch
@@ -338,7 +338,9 @@ def render(checks: list[Check], console: SafeConsole) -> None:
             console.print(f"\n{_MARKS[check.status]} {check.name}", end=": ")
             console.print(check.remedy, markup=False, highlight=False, soft_wrap=True)
     problems = sum(check.status == "problem" for check in checks)
-    console.print(f"\n{problems} to mend before a run can succeed." if problems else "\nAll that a run needs is here.")
+    console.print(
+        f"\n{problems} to fix before a run can succeed." if problems else "\nEverything that a run needs is here."
+    )
 
 
 def main(checks: Callable[[], list[Check]] = report) -> int:

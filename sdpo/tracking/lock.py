@@ -45,7 +45,7 @@ class FolderLock:
             owner = _owner(fd)
             os.close(fd)
             raise UserError(
-                f"Another process{owner} is training into {self.path.parent}. Wait until it has finished, stop it, or "
+                f"Another process{owner} is training in {self.path.parent}. Wait until it has finished, stop it, or "
                 "give this run another name (name=…)."
             )
         if refused:  # some network file systems have no locks; a run there is still better than none

@@ -147,7 +147,7 @@ DAMAGE = {
     "longer": (lambda c: (c / "trainer.json").open("a").write(" "), "trainer.json has"),
     "missing": (lambda c: (c / "policy" / "config.json").unlink(), "policy/config.json is missing"),
     "folder missing": (lambda c: shutil.rmtree(c / "state"), "state/.* is missing"),
-    "no manifest": (lambda c: (c / NAME).unlink(), "manifest.json is missing: it was not written to its end"),
+    "no manifest": (lambda c: (c / NAME).unlink(), "manifest.json is missing: it was not written completely"),
     "half a manifest": (lambda c: os.truncate(c / NAME, 40), "manifest.json is not a manifest"),
     "another manifest": (lambda c: (c / NAME).write_text("[]"), "manifest.json is not a manifest"),
     "newer": (lambda c: renumber(c / NAME), "format 7, this version reads format 1: a newer version"),
