@@ -131,7 +131,7 @@ def read(folder: Path) -> Records:
         raise Damaged(f"{NAME} has changed since it was written (checksum)")
     for name, record in records.items():
         if not _stays_inside(name) or type(record.size) is not int:
-            raise Damaged(f"{NAME} lists {name!r}, which is no file of this folder")
+            raise Damaged(f"{NAME} lists {name!r}, which is not a file in this folder")
     return records
 
 

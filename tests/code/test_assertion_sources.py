@@ -140,7 +140,7 @@ def test_a_programs_text_cannot_imitate_the_template_through_an_assertion(sandbo
         ("humaneval", {"entry_point": "other"}, "not a function that the prompt begins"),
         ("humaneval", {"test": "def nothing(): pass"}, "defines no function check"),
         ("humaneval", {"test": "def check(candidate): pass"}, "asserts nothing"),
-        ("humaneval", {"prompt": "def f(:"}, "prompt is no Python"),
+        ("humaneval", {"prompt": "def f(:"}, "prompt is not valid Python"),
         ("humaneval", {"prompt": None}, "prompt is not a string"),
         ("mbpp", {"test_list": []}, "there are no tests"),
         ("mbpp", {"test_list": ["assert f("]}, "no Python"),

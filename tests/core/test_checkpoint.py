@@ -207,7 +207,7 @@ def test_the_state_of_the_driver_is_checked_even_if_its_checksum_is_right(two, s
 def test_a_manifest_names_nothing_outside_of_its_folder(two, name):
     records = manifest.read(two.last()) | {name: manifest.FileRecord(0, "")}
     (two.last() / NAME).write_bytes(manifest._render(records))
-    with pytest.raises(Damaged, match="which is no file of this folder"):
+    with pytest.raises(Damaged, match="which is not a file in this folder"):
         verify(two.last())
 
 

@@ -173,7 +173,7 @@ def _parsed(source: str, what: str) -> ast.Module:
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadRow(f"{what} is no Python ({error})") from None
+        raise BadRow(f"{what} is not valid Python ({error})") from None
 
 
 def _defined(tree: ast.Module) -> list[str]:
