@@ -79,7 +79,7 @@ def _run(options, recipe: Recipe, source: Path | None) -> int:
         source = _fork(source, folder)
     if folder.info is not None and _is_over(recipe, path, folder.info.status):
         say(
-            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to go on: a larger run.steps; to "
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to continue: a larger run.steps; to "
             "start afresh: --fresh (ARGS=--fresh with make), or another name (name=…)."
         )
         return 0

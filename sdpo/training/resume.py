@@ -127,8 +127,8 @@ def _note_changes(
     if code:
         console.message(
             "warning: the code is not the one that the run was started with "
-            f"({'; '.join(f'{name} {old} → {new}' for name, (old, new) in code.items())}). What it computes "
-            "differently, the run does from here."
+            f"({'; '.join(f'{name} {old} → {new}' for name, (old, new) in code.items())}). From here "
+            "on the run computes with the new code."
         )
     options = {change.option: (change.old, change.new) for change in changes(before, recipe)}
     if options:
