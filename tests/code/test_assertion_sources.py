@@ -143,7 +143,7 @@ def test_a_programs_text_cannot_imitate_the_template_through_an_assertion(sandbo
         ("humaneval", {"prompt": "def f(:"}, "prompt is not valid Python"),
         ("humaneval", {"prompt": None}, "prompt is not a string"),
         ("mbpp", {"test_list": []}, "there are no tests"),
-        ("mbpp", {"test_list": ["assert f("]}, "no Python"),
+        ("mbpp", {"test_list": ["assert f("]}, "not valid Python"),
         ("mbpp", {"test_list": ["f(1)"]}, "asserts nothing"),
         ("mbpp", {"test_list": "assert"}, "neither a list"),
         ("mbpp", {"text": " "}, "text is empty"),
