@@ -114,7 +114,7 @@ def read(folder: Path) -> Records:
     try:
         text = (folder / NAME).read_bytes()
     except FileNotFoundError:
-        raise Damaged(f"{NAME} is missing: it was not written to its end, or by a version without manifests") from None
+        raise Damaged(f"{NAME} is missing: it was not written completely, or by a version without manifests") from None
     except OSError as error:
         raise Damaged(f"{NAME} cannot be read ({error.strerror})") from error
     try:
@@ -131,7 +131,7 @@ def read(folder: Path) -> Records:
         raise Damaged(f"{NAME} has changed since it was written (checksum)")
     for name, record in records.items():
         if not stays_inside(name) or type(record.size) is not int:
-            raise Damaged(f"{NAME} lists {name!r}, which is no file of this folder")
+            raise Damaged(f"{NAME} lists {name!r}, which is not a file in this folder")
     return records
 
 

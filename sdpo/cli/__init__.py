@@ -17,9 +17,9 @@ from sdpo.training.interrupt import STOPPED, Signals
 STARTERS = ("train", "evaluate", "profile")  # the commands that start processes, which a signal must not orphan
 EXIT_STATUS = """exit status:
   0    done; a run: finished
-  1    an error that nobody foresaw (with a traceback: please report it), or `tasks check`, `doctor`: something is wrong
-  2    an error that you can mend, told in one message; or arguments that no command has
-  130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command goes on with it"""
+  1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem
+  2    an error that you can correct, explained in one message; or unknown arguments
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command resumes it"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,17 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
+    train = _command(commands, "train", "train a policy with a recipe; a second call resumes the run")
     _recipe(train)
     train.add_argument(
         "--seeds",
         metavar="0,1,2",
-        help="one run for each seed, one after the other, until one fails; a second call goes on where that was",
+        help="one run per seed, one after the other, until one fails; a second call continues there",
     )
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
-    train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
+    train.add_argument("--fresh", action="store_true", help="move an existing run of this name aside and start afresh")
     train.add_argument(
-        "--fork", metavar="NAME", help="start the run NAME from the last checkpoint of the one that would be resumed"
+        "--fork", metavar="NAME", help="start a new run NAME from the last checkpoint of the run that would be resumed"
     )
 
     submit = _command(commands, "submit", "train as a job of a Ray cluster, and follow it")
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = _command(commands, "eval", "measure pass@k of a run, a checkpoint or a Hugging Face folder", "evaluate")
     evaluate.add_argument("policy", help="runs/<name>, a checkpoint in it, or a model folder")
     evaluate.add_argument(
-        "--recipe", help="whose data and settings to use (default: the run's own, else livecodebench)"
+        "--recipe", help="recipe whose data and settings are used (default: the run's own, else livecodebench)"
     )
     evaluate.add_argument("--profile", help="cpu or gpu; default: gpu where there is one")
     evaluate.add_argument(
@@ -102,25 +102,31 @@ def _parser() -> argparse.ArgumentParser:
 
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
-    profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
+    profile.add_argument(
+        "--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one to warm up"
+    )
 
-    compare = _command(commands, "compare", "pass@k against generations: runs that belong together, side by side")
+    compare = _command(commands, "compare", "draw pass@k against generations for comparable runs, side by side")
     compare.add_argument(
         "words",
         nargs="+",
         metavar="RUNS",
-        help="a recipe's name (all its runs), a run's or a pattern of runs' (*-seed?); each with :LABEL or without",
+        help="a recipe's name (all its runs), a run's name, or a pattern of names (*-seed?); each may end in :LABEL",
     )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
-    compare.add_argument("--wandb", action="store_true", help="log curves, tables and page as a run of W&B, too")
+    compare.add_argument("--wandb", action="store_true", help="also log curves, tables and the page to W&B")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
-    inspect = _command(commands, "inspect", "write a page that shows what the teacher thinks of every token of a run")
+    inspect = _command(
+        commands,
+        "inspect",
+        "write a page that shows a run's responses, every token coloured by what the teacher thinks of it",
+    )
     inspect.add_argument("run", help="runs/<name>; the page is <run>/inspect.html")
     inspect.add_argument("--text", action="store_true", help="print one response in the terminal instead")
-    inspect.add_argument("--step", type=int, help="with --text: of this step (default: the last with a table)")
-    inspect.add_argument("--task", help="with --text: to this task, by its id")
-    inspect.add_argument("--sample", type=int, help="with --text: its number within the group, from 0")
+    inspect.add_argument("--step", type=int, help="with --text: the step (default: the last one recorded)")
+    inspect.add_argument("--task", help="with --text: the task's id")
+    inspect.add_argument("--sample", type=int, help="with --text: the response's number in its group, from 0")
 
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
@@ -129,17 +135,21 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("results", "pretrain"):
         _command(commands, name, f"moved: python -m studies {name}", "moved")
 
-    tasks = _command(commands, "tasks", "look at bundled problems, or try a recipe's tasks and their grading")
+    tasks = _command(commands, "tasks", "print bundled problems, or try a recipe's tasks and grading")
     actions = tasks.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="print problems as a person wants to read them")
+    show = actions.add_parser("show", help="print problems in readable form")
     show.add_argument("source", choices=["minicode"], help="which problems")
     show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
-    trial = actions.add_parser("check", help="grade some answers of a recipe's tasks; starts nothing")
+    trial = actions.add_parser(
+        "check", help="grade some answers to a recipe's tasks; starts neither engines nor training"
+    )
     _recipe(trial)
-    trial.add_argument("--n", type=int, default=20, help="tasks of either side to try (default: %(default)s)")
+    trial.add_argument(
+        "--n", type=int, default=20, help="training tasks and evaluation tasks to try, of each (default: %(default)s)"
+    )
 
-    _command(commands, "doctor", "what is installed, which devices, what is missing and the command that mends it")
+    _command(commands, "doctor", "what is installed, which devices there are, and how to fix what is missing")
     return parser
 
 

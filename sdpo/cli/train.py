@@ -50,7 +50,7 @@ def _seeds(options) -> list[int | None]:
     if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) < len(words):
         raise UserError(f"--seeds {options.seeds}: give whole numbers with commas between them, each once: 0,1,2.")
     if given := [text for text in options.overrides if text.startswith("seed=")]:
-        raise UserError(f"{given[-1]} and --seeds {options.seeds} say two things; leave one of them out.")
+        raise UserError(f"{given[-1]} and --seeds {options.seeds} contradict each other; leave one of them out.")
     return [int(word) for word in words]
 
 
@@ -89,7 +89,7 @@ def _run(options, recipe: Recipe, source: Path | None) -> int:
             with Mirroring(mirror, path) as mirroring:
                 mirroring.start(Checkpoints(folder.checkpoints, 0), say)
         say(
-            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to go on: a larger run.steps; to "
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to continue: a larger run.steps; to "
             "start afresh: --fresh (ARGS=--fresh with make), or another name (name=…)."
         )
         return 0
@@ -103,7 +103,7 @@ def _folder(recipe: Recipe) -> Path:
 def _fork(source: Path, folder: RunFolder) -> Path | None:
     """The run to start from; None: the new run was begun from it before, and goes on by itself."""
     if RunFolder(source).info is None:
-        raise UserError(f"There is no run in {source} to start another one from; which one is meant: name=… or seed=….")
+        raise UserError(f"There is no run in {source} to fork. Say which one is meant with name=… or seed=….")
     if folder.info is None:
         return source
     if folder.info.forked_from.startswith(f"{source}, step "):

@@ -62,7 +62,7 @@ def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read the resolved recipe that a run folder holds.  Raises UserError where it is missing or damaged."""
     if not path.is_file():
         raise UserError(
-            f"{path} is missing, without which nobody knows what was run in {path.parent}. Put it back, move the "
+            f"{path} is missing, so that the settings of the run in {path.parent} are unknown. Put it back, move the "
             "folder away, or start under another name (name=…)."
         )
     values = _yaml(path)

@@ -76,7 +76,7 @@ def load_generation_config(recipe: Recipe) -> Any:
         return None
     except ValueError as error:
         raise UserError(
-            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Mend or remove it."
+            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Correct or remove it."
         ) from None
 
 

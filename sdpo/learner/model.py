@@ -79,7 +79,7 @@ class PolicyModel(nn.Module):
         self._recomputed = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
         if not self._recomputed:
             raise UserError(
-                f"{self.model.config.model_type} has no layers that can be computed anew; set "
+                f"{self.model.config.model_type} has no layers that can be recomputed; set "
                 "learner.gradient_checkpointing=false."
             )
         for layer in self._recomputed:

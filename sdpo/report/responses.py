@@ -69,7 +69,7 @@ def recorded_steps(run: Path) -> list[int]:
     steps = rollout_steps(run / "rollouts")
     if not steps:
         raise UserError(
-            f"{run} has no table of rollouts (rollouts/step-….parquet): there is nothing to look at. A run writes one "
+            f"{run} has no table of rollouts (rollouts/step-….parquet): there is nothing to show. A run writes one "
             "after every step; wait for its first, or start one with: make train RECIPE=livecodebench"
         )
     return steps

@@ -124,7 +124,8 @@ class Checkpoints:
         if damaged:
             said = "; ".join(f"{path.name}: {error}" for path, error in damaged)
             raise UserError(
-                f"No checkpoint in {self.folder} is whole ({said}). Bring back a copy, or start afresh (--fresh)."
+                f"No checkpoint in {self.folder} is complete and undamaged ({said}). Restore a copy, or start "
+                "afresh (--fresh)."
             )
         return None
 
@@ -264,7 +265,7 @@ def find_policy(where: str) -> Path:
             continue
         if candidate is not path and not sealed:
             raise UserError(
-                f"Checkpoint {checkpoint} has no {NAME}: it was not written to its end, or by a version without "
+                f"Checkpoint {checkpoint} has no {NAME}: it was not written completely, or by a version without "
                 f"manifests. To use its policy unchecked, give {checkpoint / 'policy'}."
             )
         if sealed:

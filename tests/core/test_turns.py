@@ -158,7 +158,9 @@ def test_a_long_reply_is_cut_to_its_budget_and_counted(tokenizer):
 def test_a_template_that_takes_one_turn_only_is_refused_with_its_reason():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one message') }}{% endif %}" + CHAT
-    with pytest.raises(UserError, match=r"no conversation of several turns.*one message.*environment.turns=1"):
+    with pytest.raises(
+        UserError, match=r"does not accept a conversation of several turns.*one message.*environment.turns=1"
+    ):
         builder(tokenizer).check_turns()
 
 
