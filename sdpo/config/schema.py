@@ -18,23 +18,20 @@ from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
-    DistillationSettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,
     ModelSettings,
-    PolicyGradientSettings,
-    ReferenceSettings,
     RolloutSettings,
     RunSettings,
     SandboxSettings,
     Settings,
     SupervisionSettings,
-    TeacherSettings,
     TrackingSettings,
     UnknownAlgorithm,
     UnknownEnvironment,
 )
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings, TeacherSettings
 
 
 class Recipe(Settings):
