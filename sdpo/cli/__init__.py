@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     _recipe(trial)
     trial.add_argument("--n", type=int, default=20, help="tasks of either side to try (default: %(default)s)")
 
+    listing = _command(commands, "options", "print every option of a recipe, or some: type, default, meaning, source")
+    listing.add_argument(
+        "keys", nargs="*", metavar="KEY", help="an option or a section (learner.lr, teacher); default: all"
+    )
+    listing.add_argument("--markdown", action="store_true", help="as the page docs/options.md")
+
     _command(commands, "doctor", "what is installed, which devices, what is missing and the command that mends it")
     return parser
 
