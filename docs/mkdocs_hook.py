@@ -1,6 +1,7 @@
-"""What mkdocs does not do by itself: pages that lie outside docs/, and links as they are written for the repository.
+"""What mkdocs does not do by itself: pages that lie outside docs/, and Markdown as it is written for the repository.
 
-A page stands where it is read in the repository and in no second place; its links are relative to that.
+A page stands where it is read in the repository and in no second place.  Its links are relative to that, and lists are
+as on GitHub: they need no empty line before them, and what belongs to an item is indented to the item's text.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ PAGES = {  # in the repository → in the site
 }
 _SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[^()#\s:]+)(?P<anchor>#[^()\s]*)?\)")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_ITEM = re.compile(r"\s*([*-]|\d+\.) ")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -47,4 +50,22 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{link['text']}]({config.repo_url.rstrip('/')}/blob/HEAD/{path})"
         return link["text"]
 
-    return _LINK.sub(rewritten, markdown)
+    return _LINK.sub(rewritten, with_lists(markdown))
+
+
+def with_lists(markdown: str) -> str:
+    """The same text with lists as Python's Markdown reads them: after an empty line, four columns for each level."""
+    lines: list[str] = []
+    in_fence, in_list = False, False
+    for line in markdown.splitlines():
+        if _FENCE.match(line):
+            in_fence = not in_fence
+        elif not in_fence:
+            starts = _ITEM.match(line) is not None
+            if starts and not in_list and lines and lines[-1].strip():
+                lines.append("")
+            in_list = starts or (in_list and (not line.strip() or line.startswith(" ")))
+            if in_list:
+                line = re.sub(r"^ {2,3}(?=\S)", "    ", line)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
