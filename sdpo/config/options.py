@@ -158,7 +158,7 @@ def read_settings(text: str) -> Iterator[tuple[str, Setting]]:
     def below(node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[tuple[str, Setting]]:
         for key, value in node.value:
             here = (*path, str(key.value))
-            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            if isinstance(value, yaml.MappingNode):
                 yield from below(value, here)
                 continue
             in_profile = here[0] == "profiles"

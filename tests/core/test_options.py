@@ -52,7 +52,7 @@ def test_what_the_recipe_is_said_to_set_is_what_it_resolves_to(profile):
 def test_a_value_is_read_with_the_comment_behind_it():
     text = "a: {b: 1}  # both\nprofiles:\n  gpu:\n    c:\n      d: [1, 2]   # Table: d\n  cpu: {c: 3}\n"
     assert [(path, s.profile, s.value, s.comment) for path, s in read_settings(text)] == [
-        ("a", "", "{b: 1}", "both"),
+        ("a.b", "", "1", "both"),
         ("c.d", "gpu", "[1, 2]", "Table: d"),
         ("c", "cpu", "3", ""),
     ]
