@@ -93,7 +93,7 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 docs: nothing-unknown setup  ## write the documents as a site, build/site; a dead link or anchor is an error
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build $(ARGS)
 	@echo "build/site/index.html"
 doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
 	@$(.sdpo) doctor $(ARGS)

@@ -127,7 +127,7 @@ def _allowed(described: Mapping[str, Any]) -> str:
     if "format" in described:
         return str(described["format"])
     bounds = [f"{sign} {_written(described[bound])}" for bound, sign in _BOUNDS.items() if bound in described]
-    return " ".join([_KINDS.get(str(kind), "any value"), ", ".join(bounds)]).rstrip()
+    return " ".join([_KINDS.get(str(kind), "any value"), " and ".join(bounds)]).rstrip()
 
 
 def _written(value: Any) -> str:
