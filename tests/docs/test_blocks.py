@@ -131,7 +131,8 @@ def environment(checkout: Path) -> dict[str, str]:
     makes_own = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "RECIPE", "ALGORITHM", "PROFILE", "ARGS", "TESTS", "RAY_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if name not in makes_own}
     path = f"{checkout}/.venv/bin:{kept['PATH']}"
-    return {**kept, "PATH": path, "PYTHONPATH": str(checkout), "CHECKOUT": str(checkout), "WANDB_MODE": "offline"}
+    ours = {"PATH": path, "PYTHONPATH": str(checkout), "CHECKOUT": str(checkout), "WANDB_MODE": "offline"}
+    return {**kept, **ours, "CUDA_VISIBLE_DEVICES": ""}  # the cpu profile, wherever this is
 
 
 def run_blocks(page: Path, checkout: Path) -> None:
