@@ -211,7 +211,7 @@ option, with the source that is cited there. "Table" and "Code" are the table of
 configuration of arXiv 2601.20802; what "Paper" is, the algorithm's recipe says. "ours", and all that has no source, was
 chosen for this project.
 """
-_TABLE = f"| option | takes | default | meaning | {SHOWN_RECIPE} |\n|---|---|---|---|---|"
+_TABLE = f"| option | takes | meaning | {SHOWN_RECIPE} |\n|---|---|---|---|"
 
 
 def markdown(options: Sequence[Option]) -> str:
@@ -226,8 +226,9 @@ def markdown(options: Sequence[Option]) -> str:
 
 def _row(option: Option) -> str:
     owners = f" ({', '.join(option.owners)})" if option.owners else ""
-    default = option.default if option.default == REQUIRED else f"`{option.default}`"
-    cells = (_cell(option.allowed), default, _cell(option.meaning), _cell(settings_text(option, "`")))
+    default = option.default if option.default == REQUIRED else f"default `{option.default}`"
+    takes = f"{_cell(option.allowed)}; {default}"
+    cells = (takes, _cell(option.meaning), _cell(settings_text(option, "`")))
     return f"| `{option.path}`{owners} | " + " | ".join(cells) + " |"
 
 
