@@ -85,7 +85,7 @@ tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 
 	@$(.sdpo) tasks show minicode $(ARGS)
 
 ##@ Checks and measurements
-.PHONY: test test-all lint doctor bench
+.PHONY: test test-all lint docs doctor bench
 # Two processes at a time, which most machines have the memory for; ARGS='-n 0' is one, for a debugger, say.
 .side-by-side := -n 2 --no-loadscope-reorder
 test: nothing-unknown setup  ## run all tests but the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
@@ -96,6 +96,9 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+docs: nothing-unknown setup  ## write the documents as a site, build/site; a dead link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build $(ARGS)
+	@echo "build/site/index.html   (with search: python3 -m http.server -d build/site)"
 doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.

@@ -149,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         "--n", type=int, default=20, help="training tasks and evaluation tasks to try, of each (default: %(default)s)"
     )
 
+    listing = _command(commands, "options", "print every option of a recipe, or some: type, default, meaning, source")
+    listing.add_argument(
+        "keys", nargs="*", metavar="KEY", help="an option or a section (learner.lr, teacher); default: all"
+    )
+    listing.add_argument("--markdown", action="store_true", help="as the page docs/options.md")
+
     _command(commands, "doctor", "what is installed, which devices there are, and how to fix what is missing")
     return parser
 

@@ -12,7 +12,8 @@ from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.paths import locate
-from sdpo.config.sections import ContextSettings, PolicyGradientSettings
+from sdpo.config.sections import ContextSettings
+from sdpo.config.streams import PolicyGradientSettings
 from sdpo.envs import Dataset, Environment
 from sdpo.errors import UserError
 from sdpo.evaluation import EvaluationResult, count
