@@ -15,6 +15,7 @@ from sdpo.envs import Dataset, build_environment
 from sdpo.tracking.metric_names import dataset_title
 from sdpo.tracking.run_folder import check_no_link
 from sdpo.tracking.wandb_logger import check_installed
+from sdpo.training.fitting import parameter_count
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
 
@@ -38,7 +39,7 @@ def make_plan(recipe: Recipe) -> Plan:
     check_installed(recipe.tracking.wandb)
     _, dataset = load_checked(recipe, build_environment(recipe))
     check_numbers(recipe)
-    parameters, longest = _parameters(recipe), longest_context(recipe)
+    parameters, longest = parameter_count(load_config(recipe)), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
     updates = run.steps * recipe.learner.updates_per_batch
@@ -90,16 +91,6 @@ def print_plan(recipe: Recipe) -> None:
         table.add_row()
     console.print(table)
     console.print("The recipe is valid. Nothing was started.")
-
-
-def _parameters(recipe: Recipe) -> int:
-    """Number of parameters, from the configuration alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(recipe))
-    return sum(p.numel() for p in model.parameters())
 
 
 def _memory(recipe: Recipe, parameters: int) -> list[tuple[str, str]]:
