@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("source", choices=["minicode"], help="which problems")
     show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
+    show.add_argument("--out", metavar="FILE", help="write all of them to a file of rows (JSON Lines) instead")
     trial = actions.add_parser("check", help="grade some answers of a recipe's tasks; starts nothing")
     _recipe(trial)
     trial.add_argument("--n", type=int, default=20, help="tasks of either side to try (default: %(default)s)")
