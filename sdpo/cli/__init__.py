@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.registry import DEFAULT_ALGORITHM
 from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED, Signals
@@ -57,6 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdpo", description="Post-training of language models by self-distillation.")
     parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    init = _command(commands, "init", "write a recipe for a model and tasks of your own")
+    init.add_argument("file", help="the recipe to write, e.g. my.yaml")
+    init.add_argument("--model", required=True, help="a Hugging Face model folder, or a hub name")
+    init.add_argument(
+        "--data", required=True, help="rows: a file, a folder, a hub name, or module:function that yields them"
+    )
+    init.add_argument("--reward", metavar="MODULE:FUNCTION", help="reward(task, response), also as path.py:function")
+    init.add_argument("--algorithm", default=DEFAULT_ALGORITHM, help="grpo, srpo, …; default: %(default)s")
+    init.add_argument("--force", action="store_true", help="write over an existing file")
 
     train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
     _recipe(train)
