@@ -115,9 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--task", help="with --text: to this task, by its id")
     inspect.add_argument("--sample", type=int, help="with --text: its number within the group, from 0")
 
-    export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
+    export = _command(commands, "export", "write a run's policy as a Hugging Face folder with a model card")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")
+    export.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to this repository, too")
+    export.add_argument("--private", action="store_true", help="with --push-to-hub: make the repository private")
 
     for name in ("results", "pretrain"):
         _command(commands, name, f"moved: python -m studies {name}", "moved")
