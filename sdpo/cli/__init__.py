@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.registry import DEFAULT_ALGORITHM
 from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED, Signals
@@ -57,6 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdpo", description="Post-training of language models by self-distillation.")
     parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    init = _command(commands, "init", "write a recipe for a model and tasks of your own")
+    init.add_argument("file", help="the recipe to write, e.g. my.yaml")
+    init.add_argument("--model", required=True, help="a Hugging Face model folder, or a hub name")
+    init.add_argument(
+        "--data", required=True, help="rows: a file, a folder, a hub name, or module:function that yields them"
+    )
+    init.add_argument("--reward", metavar="MODULE:FUNCTION", help="reward(task, response), also as path.py:function")
+    init.add_argument("--algorithm", default=DEFAULT_ALGORITHM, help="grpo, srpo, …; default: %(default)s")
+    init.add_argument("--force", action="store_true", help="write over an existing file")
 
     train = _command(commands, "train", "train a policy with a recipe; a second call resumes the run")
     _recipe(train)
@@ -128,9 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--task", help="with --text: the task's id")
     inspect.add_argument("--sample", type=int, help="with --text: the response's number in its group, from 0")
 
-    export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
+    export = _command(commands, "export", "write a run's policy as a Hugging Face folder with a model card")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")
+    export.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to this repository, too")
+    export.add_argument("--private", action="store_true", help="with --push-to-hub: make the repository private")
 
     for name in ("results", "pretrain"):
         _command(commands, name, f"moved: python -m studies {name}", "moved")
@@ -141,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("source", choices=["minicode"], help="which problems")
     show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
+    show.add_argument("--out", metavar="FILE", help="write all of them to a file of rows (JSON Lines) instead")
     trial = actions.add_parser(
         "check", help="grade some answers to a recipe's tasks; starts neither engines nor training"
     )

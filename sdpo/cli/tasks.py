@@ -27,9 +27,13 @@ NONSENSE = "This is no answer to anything."
 def run(options) -> int:
     if options.action == "check":
         return check(options)
-    from sdpo.envs.minicode import show_problems
+    from sdpo.envs.minicode import show_problems, write_world
 
-    show_problems(options.n, options.seed)
+    if options.out is None:
+        show_problems(options.n, options.seed)
+        return 0
+    count = write_world(options.out, seed=options.seed)
+    say(f"Wrote {count} problems in LiveCodeBench's format to {options.out}: data.path={options.out} reads them.")
     return 0
 
 
@@ -129,8 +133,8 @@ def look_at_rows(dataset: Dataset, findings: Findings) -> None:
 
 
 def look_at_prompts(recipe: Recipe, dataset: Dataset, findings: Findings) -> None:
-    """Whether they fit; without the model's tokenizer nobody knows."""
-    from sdpo.config.model_files import load_tokenizer
+    """Whether they fit the recipe and the model; without the model's tokenizer nobody knows."""
+    from sdpo.config.model_files import check_model, load_tokenizer
     from sdpo.training.parts import check_prompts
 
     try:
@@ -140,6 +144,7 @@ def look_at_prompts(recipe: Recipe, dataset: Dataset, findings: Findings) -> Non
         return
     try:
         check_prompts(recipe, dataset, tokenizer)
+        check_model(recipe, tokenizer)
     except UserError as error:
         findings.wrong.append(str(error))
 

@@ -113,13 +113,19 @@ class PolicyModel(nn.Module):
 
 def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             locate(settings.path),
             dtype=dtype,
             attn_implementation=attention.register(settings.attention),
             use_safetensors=True,  # other weight files are pickles, which run code when they are read
+            output_loading_info=True,
         )
     except OSError as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"Model {settings.path!r} has no weights as safetensors that can be read ({first}).") from None
+    if missing := sorted(found["missing_keys"]):  # transformers makes them up, vLLM leaves them as they come
+        raise UserError(
+            f"The weights of model {settings.path!r} are incomplete: {len(missing)} tensors of its configuration are "
+            f"not in its files ({missing[0]}, …). Write the folder again from where it comes from."
+        )
     return PolicyModel(model)

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from sdpo.errors import UserError
 from sdpo.losses.advantages import group_advantages
-from sdpo.tracking.rollouts import SCHEMA, rollout_steps, rollouts_path
+from sdpo.tracking.rollouts import RESPONSE_SCHEMA, rollout_steps, rollouts_path
 from sdpo.tracking.tokens import TOKEN_SCHEMA
 
-_TEXTS = [name for name in SCHEMA.names if name != "step"]
+_TEXTS = [name for name in RESPONSE_SCHEMA.names if name != "step"]
 
 
 @dataclass(frozen=True)
