@@ -77,9 +77,9 @@ def name_of(page: Path) -> str:
 def commands(block: Block) -> Iterator[list[str]]:
     """The words of every `sdpo` command of a shell block."""
     for line in block.text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if "sdpo" in words and not {"[", "docker", "pip"} & {word[:6] for word in words}:
-            yield words[words.index("sdpo") + 1 :]
+        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
+        if words and Path(words[0]).name == "sdpo" and "[" not in {word[0] for word in words}:
+            yield words[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
