@@ -33,7 +33,7 @@ def section(record: dict[str, Any] | None) -> str:
     wrong = sum(bool(outcome["wrong"]) for outcome in outcomes)
     left = record["planned"] - len(outcomes)
     summary = f"One run of {record['steps']} steps was struck {len(outcomes)} times" + (
-        f" ({left} more were planned; the time was up). " if left else ". "
+        f" ({left} more were planned). " if left else ". "
     )
     summary += f"{equal} {wrong or 'None'} of the strikes ended otherwise than promised."
     where = f"{record['hardware']}; commit {record['commit']}, {record['date']}; `{record['command']}`, "
