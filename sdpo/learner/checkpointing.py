@@ -99,7 +99,7 @@ class Checkpointing:
             Damaged: it is of another model, or has not all that is needed here.
         """
         state, reader = _read_state(Path(folder)), SliceReader(Path(folder))
-        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.named_parameters()}
+        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.trained()}
         weights = {name: (shape, torch.float32) for name, shape in shapes.items()}
         buffers = self._buffers()
         _compare(WEIGHT, reader, weights)
