@@ -29,6 +29,7 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, bias="none"
     )
+    head = model.get_output_embeddings()
     model.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -37,7 +38,7 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
         except ValueError as error:
             raise UserError(f"model.adapter cannot be made: {error} Give other model.adapter.targets.") from None
     for name, layer in _layers(model):
-        if not isinstance(layer.get_base_layer(), nn.Linear) or layer.get_base_layer() is model.get_output_embeddings():
+        if layer.get_base_layer() is head or not isinstance(layer.get_base_layer(), nn.Linear):
             raise UserError(
                 f"model.adapter.targets names {name}, which is no linear layer of the model's body. Leave it out."
             )

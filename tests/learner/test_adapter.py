@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,18 @@ FIXED = ("teacher.rate=null", "teacher.clock=null")
 SHARDED = [0, pytest.param(3, marks=pytest.mark.slow)]
 
 
-def plain(model, worker) -> AutoModelForCausalLM:
-    """Plain transformers, in float64, with the weights that engines get."""
-    made = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64, attn_implementation="eager")
+@pytest.fixture(scope="module")
+def untouched(model):
+    """Plain transformers, in float64; made before a learner is, which may load models in shards."""
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64, attn_implementation="eager").eval()
+
+
+def plain(untouched, worker):
+    """The same with the weights that engines get."""
+    made = copy.deepcopy(untouched)
     found = made.load_state_dict({n: w.double() for n, w in named_weights(worker).items()}, strict=False)
     assert not found.unexpected_keys and set(found.missing_keys) <= {"lm_head.weight"}
-    return made.eval()
+    return made
 
 
 def base(worker) -> dict[str, torch.Tensor]:
@@ -48,7 +56,7 @@ def test_a_fresh_adapter_adds_nothing_and_the_same_seed_draws_the_same(model, st
 
 
 @pytest.mark.parametrize("stage", SHARDED)
-def test_merged_weights_give_the_learners_log_probs_and_the_base_stays(model, start, stage):
+def test_merged_weights_give_the_learners_log_probs_and_the_base_stays(model, untouched, start, stage):
     settings = recipe(model, "sdpo", *LORA, f"learner.zero_stage={stage}")
     worker, batch = start(settings), samples(8)
     [micro_batches] = dealt(settings, batch)
@@ -57,9 +65,7 @@ def test_merged_weights_give_the_learners_log_probs_and_the_base_stays(model, st
         worker.update(micro_batches)
     own = [row for rows in worker.passes.log_probs([[r] for rows in micro_batches for r in rows]) for row in rows]
     asked = [row for rows in micro_batches for row in rows]
-    merged = plain(model, worker)
-    moved = 0.0
-    untouched = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    merged, moved = plain(untouched, worker), 0.0
     for row, found in zip(asked, own, strict=True):
         expected = log_probs(merged, row).gather(1, torch.tensor(row.response_ids)[:, None].long())[:, 0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -71,14 +77,13 @@ def test_merged_weights_give_the_learners_log_probs_and_the_base_stays(model, st
 
 
 @pytest.mark.parametrize("stage", SHARDED)
-def test_a_frozen_teacher_and_a_reference_are_the_adapter_as_it_began(model, start, stage):
+def test_a_frozen_teacher_and_a_reference_are_the_adapter_as_it_began(model, untouched, start, stage):
     frozen = ("teacher.kind=frozen", *FIXED, "reference={coefficient: 0.2}")
     settings = recipe(model, "sdpo", *LORA, *frozen, f"learner.zero_stage={stage}")
     worker = start(settings)
     [micro_batches] = dealt(settings, samples(8, reference=True))
     for _ in range(2):
         worker.update(micro_batches)
-    untouched = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64).eval()
     rows = micro_batches[0]
     reference = worker.passes.score(rows, worker.reference.hidden, worker.reference.policy)
     expected = [log_probs(untouched, r).gather(1, torch.tensor(r.response_ids)[:, None].long())[:, 0] for r in rows]
@@ -94,7 +99,15 @@ def test_a_frozen_teacher_and_a_reference_are_the_adapter_as_it_began(model, sta
 
 @pytest.mark.parametrize("stage", SHARDED)
 def test_the_average_is_an_adapter_in_closed_form(model, start, stage):
-    settings = recipe(model, "sdpo", *LORA, "teacher.rate=0.25", "teacher.clock=update", f"learner.zero_stage={stage}")
+    settings = recipe(
+        model,
+        "sdpo",
+        *LORA,
+        "teacher.rate=0.25",
+        "teacher.clock=update",
+        "learner.updates_per_batch=2",
+        f"learner.zero_stage={stage}",
+    )
     worker = start(settings)
     [micro_batches] = dealt(settings, samples(8))
     own = dict(worker.student.trained())
