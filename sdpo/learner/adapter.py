@@ -5,11 +5,14 @@ There is no dropout: it would make another policy in every pass than the one tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -17,7 +20,8 @@ from sdpo.config.sections import AdapterSettings
 from sdpo.errors import UserError
 
 NAME = "default"  # as PEFT calls an adapter that is not named
-_BASE = ".base_layer"
+CONFIG, FILE = "adapter_config.json", "adapter_model.safetensors"
+_BASE, _PEFT = ".base_layer", "base_model.model."
 
 
 def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) -> None:
@@ -70,5 +74,28 @@ def merged(model: nn.Module, tensors: list[tuple[str, torch.Tensor]]) -> list[tu
     return found
 
 
-def has_adapter(model: nn.Module) -> bool:
-    return next(_layers(model), None) is not None
+def write_adapter(model: PreTrainedModel, state: Mapping[str, torch.Tensor], base: str, folder: Path) -> None:
+    """Write an adapter as PEFT does.
+
+    Args:
+        model: what the adapter is in.
+        state: the adapter's tensors, in full, under the model's names.
+        base: the path or hub name of the model without it.
+    """
+    config = copy.copy(model.peft_config[NAME])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))
+    tensors = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def read_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Give the model's adapter the weights that `write_adapter` or PEFT wrote.  Raises UserError if they do not fit."""
+    found = load_file(folder / FILE)
+    own = {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    wanted = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": p for name, p in own.items()}
+    if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in wanted.items()}:
+        raise UserError(f"{folder / FILE} does not fit the model that {folder / CONFIG} names as its base.")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(found[name])

@@ -100,11 +100,12 @@ class LearnerWorker:
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
         self._moved = False  # whether the student has moved since the batch began
-        parts = self.engine, self.student, self.teacher
-        self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
-        self.checkpointing = Checkpointing(
-            self.engine, optimizer, self.student, self.teacher, self.advantage_clip, self.rank, settings.ranks
-        )
+        models = self.engine, self.student, self.teacher, self.reference
+        self.passes = ForwardPasses(self.recipe, self.plan, *models, self.advantage_clip, self.device)
+        model = self.recipe.model
+        base = None if model.adapter is None else model.path
+        parts = self.engine, optimizer, self.student, self.teacher, self.advantage_clip
+        self.checkpointing = Checkpointing(*parts, self.rank, settings.ranks, base)
         self.held = HeldState(self.student, self.checkpointing.weights, self.teacher, self.reference, self.device)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -139,6 +140,22 @@ def test_only_the_adapter_gets_gradients(model, start):
         worker.engine.backward(worker.passes.loss(rows)[0])
     for name, parameter in worker.student.named_parameters():
         assert (parameter.grad is not None) == (".lora_" in name), name
+
+
+@pytest.mark.parametrize("stage", SHARDED)
+def test_peft_and_we_read_what_a_checkpoint_holds(model, untouched, start, tmp_path, stage):
+    settings = recipe(model, "sdpo", *LORA, f"learner.zero_stage={stage}")
+    worker = start(settings)
+    [micro_batches] = dealt(settings, samples(8))
+    for _ in range(2):
+        worker.update(micro_batches)
+    records = worker.checkpointing.export(str(tmp_path / "policy"))
+    assert set(records) == {"policy/adapter_config.json", "policy/adapter_model.safetensors"}
+    merged = plain(untouched, worker)
+    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path / "policy").eval()
+    assert theirs.peft_config["default"].base_model_name_or_path == str(model)
+    for row in micro_batches[0]:
+        torch.testing.assert_close(log_probs(theirs, row), log_probs(merged, row), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("targets", ["[nothing_of_this_name]", "[embed_tokens]", "[lm_head]"])
