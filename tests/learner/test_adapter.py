@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sdpo.errors import UserError
-from tests.learner.tiny import dealt, named_weights, recipe, reference_log_probs, samples
+from sdpo.training import inputs
+from sdpo.training.adapter_base import merge, name_base
+from tests.helpers.prompts import byte_tokenizer
+from tests.learner.tiny import dealt, make_model, named_weights, recipe, reference_log_probs, samples
 
 LORA = ("model.adapter={rank: 4, alpha: 8}", "learner.lr=1e-2")
 FIXED = ("teacher.rate=null", "teacher.clock=null")
@@ -156,6 +160,29 @@ def test_peft_and_we_read_what_a_checkpoint_holds(model, untouched, start, tmp_p
     assert theirs.peft_config["default"].base_model_name_or_path == str(model)
     for row in micro_batches[0]:
         torch.testing.assert_close(log_probs(theirs, row), log_probs(merged, row), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_base_and_adapter_merge_into_what_engines_get_and_another_base_is_refused(start, tmp_path, dtype):
+    base, run, policy = make_model(tmp_path / "base"), tmp_path / "run", tmp_path / "run" / "policy"
+    byte_tokenizer().save_pretrained(policy)
+    settings = recipe(base, "sdpo", *LORA, f"model.dtype={dtype}", "learner.zero_stage=2")
+    worker = start(settings)
+    [micro_batches] = dealt(settings, samples(8))
+    worker.update(micro_batches)
+    worker.checkpointing.export(str(policy))
+    noted = {f"model/{name}": found for name, found in inputs.model_files(str(base)).items()}
+    (run / inputs.NAME).write_text(json.dumps(noted))
+    name_base(policy, settings.model, run)
+    merge(policy, tmp_path / "merged")
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, weight in named_weights(worker).items():
+        assert torch.equal(found[name], weight), name
+    assert (tmp_path / "merged" / "tokenizer.json").is_file()
+    other = load_file(base / "model.safetensors")
+    save_file({n: t + 1 for n, t in other.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"model\.safetensors is another one now.*Bring back the model"):
+        merge(policy, tmp_path / "again")
 
 
 @pytest.mark.parametrize("targets", ["[nothing_of_this_name]", "[embed_tokens]", "[lm_head]"])
