@@ -17,6 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
 .common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
 .own-train := RECIPE ALGORITHM SEEDS DRY_RUN
+.own-submit := RECIPE ALGORITHM SEEDS ADDRESS
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
 .own-compare := RECIPE RUNS
@@ -27,7 +28,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train profile eval compare inspect export results faults test bench lock
+.goals := train submit profile eval compare inspect export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -51,10 +52,13 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 .recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train compare inspect eval export profile
+.PHONY: train submit compare inspect eval export profile
 train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
 	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
-compare: nothing-unknown runs-given setup  ## pass@k against generations, what belongs together: RECIPE=livecodebench | RUNS="a b:label c*"
+submit: nothing-unused setup  ## train as a job of a Ray cluster, and follow it: RECIPE=… ADDRESS=http://head:8265 [ALGORITHM=grpo] [key=value …], ARGS='--stop JOB'
+	@$(.sdpo) submit $(call .flag,ADDRESS,--address) $(.choice) $(call .flag,SEEDS,--seeds) \
+	    $(if $(RECIPE),$(call .squote,$(RECIPE))) $(.overrides) $(ARGS)
+compare: nothing-unknown runs-given setup  ## draw pass@k against generations for comparable runs: RECIPE=livecodebench | RUNS="a b:label c*"
 	@set -f; $(.sdpo) compare $(if $(RECIPE),$(call .squote,$(RECIPE))) $(RUNS) $(ARGS)
 profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
 	@$(.sdpo) profile $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
@@ -70,33 +74,36 @@ export: nothing-unknown run-given setup  ## write a run's policy as a Hugging Fa
 .PHONY: results faults
 results: nothing-unknown setup  ## make the studies of docs/results/evidence (hours; resumes): [PARTS="comparison ablations"] [DRY_RUN=1]
 	@$(PYTHON_IN_VENV) -m studies results $(PARTS) $(if $(DRY_RUN),--dry-run) $(ARGS)
-faults: nothing-unknown setup  ## strike a run on purpose, compare it with one left alone (an hour): [KIND=short|grid|random]
+faults: nothing-unknown setup  ## disturb a run on purpose and compare it with an undisturbed one (an hour): [KIND=short|grid|random]
 	@$(PYTHON_IN_VENV) -m studies faults $(KIND) $(ARGS)
 
 ##@ The bundled problems and policy
 .PHONY: policy tasks
-policy: nothing-unused setup  ## pre-train the bundled policy from nothing (under an hour on 2 cores)
+policy: nothing-unused setup  ## pre-train the bundled policy from scratch (under an hour on 2 cores)
 	@$(PYTHON_IN_VENV) -m studies pretrain $(.overrides) $(ARGS)
 tasks: nothing-unknown setup  ## print some of the bundled problems: [ARGS='--n 3 --seed 7']
 	@$(.sdpo) tasks show minicode $(ARGS)
 
 ##@ Checks and measurements
-.PHONY: test test-all lint doctor bench
+.PHONY: test test-all lint docs doctor bench
 # Two processes at a time, which most machines have the memory for; ARGS='-n 0' is one, for a debugger, say.
 .side-by-side := -n 2 --no-loadscope-reorder
-test: nothing-unknown setup  ## run the tests but for the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
+test: nothing-unknown setup  ## run all tests but the slow ones: [TESTS=tests/packaging] [ARGS='-k lock']
 	@$(PYTHON_IN_VENV) -m pytest -q $(.side-by-side) -m "not slow" $(TESTS) $(ARGS)
-test-all: nothing-unknown setup  ## run all tests, those marked slow too: [TESTS=…] [ARGS=…]
+test-all: nothing-unknown setup  ## run all tests, including the slow ones: [TESTS=…] [ARGS=…]
 	@$(PYTHON_IN_VENV) -m pytest -q $(.side-by-side) $(TESTS) $(ARGS)
 lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
-doctor: nothing-unknown setup  ## what is installed, which devices, what is missing and the command that mends it
+docs: nothing-unknown setup  ## write the documents as a site, build/site; a dead link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build $(ARGS)
+	@echo "build/site/index.html   (with search: python3 -m http.server -d build/site)"
+doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
 BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap scaling reward_functions safeguards checkpoint sandbox
-bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions safeguards checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions safeguards checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## run the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
 	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
 	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
 	@$(PYTHON_IN_VENV) -m benchmarks.page
@@ -110,9 +117,9 @@ build/bench/.done: requirements/bench.txt
 setup: $(if $(filter setup,$(MAKECMDGOALS)),nothing-unknown)  ## make .venv hold what the lock file says; at once when nothing changed: [PROFILE=cpu|gpu] [PYTHON=…]
 	@PROFILE=$(call .squote,$(PROFILE)) PYTHON=$(call .squote,$(PYTHON)) TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) \
 	    GOAL=$(firstword $(MAKECMDGOALS)) requirements/setup.sh
-lock: nothing-unknown setup  ## resolve the lock files anew; UPGRADE=1 takes the newest versions that fit
+lock: nothing-unknown setup  ## resolve the lock files again; UPGRADE=1 takes the newest versions that fit
 	@TORCH_INDEX=$(call .squote,$(TORCH_INDEX)) UPGRADE=$(UPGRADE) requirements/lock.sh
-clean: nothing-unknown  ## remove caches and build output; .venv and runs stay
+clean: nothing-unknown  ## remove caches and build output, but neither .venv nor runs
 	@rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	@find sandbox sdpo studies tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 help: nothing-unknown  ## this list

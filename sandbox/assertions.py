@@ -47,7 +47,7 @@ def problem_with(source: str) -> str | None:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"the test code is no Python ({error})"
+        return f"the test code is not valid Python ({error})"
     places: list[Place] = []
     unknown = unknown_fixtures(tree)
     _Rewriter(source, places).visit(tree)

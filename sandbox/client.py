@@ -27,8 +27,8 @@ class Sandbox:
 
     workers: programs that run at the same time (default: the CPUs that this process may use).
     isolation: "auto" takes "namespaces" or else "landlock" and refuses to start where this machine offers neither; a
-        level by name is had or refused (`IsolationUnavailable`).  At "seccomp" programs read what your user can read
-        (memory excepted: this process can then not be traced any more); "none" is no protection.
+        named level that the machine does not offer is refused (`IsolationUnavailable`).  At "seccomp" programs read
+        what your user can read (except memory: this process can then not be traced any more); "none" is no protection.
     outer: a command to put before the fork server, as one more wall: `["bwrap", …]`.  It must start what follows it on
         this machine with its descriptors; see docs/sandbox.md for one that was tried.
     packages: what programs may import beside the standard library, where it is installed.

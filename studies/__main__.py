@@ -36,21 +36,23 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--runs", default="runs/evidence", help="run folders (default: %(default)s)")
     results.set_defaults(run=_results)
 
-    pretrain = commands.add_parser("pretrain", help="make the bundled policy from nothing")
+    pretrain = commands.add_parser("pretrain", help="pre-train the bundled policy from scratch")
     pretrain.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; a wrong one names all",
+        help="options of pre-training, e.g. seed=1 steps=3000 out=policies/mine; an unknown one lists all",
     )
     pretrain.set_defaults(run=_pretrain)
 
-    faults = commands.add_parser("faults", help="strike a run on purpose, compare it with one that is left alone")
+    faults = commands.add_parser("faults", help="disturb a run on purpose and compare it with an undisturbed one")
     faults.add_argument("kind", choices=("short", "grid", "random"), nargs="?", default="grid", help="short: three "
                         "strikes; grid: every part in every phase; random: 30 in 60 steps (default: %(default)s)"
     )  # fmt: skip
-    faults.add_argument("--minutes", type=float, default=60, help="no strike after so many (default: %(default)s)")
-    faults.add_argument("--seed", type=int, default=0, help="of the random strikes (default: %(default)s)")
+    faults.add_argument(
+        "--minutes", type=float, default=60, help="stop disturbing after this many minutes (default: %(default)s)"
+    )
+    faults.add_argument("--seed", type=int, default=0, help="seed of the random disturbances (default: %(default)s)")
     faults.add_argument("--runs", default="runs/faults", help="run folders (default: %(default)s)")
     faults.set_defaults(run=_faults)
     return parser

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import AlgorithmSettings, DistillationSettings, PolicyGradientSettings, ReferenceSettings
+from sdpo.config.sections import AlgorithmSettings
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample, ScoredTokens, TeacherContext, Turn

@@ -9,7 +9,7 @@ import numpy as np
 
 from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import PolicyGradientSettings
+from sdpo.config.streams import PolicyGradientSettings
 from sdpo.losses.advantages import group_advantages
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample

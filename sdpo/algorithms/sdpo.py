@@ -11,7 +11,8 @@ from pydantic import Field
 from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
-from sdpo.config.sections import AlgorithmSettings, StreamSettings
+from sdpo.config.sections import AlgorithmSettings
+from sdpo.config.streams import StreamSettings
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Sample
 

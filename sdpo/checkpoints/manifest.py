@@ -114,7 +114,7 @@ def read(folder: Path) -> Records:
     try:
         text = (folder / NAME).read_bytes()
     except FileNotFoundError:
-        raise Damaged(f"{NAME} is missing: it was not written to its end, or by a version without manifests") from None
+        raise Damaged(f"{NAME} is missing: it was not written completely, or by a version without manifests") from None
     except OSError as error:
         raise Damaged(f"{NAME} cannot be read ({error.strerror})") from error
     try:
@@ -130,8 +130,8 @@ def read(folder: Path) -> Records:
     if text != _render(records):
         raise Damaged(f"{NAME} has changed since it was written (checksum)")
     for name, record in records.items():
-        if not _stays_inside(name) or type(record.size) is not int:
-            raise Damaged(f"{NAME} lists {name!r}, which is no file of this folder")
+        if not stays_inside(name) or type(record.size) is not int:
+            raise Damaged(f"{NAME} lists {name!r}, which is not a file in this folder")
     return records
 
 
@@ -142,7 +142,8 @@ def _render(records: Mapping[str, FileRecord]) -> bytes:
     return json.dumps({**content, "checksum": checksum}, sort_keys=True, indent=1).encode() + b"\n"
 
 
-def _stays_inside(name: str) -> bool:
+def stays_inside(name: str) -> bool:
+    """Whether a path, with slashes, leads to a place below the folder that it is taken from."""
     path = PurePosixPath(name)
     return str(path) == name and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 

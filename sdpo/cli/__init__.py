@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.registry import DEFAULT_ALGORITHM
 from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED, Signals
@@ -17,9 +18,9 @@ from sdpo.training.interrupt import STOPPED, Signals
 STARTERS = ("train", "evaluate", "profile")  # the commands that start processes, which a signal must not orphan
 EXIT_STATUS = """exit status:
   0    done; a run: finished
-  1    an error that nobody foresaw (with a traceback: please report it), or `tasks check`, `doctor`: something is wrong
-  2    an error that you can mend, told in one message; or arguments that no command has
-  130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command goes on with it"""
+  1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem
+  2    an error that you can correct, explained in one message; or unknown arguments
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command resumes it"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,23 +59,51 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    train = _command(commands, "train", "train a policy by a recipe; a second call resumes the run")
+    init = _command(commands, "init", "write a recipe for a model and tasks of your own")
+    init.add_argument("file", help="the recipe to write, e.g. my.yaml")
+    init.add_argument("--model", required=True, help="a Hugging Face model folder, or a hub name")
+    init.add_argument(
+        "--data", required=True, help="rows: a file, a folder, a hub name, or module:function that yields them"
+    )
+    init.add_argument("--reward", metavar="MODULE:FUNCTION", help="reward(task, response), also as path.py:function")
+    init.add_argument("--algorithm", default=DEFAULT_ALGORITHM, help="grpo, srpo, …; default: %(default)s")
+    init.add_argument("--force", action="store_true", help="write over an existing file")
+
+    train = _command(commands, "train", "train a policy with a recipe; a second call resumes the run")
     _recipe(train)
     train.add_argument(
         "--seeds",
         metavar="0,1,2",
-        help="one run for each seed, one after the other, until one fails; a second call goes on where that was",
+        help="one run per seed, one after the other, until one fails; a second call continues there",
     )
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
-    train.add_argument("--fresh", action="store_true", help="set an existing run of this name aside and start anew")
+    train.add_argument("--fresh", action="store_true", help="move an existing run of this name aside and start afresh")
     train.add_argument(
-        "--fork", metavar="NAME", help="start the run NAME from the last checkpoint of the one that would be resumed"
+        "--fork", metavar="NAME", help="start a new run NAME from the last checkpoint of the run that would be resumed"
     )
+
+    submit = _command(commands, "submit", "train as a job of a Ray cluster, and follow it")
+    submit.add_argument("recipe", nargs="?", help="a recipe's name, or a YAML file in the current folder")
+    submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, e.g. http://head:8265")
+    submit.add_argument("--algorithm", help="as of train")
+    submit.add_argument("--profile", help="as of train; default: gpu")
+    submit.add_argument("--seeds", metavar="0,1,2", help="as of train")
+    submit.add_argument(
+        "--env", metavar="NAME", action="append", default=[], help="hand on this variable of yours, too"
+    )
+    submit.add_argument(
+        "--pip", metavar="FILE", help="packages that the machines install first, e.g. requirements/gpu.lock"
+    )
+    submit.add_argument("--python", default="python", help="the machines' interpreter (default: %(default)s)")
+    submit.add_argument("--status", metavar="JOB", help="print how a job stands")
+    submit.add_argument("--logs", metavar="JOB", help="follow a job again")
+    submit.add_argument("--stop", metavar="JOB", help="stop a job; its run saves the last complete step")
+    _overrides(submit)
 
     evaluate = _command(commands, "eval", "measure pass@k of a run, a checkpoint or a Hugging Face folder", "evaluate")
     evaluate.add_argument("policy", help="runs/<name>, a checkpoint in it, or a model folder")
     evaluate.add_argument(
-        "--recipe", help="whose data and settings to use (default: the run's own, else livecodebench)"
+        "--recipe", help="recipe whose data and settings are used (default: the run's own, else livecodebench)"
     )
     evaluate.add_argument("--profile", help="cpu or gpu; default: gpu where there is one")
     evaluate.add_argument(
@@ -84,44 +113,63 @@ def _parser() -> argparse.ArgumentParser:
 
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
-    profile.add_argument("--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one more")
+    profile.add_argument(
+        "--steps", type=int, default=3, help="steps to measure (default: %(default)s), after one to warm up"
+    )
 
-    compare = _command(commands, "compare", "pass@k against generations: runs that belong together, side by side")
+    compare = _command(commands, "compare", "draw pass@k against generations for comparable runs, side by side")
     compare.add_argument(
         "words",
         nargs="+",
         metavar="RUNS",
-        help="a recipe's name (all its runs), a run's or a pattern of runs' (*-seed?); each with :LABEL or without",
+        help="a recipe's name (all its runs), a run's name, or a pattern of names (*-seed?); each may end in :LABEL",
     )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
-    compare.add_argument("--wandb", action="store_true", help="log curves, tables and page as a run of W&B, too")
+    compare.add_argument("--wandb", action="store_true", help="also log curves, tables and the page to W&B")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
-    inspect = _command(commands, "inspect", "write a page that shows what the teacher thinks of every token of a run")
+    inspect = _command(
+        commands,
+        "inspect",
+        "write a page that shows a run's responses, every token coloured by what the teacher thinks of it",
+    )
     inspect.add_argument("run", help="runs/<name>; the page is <run>/inspect.html")
     inspect.add_argument("--text", action="store_true", help="print one response in the terminal instead")
-    inspect.add_argument("--step", type=int, help="with --text: of this step (default: the last with a table)")
-    inspect.add_argument("--task", help="with --text: to this task, by its id")
-    inspect.add_argument("--sample", type=int, help="with --text: its number within the group, from 0")
+    inspect.add_argument("--step", type=int, help="with --text: the step (default: the last one recorded)")
+    inspect.add_argument("--task", help="with --text: the task's id")
+    inspect.add_argument("--sample", type=int, help="with --text: the response's number in its group, from 0")
 
-    export = _command(commands, "export", "write a run's policy as a Hugging Face folder")
+    export = _command(commands, "export", "write a run's policy as a Hugging Face folder with a model card")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")
+    export.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to this repository, too")
+    export.add_argument("--private", action="store_true", help="with --push-to-hub: make the repository private")
 
     for name in ("results", "pretrain"):
         _command(commands, name, f"moved: python -m studies {name}", "moved")
 
-    tasks = _command(commands, "tasks", "look at bundled problems, or try a recipe's tasks and their grading")
+    tasks = _command(commands, "tasks", "print bundled problems, or try a recipe's tasks and grading")
     actions = tasks.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="print problems as a person wants to read them")
+    show = actions.add_parser("show", help="print problems in readable form")
     show.add_argument("source", choices=["minicode"], help="which problems")
     show.add_argument("--n", type=int, default=5, help="how many (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, help="the world's seed (default: %(default)s)")
-    trial = actions.add_parser("check", help="grade some answers of a recipe's tasks; starts nothing")
+    show.add_argument("--out", metavar="FILE", help="write all of them to a file of rows (JSON Lines) instead")
+    trial = actions.add_parser(
+        "check", help="grade some answers to a recipe's tasks; starts neither engines nor training"
+    )
     _recipe(trial)
-    trial.add_argument("--n", type=int, default=20, help="tasks of either side to try (default: %(default)s)")
+    trial.add_argument(
+        "--n", type=int, default=20, help="training tasks and evaluation tasks to try, of each (default: %(default)s)"
+    )
 
-    _command(commands, "doctor", "what is installed, which devices, what is missing and the command that mends it")
+    listing = _command(commands, "options", "print every option of a recipe, or some: type, default, meaning, source")
+    listing.add_argument(
+        "keys", nargs="*", metavar="KEY", help="an option or a section (learner.lr, teacher); default: all"
+    )
+    listing.add_argument("--markdown", action="store_true", help="as the page docs/options.md")
+
+    _command(commands, "doctor", "what is installed, which devices there are, and how to fix what is missing")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for training: one check per line, and for each problem the command that mends it."""
+"""What this machine has and lacks for training: one check per line, and how to fix each problem."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Check:
     name: str
     status: Status
     found: str
-    remedy: str = ""  # the command, or the step, that mends it; empty when there is nothing to mend
+    remedy: str = ""  # the command, or the step, that fixes it; empty when there is nothing to fix
 
     def __post_init__(self) -> None:
         if (self.status == "ok") == bool(self.remedy):
@@ -172,7 +172,7 @@ def _sandbox_package() -> Check:
 def _against_the_lock(profile: str, kind: str, installed: dict[str, str]) -> Iterator[Check]:
     mend = f"make setup PROFILE={kind}"
     if kind != profile:
-        found = f"those of {kind}, but a run here takes {profile}"
+        found = f"those of profile {kind}, but a run here would use {profile}"
         yield Check("Packages", "profile", "problem", found, f"make setup PROFILE={profile}")
     try:
         locked = locked_versions(kind)
@@ -224,7 +224,7 @@ def _devices(profile: str) -> Iterator[Check]:
     gpus = count_gpus()
     if not gpus:
         elsewhere = profile == "cpu" or bool(os.environ.get("RAY_ADDRESS"))
-        remedy = "mend the driver until nvidia-smi -L lists them, or take PROFILE=cpu"
+        remedy = "repair the driver until nvidia-smi -L lists them, or take PROFILE=cpu"
         yield _check("Devices", "GPUs", elsewhere, f"none on this machine; profile {profile}", remedy)
         return
     import torch
@@ -280,7 +280,7 @@ def _ray() -> Check:
     except subprocess.TimeoutExpired:
         return Check("Services", "Ray", "problem", f"what answers at RAY_ADDRESS={address} is not Ray", remedy)
     if "AuthenticationError" in status.stderr:
-        remedy = "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token   (docs/install.md, Ray)"
+        remedy = "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token   (docs/cluster.md)"
     complaint = (status.stderr.strip().splitlines() or ["no answer"])[-1][:200]
     works = status.returncode == 0
     found = f"the cluster at {address} answers" if works else f"RAY_ADDRESS={address}: {complaint}"
@@ -338,7 +338,9 @@ def render(checks: list[Check], console: SafeConsole) -> None:
             console.print(f"\n{_MARKS[check.status]} {check.name}", end=": ")
             console.print(check.remedy, markup=False, highlight=False, soft_wrap=True)
     problems = sum(check.status == "problem" for check in checks)
-    console.print(f"\n{problems} to mend before a run can succeed." if problems else "\nAll that a run needs is here.")
+    console.print(
+        f"\n{problems} to fix before a run can succeed." if problems else "\nEverything that a run needs is here."
+    )
 
 
 def main(checks: Callable[[], list[Check]] = report) -> int:

@@ -14,6 +14,7 @@ from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, build_environment
 from sdpo.tracking.metric_names import dataset_title
 from sdpo.tracking.run_folder import check_no_link
+from sdpo.training.fitting import parameter_count
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
 from sdpo.training.sinks import check_sinks
@@ -38,7 +39,7 @@ def make_plan(recipe: Recipe) -> Plan:
     check_sinks(recipe.tracking)
     _, dataset = load_checked(recipe, build_environment(recipe))
     check_numbers(recipe)
-    parameters, longest = _parameters(recipe), longest_context(recipe)
+    parameters, longest = parameter_count(load_config(recipe)), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
     updates = run.steps * recipe.learner.updates_per_batch
@@ -48,6 +49,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "run": [
                 ("run", f"{recipe.name} ({recipe.algorithm.label}, profile {recipe.profile}, seed {recipe.seed})"),
                 ("folder", f"{run.directory}/{recipe.name}"),
+                *((("mirror", f"{run.mirror}/{recipe.name}"),) if run.mirror else ()),
             ],
             "data": [
                 (
@@ -90,16 +92,6 @@ def print_plan(recipe: Recipe) -> None:
         table.add_row()
     console.print(table)
     console.print("The recipe is valid. Nothing was started.")
-
-
-def _parameters(recipe: Recipe) -> int:
-    """Number of parameters, from the configuration alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(recipe))
-    return sum(p.numel() for p in model.parameters())
 
 
 def _memory(recipe: Recipe, parameters: int) -> list[tuple[str, str]]:

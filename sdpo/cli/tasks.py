@@ -27,9 +27,13 @@ NONSENSE = "This is no answer to anything."
 def run(options) -> int:
     if options.action == "check":
         return check(options)
-    from sdpo.envs.minicode import show_problems
+    from sdpo.envs.minicode import show_problems, write_world
 
-    show_problems(options.n, options.seed)
+    if options.out is None:
+        show_problems(options.n, options.seed)
+        return 0
+    count = write_world(options.out, seed=options.seed)
+    say(f"Wrote {count} problems in LiveCodeBench's format to {options.out}: data.path={options.out} reads them.")
     return 0
 
 
@@ -125,21 +129,22 @@ def look_at_rows(dataset: Dataset, findings: Findings) -> None:
         findings.wrong.append("".join([f"{len(report.bad_rows)} of {report.rows} rows cannot be used:", *shown, *more]))
     findings.notes += [line for line in report.lines() if not line.startswith(("Bad row", "… and"))]
     if not dataset.held_out:
-        findings.notes.append("Training and evaluation share tasks: what is measured is not what was never seen.")
+        findings.notes.append("Training and evaluation have the same tasks: the evaluation measures no unseen ones.")
 
 
 def look_at_prompts(recipe: Recipe, dataset: Dataset, findings: Findings) -> None:
-    """Whether they fit; without the model's tokenizer nobody knows."""
-    from sdpo.config.model_files import load_tokenizer
+    """Whether they fit the recipe and the model; without the model's tokenizer nobody knows."""
+    from sdpo.config.model_files import check_model, load_tokenizer
     from sdpo.training.parts import check_prompts
 
     try:
         tokenizer = load_tokenizer(recipe)
     except UserError as error:
-        findings.notes.append(f"Whether prompts fit was not looked at: {error}")
+        findings.notes.append(f"Whether the prompts fit was not checked: {error}")
         return
     try:
         check_prompts(recipe, dataset, tokenizer)
+        check_model(recipe, tokenizer)
     except UserError as error:
         findings.wrong.append(str(error))
 
@@ -164,7 +169,7 @@ def look_at_rewards(trials: Sequence[Trial], findings: Findings) -> None:
         # That another task's answer is right for this one as well may be so; that none of them is wrong may not.
         (findings.wrong if kind != "wrong" or len(odd) > len(mine) / 2 else findings.notes).append(said)
     if not any(trial.kind == "reference" for trial in trials):
-        findings.notes.append("No task has a reference answer, so that it is not known whether a right one is solved.")
+        findings.notes.append("No task has a reference answer, so no right answer was tried.")
 
 
 def look_at_feedback(recipe: Recipe, trials: Sequence[Trial], findings: Findings) -> None:
@@ -175,7 +180,7 @@ def look_at_feedback(recipe: Recipe, trials: Sequence[Trial], findings: Findings
         findings.notes.append("No answer got feedback; nothing in this recipe reads it.")
     else:
         findings.wrong.append(
-            f"None of {len(unsolved)} unsolved answers got feedback, which is what the teacher knows more than the "
+            f"None of {len(unsolved)} unsolved answers got feedback, so that the teacher knows no more than the "
             "policy.  Return (reward, words), or set context.feedback=never and learn from siblings alone."
         )
 
@@ -209,4 +214,4 @@ def _print(dataset: Dataset, trials: Sequence[Trial], findings: Findings) -> Non
     for line in findings.wrong:
         console.print(f"Wrong: {line}", markup=False)
     if not findings.wrong:
-        console.print("Nothing looks wrong.  Nothing was started.")
+        console.print("No problem was found.  Nothing was started.")

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from sdpo.algorithms import build_algorithm
+from sdpo.checkpoints.mirror import Mirror
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile
 from sdpo.config.resume import refused
@@ -15,8 +16,11 @@ from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 from sdpo.tracking.run_folder import check_no_link
+from sdpo.tracking.run_info import now
 from sdpo.training.checkpoints import Checkpoints
+from sdpo.training.fetching import answering, fetch, is_complete
 from sdpo.training.interrupt import Signals, at_end
+from sdpo.training.mirroring import Mirroring, mirror_of
 from sdpo.training.parts import check_numbers, prepared
 from sdpo.training.private_folder import private_folder
 
@@ -46,7 +50,7 @@ def _seeds(options) -> list[int | None]:
     if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) < len(words):
         raise UserError(f"--seeds {options.seeds}: give whole numbers with commas between them, each once: 0,1,2.")
     if given := [text for text in options.overrides if text.startswith("seed=")]:
-        raise UserError(f"{given[-1]} and --seeds {options.seeds} say two things; leave one of them out.")
+        raise UserError(f"{given[-1]} and --seeds {options.seeds} contradict each other; leave one of them out.")
     return [int(word) for word in words]
 
 
@@ -65,25 +69,31 @@ def _resolved(options, file: Path, profile: str, seed: int | None) -> tuple[Reci
 
 def _run(options, recipe: Recipe, source: Path | None) -> int:
     """One run: its plan, or to its end."""
+    path = _folder(recipe)
+    mirror = mirror_of(recipe, path)
     if options.dry_run:
         from sdpo.cli.plan import print_plan
 
         print_plan(recipe)
         return 0
-    path = _folder(recipe)
     check_no_link(path)
-    if options.fresh and (old := set_aside(path)):
+    if options.fresh and (old := _set_aside(path, mirror)):
         say(f"Set the existing run aside as {old}.")
     folder = RunFolder(path)
+    if mirror is not None:
+        fetch(mirror, path)
     if source is not None:
         source = _fork(source, folder)
-    if folder.info is not None and _is_over(recipe, path, folder.info.status):
+    if folder.info is not None and _is_over(recipe, path, mirror, folder.info.status):
+        if mirror is not None and not is_complete(mirror, path):
+            with Mirroring(mirror, path) as mirroring:
+                mirroring.start(Checkpoints(folder.checkpoints, 0), say)
         say(
-            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to go on: a larger run.steps; to "
+            f"{path} is finished; nothing to do. See `{compare_command(recipe)}`; to continue: a larger run.steps; to "
             "start afresh: --fresh (ARGS=--fresh with make), or another name (name=…)."
         )
         return 0
-    return _train(recipe, folder, source)
+    return _train(recipe, folder, source, mirror)
 
 
 def _folder(recipe: Recipe) -> Path:
@@ -93,7 +103,7 @@ def _folder(recipe: Recipe) -> Path:
 def _fork(source: Path, folder: RunFolder) -> Path | None:
     """The run to start from; None: the new run was begun from it before, and goes on by itself."""
     if RunFolder(source).info is None:
-        raise UserError(f"There is no run in {source} to start another one from; which one is meant: name=… or seed=….")
+        raise UserError(f"There is no run in {source} to fork. Say which one is meant with name=… or seed=….")
     if folder.info is None:
         return source
     if folder.info.forked_from.startswith(f"{source}, step "):
@@ -101,7 +111,17 @@ def _fork(source: Path, folder: RunFolder) -> Path | None:
     raise UserError(f"{folder.path} holds another run already. Give the new one another name (--fork NAME).")
 
 
-def _is_over(recipe: Recipe, path: Path, status: str) -> bool:
+def _set_aside(path: Path, mirror: Mirror | None) -> str:
+    """The existing run, and its copy in the mirror; returns where they are then, "" for nowhere."""
+    places = [str(old)] if (old := set_aside(path)) else []
+    if mirror is not None:
+        with answering(mirror):
+            copy = mirror.set_aside(now()[:19].replace("-", "").replace(":", ""))
+        places += [copy] if copy else []
+    return " and ".join(places)
+
+
+def _is_over(recipe: Recipe, path: Path, mirror: Mirror | None, status: str) -> bool:
     """Whether a run has nothing left to do; one that never came to a checkpoint makes room for one that differs.
 
     Raises UserError if it would not be the same run with this recipe.
@@ -111,15 +131,16 @@ def _is_over(recipe: Recipe, path: Path, status: str) -> bool:
     before = load_resolved(path / "recipe.yaml")
     if recipe != before:
         if Checkpoints(path / "checkpoints", 0).last() is None and refused(before, recipe):
-            say(f"Set aside as {set_aside(path)}: a run with other settings that had not saved anything yet.")
+            say(f"Set aside as {_set_aside(path, mirror)}: a run with other settings that had not saved anything yet.")
             return False
         refuse_other_settings(recipe, before, path, status)
     return status == FINISHED and recipe.run.steps <= before.run.steps
 
 
-def _train(recipe: Recipe, folder: RunFolder, source: Path | None) -> int:
+def _train(recipe: Recipe, folder: RunFolder, source: Path | None, mirror: Mirror | None) -> int:
     algorithm = build_algorithm(recipe)
     with (
+        Mirroring(mirror, folder.path) as mirroring,  # outermost: it copies the end of the run as well
         folder,  # first: a second process on the same run is refused before it starts anything
         at_end(folder.close),
         Console(recipe.name, recipe.run.steps) as console,
@@ -130,4 +151,4 @@ def _train(recipe: Recipe, folder: RunFolder, source: Path | None) -> int:
 
         with console.phase("checking the model", announce=True):
             check_numbers(recipe)
-        return asyncio.run(train(recipe, algorithm, parts, folder, console, source))
+        return asyncio.run(train(recipe, algorithm, parts, folder, console, mirroring, source))

@@ -39,13 +39,13 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
     family = RECIPES / name
     if not family.is_dir():
         raise UserError(
-            f"There is no recipe {name!r} under {RECIPES}.{_nearest(name, recipe_names())} Known: {recipe_names()}."
+            f"There is no recipe {name!r} under {RECIPES}.{nearest(name, recipe_names())} Known: {recipe_names()}."
         )
     known = sorted(p.stem for p in family.glob("*.yaml") if p.stem != "base")
     path = family / f"{algorithm or registry.DEFAULT_ALGORITHM}.yaml"
     if path.stem not in known:
         raise UserError(
-            f"Recipe {name!r} has no algorithm {algorithm!r}.{_nearest(str(algorithm), known)} Known: {known}."
+            f"Recipe {name!r} has no algorithm {algorithm!r}.{nearest(str(algorithm), known)} Known: {known}."
         )
     return path
 
@@ -62,7 +62,7 @@ def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read the resolved recipe that a run folder holds.  Raises UserError where it is missing or damaged."""
     if not path.is_file():
         raise UserError(
-            f"{path} is missing, without which nobody knows what was run in {path.parent}. Put it back, move the "
+            f"{path} is missing, so that the settings of the run in {path.parent} are unknown. Put it back, move the "
             "folder away, or start under another name (name=…)."
         )
     values = _yaml(path)
@@ -190,7 +190,7 @@ def _override(values: dict[str, Any], text: str) -> None:
 def _explain(error: Any, values: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown option {path}.{_nearest(path, option_paths(Recipe, values))}"
+        return f"unknown option {path}.{nearest(path, option_paths(Recipe, values))}"
     if error["type"] == "value_error":
         return f"{path + ': ' if path else ''}{error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "missing":
@@ -242,7 +242,8 @@ def _nullable(path: str, values: Mapping[str, Any]) -> bool:
     return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
-def _nearest(given: str, known: Iterable[str]) -> str:
+def nearest(given: str, known: Iterable[str]) -> str:
+    """ " Did you mean …?" with the likeliest of the known names, or ""."""
     known = list(known)
     match = [k for k in known if k.split(".")[-1] == given.split(".")[-1]][:1]  # right name, wrong section
     match = match or difflib.get_close_matches(given, known, 1, cutoff=0.6)

@@ -44,6 +44,6 @@ def choose_profile(wanted: str | None, plan_only: bool = False) -> tuple[str, st
     if wanted == "gpu":
         raise UserError(
             "Profile gpu was asked for, but this machine has no usable NVIDIA GPU (nvidia-smi lists none). "
-            "Use PROFILE=cpu, name a Ray cluster with GPUs in RAY_ADDRESS, or mend the driver (`sdpo doctor`)."
+            "Use PROFILE=cpu, name a Ray cluster with GPUs in RAY_ADDRESS, or repair the driver (`sdpo doctor`)."
         )
     return "cpu", "no NVIDIA GPU found"

@@ -27,10 +27,16 @@ def load_config(recipe: Recipe) -> Any:
     return _load(AutoConfig, recipe, "configuration")
 
 
-def check_model(recipe: Recipe) -> None:
-    """Raises UserError when the model is not there, or cannot hold the recipe's longest prompt and response."""
+def check_model(recipe: Recipe, tokenizer: Any) -> None:
+    """Raises UserError when the model is not there, or holds fewer tokens than its tokenizer or the recipe needs."""
     if (folder := Path(locate(recipe.model.path))).is_dir():
         refuse_pickles(folder)
+    known, ids = _text_config(recipe).vocab_size, max(tokenizer.get_vocab().values(), default=0) + 1
+    if ids > known:
+        raise UserError(
+            f"The tokenizer of {recipe.model.path} has {ids} tokens, its model only {known} (vocab_size in "
+            "config.json): they do not belong together. Take both from one model."
+        )
     longest, needed = longest_context(recipe), longest_sequence(recipe)
     if needed > longest:
         raise UserError(
@@ -76,7 +82,7 @@ def load_generation_config(recipe: Recipe) -> Any:
         return None
     except ValueError as error:
         raise UserError(
-            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Mend or remove it."
+            f"The generation_config.json of model {recipe.model.path!r} cannot be read ({error}). Correct or remove it."
         ) from None
 
 
@@ -91,7 +97,12 @@ def longest_sequence(recipe: Recipe) -> int:
 
 def longest_context(recipe: Recipe) -> int:
     """Tokens that the model was made for."""
-    return getattr(load_config(recipe), "max_position_embeddings", 2**31)
+    return getattr(_text_config(recipe), "max_position_embeddings", 2**31)
+
+
+def _text_config(recipe: Recipe) -> Any:
+    """The part of the configuration that is a language model's: some models have others beside it."""
+    return load_config(recipe).get_text_config(decoder=True)
 
 
 def _load(kind: Any, recipe: Recipe, what: str) -> Any:

@@ -28,7 +28,7 @@ def check_weights(model: str) -> None:
         if bad:
             raise UserError(
                 f"The model {model} is broken: of the tensor {name}, {bad:,} of {wide.numel():,} values are NaN or "
-                f"infinite ({file.name}). Give another folder, or write this one again from where it comes from."
+                f"infinite ({file.name}). Give another folder, or download or export this one again."
             )
 
 
@@ -42,9 +42,7 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Any]]:
                 for name in opened.keys():  # noqa: SIM118 — no dictionary
                     yield file, name, opened.get_tensor(name)
         except SafetensorError as error:
-            raise UserError(
-                f"{file} cannot be read ({error}). Write the model folder again from where it comes from."
-            ) from None
+            raise UserError(f"{file} cannot be read ({error}). Download or export the model folder again.") from None
     if any(folder.glob("*.safetensors")):
         return
     for file in sorted(folder.glob("*.bin")):

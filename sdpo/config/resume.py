@@ -23,6 +23,7 @@ FREE = frozenset({
     "sandbox.workers", "sandbox.isolation", "sandbox.outer",
     # when it is saved, where it lies, who is told
     "run.checkpoint_every", "run.asynchronous_checkpoints", "run.keep_checkpoints", "run.directory",
+    "run.mirror",
     "tracking.sinks", "tracking.wandb", "tracking.project", "tracking.rollouts_mb", "tracking.tokens_mb",
     "tracking.shown_rollouts",
     # what is waited for, and how often

@@ -18,23 +18,20 @@ from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
-    DistillationSettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,
     ModelSettings,
-    PolicyGradientSettings,
-    ReferenceSettings,
     RolloutSettings,
     RunSettings,
     SandboxSettings,
     Settings,
     SupervisionSettings,
-    TeacherSettings,
     TrackingSettings,
     UnknownAlgorithm,
     UnknownEnvironment,
 )
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings, TeacherSettings
 
 
 class Recipe(Settings):
@@ -43,24 +40,45 @@ class Recipe(Settings):
         "",
         description="the run's name; empty: <recipe>-<algorithm>-seed<k>; `sdpo train` adds what differs",
     )
-    seed: int = Field(0, ge=0)
-    profile: Literal["cpu", "gpu"] = "gpu"
-    algorithm: SerializeAsAny[AlgorithmSettings] = Field(default={}, validate_default=True)
-    environment: SerializeAsAny[EnvironmentSettings] = Field(default={}, validate_default=True)
-    model: ModelSettings
-    data: DataSettings = DataSettings()
-    context: ContextSettings = ContextSettings()
-    rollout: RolloutSettings = RolloutSettings()
-    sandbox: SandboxSettings = SandboxSettings()
-    teacher: TeacherSettings | None = None
-    distillation: DistillationSettings | None = None
-    policy_gradient: PolicyGradientSettings | None = None
-    reference: ReferenceSettings | None = None
-    learner: LearnerSettings = LearnerSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    run: RunSettings = RunSettings()
-    supervision: SupervisionSettings = SupervisionSettings()
-    tracking: TrackingSettings = TrackingSettings()
+    seed: int = Field(
+        0, ge=0, description="of sampling, of the order of tasks, and of environments that draw their own"
+    )
+    profile: Literal["cpu", "gpu"] = Field(
+        "gpu", description="set by --profile, which takes that section of the recipe, too"
+    )
+    algorithm: SerializeAsAny[AlgorithmSettings] = Field(
+        {}, validate_default=True, description="how responses become losses"
+    )
+    environment: SerializeAsAny[EnvironmentSettings] = Field(
+        {}, validate_default=True, description="where tasks come from, and what responses are worth"
+    )
+    model: ModelSettings = Field(description="the policy")
+    data: DataSettings = Field(
+        DataSettings(), description="which tasks there are; an environment refuses options that it does not read"
+    )
+    context: ContextSettings = Field(ContextSettings(), description="what student and teacher are shown")
+    rollout: RolloutSettings = Field(RolloutSettings(), description="how responses are sampled for training")
+    sandbox: SandboxSettings = Field(
+        SandboxSettings(), description="how programs are run; an environment without programs refuses it"
+    )
+    teacher: TeacherSettings | None = Field(
+        None, description="who re-scores responses; present where the algorithm has a teacher"
+    )
+    distillation: DistillationSettings | None = Field(
+        None,
+        description="divergence of teacher and student (arXiv 2601.20802 §2–3); present where the algorithm has it",
+    )
+    policy_gradient: PolicyGradientSettings | None = Field(
+        None, description="clipped surrogate of an advantage; present where the algorithm has it"
+    )
+    reference: ReferenceSettings | None = Field(None, description="KL to the initial policy; null: none")
+    learner: LearnerSettings = Field(LearnerSettings(), description="optimiser and ranks")
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), description="how pass@k is measured")
+    run: RunSettings = Field(RunSettings(), description="length, checkpoints and folder of a run")
+    supervision: SupervisionSettings = Field(
+        SupervisionSettings(), description="how it is noticed that a part of a run is dead, stopped or hangs"
+    )
+    tracking: TrackingSettings = Field(TrackingSettings(), description="what is recorded, and where")
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sdpo.config import registry
-from sdpo.config.checks import REMOVE
 
 
 class Settings(BaseModel):
@@ -31,8 +30,12 @@ class AdapterSettings(Settings):
 
 class ModelSettings(Settings):
     path: str = Field(description="a Hugging Face model folder, or a hub name")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="of weights and activations; beside bfloat16 the optimiser keeps float32 weights"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="the learner's; flash_attention_2 needs profile gpu and bfloat16"
+    )
     thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
     adapter: AdapterSettings | None = Field(None, description="train an adapter instead of the whole model")
 
@@ -70,7 +73,9 @@ class DataSettings(Settings):
         None, description="as path, to evaluate on; null: held out of path (evaluation_split or problem_split)"
     )
     evaluation_split: str | None = Field(None, description="split of a Hugging Face data set to evaluate on")
-    columns: ColumnSettings = ColumnSettings()
+    columns: ColumnSettings = Field(
+        ColumnSettings(), description="which column of a row is what; a dot reaches into an object: extra.answer"
+    )
     release: str | None = Field(
         None,
         description="release_v1 … release_v6: the first N official files; v6: that file; null: all files of data.path, "
@@ -78,11 +83,16 @@ class DataSettings(Settings):
     )
     window: tuple[date, date] | None = Field(None, description="contest dates [from, to); null keeps all")
     exclude_ungradable: bool = Field(False, description="leave out problems that no comparison can grade")
-    test_split: Literal["published", "official", "disjoint", "public-private"] = "published"
+    test_split: Literal["published", "official", "disjoint", "public-private"] = Field(
+        "published",
+        description="which tests give reward and feedback, and which measure: published: half of the private ones, all "
+        "private ones; official: the same half, public and private ones; disjoint: the same half, the other half; "
+        "public-private: the public ones, the private ones",
+    )
     problem_split: Literal["none", "hash", "marked"] = Field(
         "none", description="none: evaluate on the training problems; hash: hold problems out; marked: as rows say"
     )
-    held_out_fraction: float = Field(0.25, gt=0, lt=1)
+    held_out_fraction: float = Field(0.25, gt=0, lt=1, description="of the problems, with problem_split=hash")
     world_seed: int = Field(0, ge=0, description="minicode, minitools: gives the words their secret meanings")
     max_bad_rows: float = Field(0.01, ge=0, le=1, description="fraction of unreadable rows that stops the run")
 
@@ -98,8 +108,14 @@ class DataSettings(Settings):
 
 
 class ContextSettings(Settings):
-    template: Literal["published", "compact", "demonstration", "reference"] = "published"
-    max_prompt_tokens: int = Field(2048, ge=8)
+    template: Literal["published", "compact", "demonstration", "reference"] = Field(
+        "published",
+        description="how the teacher is told: published (SDPO, arXiv 2601.20802), demonstration (SDFT, arXiv "
+        "2601.19897), reference (after OPSD, arXiv 2601.18734), or compact, a short form for the bundled policies",
+    )
+    max_prompt_tokens: int = Field(
+        2048, ge=8, description="of the student's prompt, chat template included; a longer one is an error"
+    )
     max_reprompt_tokens: int = Field(10240, ge=8, description="the teacher's whole prompt, header included")
     demonstration: Literal["random", "solution", "column", "none"] = Field(
         "random",
@@ -142,9 +158,9 @@ class RolloutSettings(Settings):
     source: Literal["policy", "solution", "column"] = Field(
         "policy", description="policy: sampled; solution, column: the dataset's demonstration is the response"
     )
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: all")
+    temperature: float = Field(1.0, gt=0, description="of training responses; the loss divides logits by it, too")
+    top_p: float = Field(1.0, gt=0, le=1, description="probability mass that is sampled from; 1: all")
+    top_k: int = Field(0, ge=0, description="tokens that are sampled from, the likeliest ones; 0: all")
     max_response_tokens: int = Field(8192, ge=1, description="of one turn")
     max_model_len: int | None = Field(
         None,
@@ -152,11 +168,11 @@ class RolloutSettings(Settings):
         description="tokens of a whole rollout, which ends where the next turn does not fit; null: what prompt, turns "
         "and replies may take",
     )
-    engines: int = Field(1, ge=1)
-    tensor_parallel_size: int = Field(1, ge=1)
+    engines: int = Field(1, ge=1, description="vLLM engines, which share the questions of a batch")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs of one engine, among which it splits the model")
     max_num_seqs: int = Field(256, ge=1, description="sequences that one engine decodes at once")
-    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
-    enforce_eager: bool = False
+    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1, description="share of a GPU's memory for its engine")
+    enforce_eager: bool = Field(False, description="vLLM compiles nothing: a faster start, slower sampling")
     colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
     staleness: int = Field(
         0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
@@ -167,116 +183,17 @@ class RolloutSettings(Settings):
 
 class SandboxSettings(Settings):
     workers: int | None = Field(None, ge=1, description="null: one per core")
-    isolation: Literal["auto", "namespaces", "landlock", "seccomp", "none"] = "auto"
+    isolation: Literal["auto", "namespaces", "landlock", "seccomp", "none"] = Field(
+        "auto", description="auto: namespaces, else landlock, else the run is refused; see docs/sandbox.md"
+    )
     outer: tuple[str, ...] = Field(
         (), description="a command before the fork server, as one more wall: [bwrap, …]; see docs/sandbox.md"
     )
-    cpu_time_s: float = Field(6.0, gt=0)
-    memory_mb: int = Field(1024, ge=16)
+    cpu_time_s: float = Field(6.0, gt=0, description="processor seconds of a program, for each test")
+    memory_mb: int = Field(1024, ge=16, description="MiB of a program, for each test")
     feedback_from: Literal["first_failure", "all"] = Field(
         "first_failure", description="stop at the first failing test, or run them all for the feedback"
     )
-
-
-class TeacherSettings(Settings):
-    kind: Literal["ema", "trust_region", "frozen", "live"] = "ema"
-    rate: float | None = Field(None, gt=0, le=1, description="EMA: τ of θ' ← (1−τ)θ' + τθ; trust region: mixing τ")
-    clock: Literal["batch", "update"] | None = Field(
-        None, description="EMA: move once per generation batch (as released) or per optimiser step"
-    )
-
-    @model_validator(mode="after")
-    def _needs(self) -> TeacherSettings:
-        moves = self.kind in ("ema", "trust_region")
-        if moves and self.rate is None:
-            object.__setattr__(self, "rate", 0.01)
-        if not moves and self.rate is not None:
-            raise ValueError(f"teacher.rate has no effect with teacher.kind={self.kind}; {REMOVE}")
-        if self.kind == "ema" and self.clock is None:
-            object.__setattr__(self, "clock", "batch")
-        if self.kind != "ema" and self.clock is not None:
-            raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
-        return self
-
-
-Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "fixed-length"]
-
-
-class Ramp(Settings):
-    """A factor that goes from `start` to `end` in equal steps over the first `steps` generation batches, and stays."""
-
-    start: float = Field(1.0, ge=0)
-    end: float = Field(1.0, ge=0)
-    steps: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _moves(self) -> Ramp:
-        if self.start == self.end:
-            raise ValueError(f"a ramp from {self.start:g} to {self.end:g} has no effect; set start or end")
-        return self
-
-    def at(self, step: int) -> float:
-        """The factor of the generation batch `step`, counted from 1."""
-        return self.start + (self.end - self.start) * min(1.0, (step - 1) / self.steps)
-
-
-class StreamSettings(Settings):
-    """What every loss stream has."""
-
-    coefficient: float = Field(1.0, gt=0)
-    ramp: Ramp | None = Field(None, description="the coefficient's factor over the run; null: 1")
-
-    def at(self, step: int) -> StreamSettings:
-        """These settings with the coefficient of one generation batch."""
-        if self.ramp is None:
-            return self
-        return self.model_copy(update={"coefficient": self.coefficient * self.ramp.at(step)})
-
-
-class DistillationSettings(StreamSettings):
-    """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
-
-    level: Literal["logit", "token", "sequence"] = "logit"
-    alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
-    top_k: int | None = Field(20, ge=1, description="entries of the student's top-K; null: full vocabulary")
-    tail: bool = Field(True, description="one bucket for the rest; false renormalises the K entries")
-    support: Literal["student", "teacher"] = Field("student", description="whose top-K")
-    entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
-    skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
-    advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
-    advantage_clip_factor: float | None = Field(
-        None, gt=0, description="the same with c = this times the running mean of |log q − log π|"
-    )
-    is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
-    sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
-    aggregation: Aggregation = "token-mean"
-
-
-class PolicyGradientSettings(StreamSettings):
-    """The clipped surrogate (METHODS: GRPO as strong as published)."""
-
-    variant: Literal["ppo", "gspo", "cispo", "reinforce"] = "ppo"
-    normalize_by_std: bool = False
-    returns: Literal["rollout", "turn"] = Field(
-        "rollout",
-        description="what a turn is credited with: the last turn's reward, or its own and the discounted ones after it",
-    )
-    discount: float = Field(
-        0.4, ge=0, le=1, description="returns=turn: factor of the next turn's return (arXiv 2507.11948)"
-    )
-    clip_low: float = Field(0.2, gt=0)
-    clip_high: float = Field(0.28, gt=0)
-    dual_clip: float | None = Field(3.0, gt=1)
-    sampler_threshold: float | None = Field(2.0, gt=0, description="truncated importance sampling")
-    aggregation: Aggregation = "token-mean"
-    entropy_bonus: float = Field(0.0, ge=0)
-    drop_uniform_groups: bool = Field(False, description="DAPO: groups without spread do not count in the normaliser")
-
-
-class ReferenceSettings(StreamSettings):
-    coefficient: float = Field(gt=0)
-    kind: Literal["k1", "k2", "k3"] = "k3"
-    aggregation: Aggregation = "token-mean"
 
 
 class AlgorithmSettings(Settings):
@@ -314,14 +231,20 @@ class UnknownEnvironment(EnvironmentSettings):
 
 
 class LearnerSettings(Settings):
-    ranks: int = Field(1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    lr: float = Field(1e-6, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_grad_norm: float = Field(1.0, gt=0)
-    warmup_steps: int = Field(0, ge=0, description="optimiser steps")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    ranks: int = Field(1, ge=1, description="processes that train, one GPU each")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="of DeepSpeed: what ranks share out: 0 nothing, 1 optimiser, 2 and gradients, 3 and weights"
+    )
+    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="decay of AdamW's two moments"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW, decoupled")
+    clip_grad_norm: float = Field(1.0, gt=0, description="largest norm of all gradients together")
+    warmup_steps: int = Field(0, ge=0, description="optimiser steps over which the learning rate rises to lr")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rate after that; linear and cosine reach 0 at the run's end"
+    )
     updates_per_batch: int = Field(1, ge=1, description="optimiser steps per generation batch (mini-batches)")
     micro_batch_tokens: int = Field(
         16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
@@ -331,7 +254,7 @@ class LearnerSettings(Settings):
     )
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
 
 
@@ -340,10 +263,10 @@ class EvaluationSettings(Settings):
     samples: int = Field(4, ge=1, description="responses per problem")
     max_response_tokens: int | None = Field(None, ge=1, description="null: rollout.max_response_tokens")
     temperature: float = Field(0.6, ge=0, description="0: greedy, one response per problem")
-    top_p: float = Field(0.95, gt=0, le=1)
-    ks: tuple[int, ...] = (1, 4)
+    top_p: float = Field(0.95, gt=0, le=1, description="probability mass that is sampled from; 1: all")
+    ks: tuple[int, ...] = Field((1, 4), description="the k of pass@k; 1 must be there")
     turns: int | None = Field(None, ge=1, description="most turns of a rollout; null: environment.turns")
-    at_start: bool = True
+    at_start: bool = Field(True, description="measure the policy before training, too")
     thinking: Literal["official", "ignored"] = Field(
         "official",
         description="official: LiveCodeBench's own rule, by which a program may stand in a thought; ignored: what was "
@@ -355,13 +278,19 @@ class EvaluationSettings(Settings):
 class RunSettings(Settings):
     steps: int = Field(80, ge=1, description="generation batches")
     questions: int = Field(32, ge=1, description="questions per generation batch")
-    checkpoint_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
     asynchronous_checkpoints: bool = Field(
         False, description="copy the state to memory and write it while training goes on"
     )
     keep_checkpoints: int = Field(1, ge=0, description="older checkpoints kept beside last and best")
     max_restarts: int = Field(100, ge=0, description="restarts of engines and learner, all in all, that end the run")
-    directory: str = "runs"
+    directory: str = Field("runs", description="folder of run folders")
+    mirror: str | None = Field(
+        None,
+        min_length=1,
+        description="fsspec address (s3://bucket/runs, a folder) that checkpoints and records are copied to behind the "
+        "run; the same command elsewhere goes on from there",
+    )
     stop_limit_s: float = Field(
         30.0, gt=0, description="that a stop (Ctrl-C, SIGTERM) waits for the step under way before it ends without it"
     )
@@ -391,7 +320,9 @@ class SupervisionSettings(Settings):
 class TrackingSettings(Settings):
     sinks: tuple[Literal["wandb", "tensorboard", "csv"], ...] = Field(("wandb",), description="metrics also go there")
     wandb: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="auto: online with an account")
-    project: str = Field("sdpo", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f\x7f]+$")
+    project: str = Field(
+        "sdpo", min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00-\x1f\x7f]+$", description="of W&B, by its name"
+    )
     rollouts_mb: float = Field(
         4096, gt=0, description="MB (10⁶ bytes) of rollout tables that a run keeps; older steps are thinned out"
     )

@@ -80,7 +80,7 @@ def choice_task(row: Row, columns: ColumnSettings) -> Task:
     """Raises BadRow for a row that is no such question."""
     asked = needed(row, columns, "prompt")
     if not isinstance(asked, str) or not asked.strip():
-        raise BadRow("its question is no text")
+        raise BadRow("its question is not text")
     choices = _choices(row.get("choices"))
     key = cell(row, columns, "answer") if columns.answer or "answerKey" not in row else row["answerKey"]
     right = _right(key, choices)
@@ -117,7 +117,7 @@ def _choices(given: Any) -> dict[str, str]:
     if not isinstance(labels, Sequence) or not isinstance(texts, Sequence) or len(labels) != len(texts):
         raise BadRow("choices does not hold as many texts as labels")
     if not all(isinstance(part, str) for part in (*labels, *texts)):
-        raise BadRow("a text or a label of choices is no text")
+        raise BadRow("a text or a label of choices is not text")
     choices = {str(label).strip().upper(): str(text) for label, text in zip(labels, texts, strict=True)}
     if len(choices) < len(labels) or len(choices) < 2:
         raise BadRow("choices holds fewer than two options, or a label twice")

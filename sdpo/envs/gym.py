@@ -55,7 +55,7 @@ class GymEnvironment(JudgedEnvironment):
     def load(self, progress: Progress | None = None) -> Dataset:
         settings, run = self.settings, self.recipe.run
         if importlib.util.find_spec("reasoning_gym") is None:
-            raise UserError(f"environment.kind=gym needs the library reasoning-gym, which is not here. {INSTALL}.")
+            raise UserError(f"environment.kind=gym needs the library reasoning-gym, which is not installed. {INSTALL}.")
         from sdpo.envs import puzzles  # takes seconds
 
         puzzles.check_family(settings.family, settings.options)

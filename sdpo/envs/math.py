@@ -57,7 +57,9 @@ class MathEnvironment(JudgedEnvironment):
 
     def load(self, progress: Progress | None = None) -> Dataset:
         if importlib.util.find_spec("math_verify") is None:
-            raise UserError(f"environment.kind=math compares answers with math-verify, which is not here. {INSTALL}.")
+            raise UserError(
+                f"environment.kind=math compares answers with math-verify, which is not installed. {INSTALL}."
+            )
         return load_rows(self.recipe, self._task, kind=ROWS, progress=progress)
 
     def _task(self, row: Row, columns: ColumnSettings) -> Task:

@@ -42,7 +42,7 @@ def check_family(family: str, options: Mapping[str, Any]) -> None:
     if family not in DATASETS:
         near = difflib.get_close_matches(family, DATASETS, 3, cutoff=0.4)
         raise UserError(
-            f"environment.family={family} is no data set of reasoning-gym."
+            f"environment.family={family} is not a data set of reasoning-gym."
             f"{' Did you mean ' + ' or '.join(near) + '?' if near else ''} There are {len(DATASETS)}: "
             f"{', '.join(sorted(DATASETS))}."
         )
@@ -50,7 +50,7 @@ def check_family(family: str, options: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(settings) if field.name not in OURS]
     if unknown := [name for name in options if name not in known]:
         raise UserError(
-            f"environment.options.{unknown[0]} is no option of {family}; its options are {', '.join(known)}."
+            f"environment.options.{unknown[0]} is not an option of {family}; its options are {', '.join(known)}."
         )
     try:
         made = settings(**_arguments(family, options))

@@ -73,7 +73,7 @@ def _from_file(path: Path, reference: str, option: str) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise NotFound(f"{option}={reference}: {path} is no Python file.")
+        raise NotFound(f"{option}={reference}: {path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -61,7 +61,7 @@ class DataReport:
         more = f"\n  … and {bad - 10} more" if bad > 10 else ""
         raise UserError(
             f"{bad} of {self.rows} rows cannot be used; {allowed} would be accepted (data.max_bad_rows={limit}).\n"
-            f"{shown}{more}\nMend or remove these rows, or {remedy}."
+            f"{shown}{more}\nCorrect or remove these rows, or {remedy}."
         )
 
     def to_json(self) -> Mapping[str, object]:

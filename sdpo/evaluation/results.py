@@ -139,7 +139,9 @@ class EvaluationResult:
         """The inverse of `to_json`.  UserError if it is something else."""
         try:
             if stored["format"] != FORMAT:
-                raise UserError(f"An evaluation result of format {stored['format']} cannot be read; this is {FORMAT}.")
+                raise UserError(
+                    f"An evaluation result of format {stored['format']} cannot be read; this version reads {FORMAT}."
+                )
             fields = {key: value for key, value in stored.items() if key not in ("format", "estimates")}
             fields["problems"] = tuple(ProblemResult(**problem) for problem in fields["problems"])
             fields["ks"] = tuple(fields["ks"])

@@ -63,8 +63,8 @@ class Learner:
 
     async def start(self) -> None:
         found = await self._all("identity", [rank.identity.remote() for rank in self.ranks])
-        for part, (node, process) in zip(self.parts, found, strict=True):
-            part.runs_in(node, {process: "its process"}, complete=True)
+        for part, (node, process, logs) in zip(self.parts, found, strict=True):
+            part.runs_in(node, {process: "its process"}, complete=True, logs=logs)
         [address] = await self._all("address", [self.ranks[0].address.remote()])
         await self._all("start", [rank.start.remote(address) for rank in self.ranks])
 

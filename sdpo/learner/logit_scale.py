@@ -46,8 +46,8 @@ def measured_logit_scale(model: nn.Module) -> float:
     except Exception as error:  # noqa: BLE001 — whatever a model of an unknown kind raises
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise UserError(
-            f"{kind} makes its logits of more than its body's last hidden states ({type(error).__name__}: {reason}), "
-            f"which the chunked losses do not do. {_REMEDY}"
+            f"{kind} computes its logits from more than its body's last hidden states "
+            f"({type(error).__name__}: {reason}), which the chunked losses do not do. {_REMEDY}"
         ) from error
     if found.requires_grad:
         raise UserError(

@@ -80,7 +80,7 @@ class PolicyModel(nn.Module):
         self._recomputed = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
         if not self._recomputed:
             raise UserError(
-                f"{self.model.config.model_type} has no layers that can be computed anew; set "
+                f"{self.model.config.model_type} has no layers that can be recomputed; set "
                 "learner.gradient_checkpointing=false."
             )
         for layer in self._recomputed:
@@ -119,15 +119,21 @@ class PolicyModel(nn.Module):
 def load_model(settings: ModelSettings, dtype: torch.dtype, seed: int = 0) -> PolicyModel:
     """The model of a folder, with a fresh adapter (drawn from `seed`) where the settings ask for one."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             locate(settings.path),
             dtype=dtype,
             attn_implementation=attention.register(settings.attention),
             use_safetensors=True,  # other weight files are pickles, which run code when they are read
+            output_loading_info=True,
         )
     except OSError as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"Model {settings.path!r} has no weights as safetensors that can be read ({first}).") from None
+    if missing := sorted(found["missing_keys"]):  # transformers makes them up, vLLM leaves them as they come
+        raise UserError(
+            f"The weights of model {settings.path!r} are incomplete: {len(missing)} tensors of its configuration are "
+            f"not in its files ({missing[0]}, …). Write the folder again from where it comes from."
+        )
     policy = PolicyModel(model)
     if settings.adapter is not None:
         add_adapter(policy.model, settings.adapter, seed)

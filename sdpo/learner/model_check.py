@@ -205,7 +205,7 @@ def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> N
         except Exception as error:  # noqa: BLE001
             raise UserError(
                 f"A run with {model.config.model_type} could not write its policy ({_first_sentence(error)}). "
-                f"If it speaks of the generation configuration, mend the model folder's generation_config.json."
+                f"If the reason is the generation configuration, correct the model folder's generation_config.json."
             ) from error
         found = _beyond(torch.float32, plain_log_probs(again.eval(), asked), wanted, exact=True)
         ends = [config.eos_token_id for config in (model.generation_config, again.generation_config)]

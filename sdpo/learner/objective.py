@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from sdpo.algorithms.base import LossPlan
-from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings
 from sdpo.learner.credit import Wanted
 from sdpo.losses.credit import sequence_credit, token_credit
 from sdpo.losses.importance import ratio_clip, truncated_importance_weight

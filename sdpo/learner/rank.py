@@ -63,7 +63,7 @@ class LearnerRank:
         self._writing: Future[Records] = Future()
 
     @ray.method
-    def identity(self) -> tuple[str, int]:
+    def identity(self) -> tuple[str, int, tuple[str, ...]]:
         return identity()
 
     @ray.method

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sdpo.config.sections import TeacherSettings
+from sdpo.config.streams import TeacherSettings
 from sdpo.learner.gathering import gathered
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits

@@ -110,7 +110,7 @@ class LearnerWorker:
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(
                 f"The model {self.recipe.model.path} cannot be trained: {bad}, in {self.recipe.model.dtype}. Give "
-                "another folder as model.path, or write this one again from where it comes from."
+                "another folder as model.path, or download or export this one again."
             )
         self.passes.check_numbers()
 

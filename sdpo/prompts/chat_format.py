@@ -137,9 +137,9 @@ class ChatFormat:
         except Exception as error:
             roles = ", ".join(message["role"] for message in reply)
             raise UserError(
-                f"The model's chat template takes no conversation of several turns, in which {roles} follows an "
-                f"assistant's message ({type(error).__name__}: {error}). Set environment.turns=1, or give the model's "
-                "folder a chat_template.jinja that takes it."
+                "The model's chat template does not accept a conversation of several turns, in which "
+                f"{roles} follows an assistant's message ({type(error).__name__}: {error}). Set environment.turns=1, "
+                "or give the model's folder a chat_template.jinja that takes it."
             ) from error
 
     def unsaid(self, response_ids: Sequence[int], following: Sequence[int]) -> tuple[int, ...] | None:

@@ -287,7 +287,7 @@ class ContextBuilder:
         ids = self._safest(prompt)
         if ids is None:
             raise UserError(
-                f"The messages of task {task.id!r} make special tokens together with the text around them. Remove "
+                f"The messages of task {task.id!r} form special tokens together with the text around them. Remove "
                 "these, or set context.trust_statements=true if its data set may use special tokens."
             )
         return ids

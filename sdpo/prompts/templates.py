@@ -9,6 +9,7 @@ answers have a few dozen tokens.  The question itself comes from the environment
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Template:
     reprompt: str  # fields: prompt, solution, feedback
     solution: str  # field: successful_previous_attempt
     feedback: str  # field: feedback_raw
+    vocabulary: tuple[str, ...] = ()  # texts that are single tokens of every model that was trained on this template
 
 
 PUBLISHED = Template(
@@ -33,6 +35,7 @@ COMPACT = Template(
     reprompt="{prompt}{solution}{feedback}",
     solution="\nSolution:\n{successful_previous_attempt}",
     feedback="\nFeedback:\n{feedback_raw}",
+    vocabulary=("\nSolution:\n", "\nFeedback:\n"),
 )
 
 DEMONSTRATION = replace(
@@ -51,3 +54,14 @@ REFERENCE = replace(
 )
 
 TEMPLATES = {t.name: t for t in (PUBLISHED, COMPACT, DEMONSTRATION, REFERENCE)}
+
+
+def unknown_words(template: Template, tokenizer: Any) -> list[str]:
+    """Of a template's vocabulary what is not a single token; a model with such texts was not made for the template."""
+    return [text for text in template.vocabulary if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
+
+
+def suited(tokenizer: Any) -> str:
+    """The name of the template that a tokenizer was made for; the published one, where it was made for none."""
+    made_for = [t.name for t in TEMPLATES.values() if t.vocabulary and not unknown_words(t, tokenizer)]
+    return made_for[0] if made_for else PUBLISHED.name

@@ -130,7 +130,7 @@ def group(runs: Sequence[Run], by_name: Sequence[Path]) -> tuple[list[Group], li
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             both = " and ".join(run.name for run in shown if run.info.seed == twice[0])
             raise UserError(
-                f"{both} are one configuration with seed {twice[0]}. Compare one of them, or give each a label "
+                f"{both} have the same configuration and seed {twice[0]}. Compare one of them, or give each a label "
                 "(name:label)."
             )
         notes += [_left_out(run, shown, done) for run in same if run not in shown]

@@ -35,7 +35,7 @@ def inspect_page(path: Path, on_step: Callable[[], None] = lambda: None) -> Path
 
     blocks = list(packed(responses(), index))
     if not blocks:
-        raise UserError(f"The tables of {run.path / 'rollouts'} have no rows: there is nothing to look at.")
+        raise UserError(f"The tables of {run.path / 'rollouts'} have no rows: there is nothing to show.")
     facts = {
         "run": run.name,
         "algorithm": display(run.info.algorithm),

@@ -24,7 +24,7 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if not run.finished:
             reason = f" ({run.info.reason})" if run.info.reason else ""
-            notes.append(f"{run.name} is {run.info.status}{reason}: it is shown as far as it came, step {run.steps}.")
+            notes.append(f"{run.name} is {run.info.status}{reason}: it is shown up to step {run.steps}.")
     return notes
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from sdpo.errors import UserError
 from sdpo.losses.advantages import group_advantages
-from sdpo.tracking.rollouts import SCHEMA, rollout_steps, rollouts_path
+from sdpo.tracking.rollouts import RESPONSE_SCHEMA, rollout_steps, rollouts_path
 from sdpo.tracking.tokens import TOKEN_SCHEMA
 
-_TEXTS = [name for name in SCHEMA.names if name != "step"]
+_TEXTS = [name for name in RESPONSE_SCHEMA.names if name != "step"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def recorded_steps(run: Path) -> list[int]:
     steps = rollout_steps(run / "rollouts")
     if not steps:
         raise UserError(
-            f"{run} has no table of rollouts (rollouts/step-….parquet): there is nothing to look at. A run writes one "
+            f"{run} has no table of rollouts (rollouts/step-….parquet): there is nothing to show. A run writes one "
             "after every step; wait for its first, or start one with: make train RECIPE=livecodebench"
         )
     return steps

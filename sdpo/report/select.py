@@ -37,7 +37,7 @@ def choose(words: Sequence[str], runs_dir: Path) -> list[Chosen]:
             before = found.get(key, chosen)
             if before.label and chosen.label and before.label != chosen.label:
                 raise UserError(
-                    f"{chosen.path.name} is asked for as {before.label!r} and as {chosen.label!r}; give it one label."
+                    f"{chosen.path.name} is given the labels {before.label!r} and {chosen.label!r}; give it one."
                 )
             found[key] = Chosen(before.path, before.label or chosen.label, before.by_name or chosen.by_name)
     return list(found.values())

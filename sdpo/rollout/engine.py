@@ -102,7 +102,7 @@ class RolloutEngine:
         self._seconds[self._phase] = round(now - self._phase_since, 2)
         self._phase, self._phase_since = phase, now
 
-    async def identity(self) -> tuple[str, int]:
+    async def identity(self) -> tuple[str, int, tuple[str, ...]]:
         return identity()
 
     async def progress(self) -> tuple[str, float]:

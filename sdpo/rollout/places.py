@@ -167,8 +167,8 @@ class Places:
 
     async def _started(self, place: Place) -> None:
         if place.info is None:
-            node, process = await self._answer(place, "identity", place.handle.identity.remote())
-            place.part.runs_in(node, {process: "its actor"}, complete=False)
+            node, process, logs = await self._answer(place, "identity", place.handle.identity.remote())
+            place.part.runs_in(node, {process: "its actor"}, complete=False, logs=logs)
             place.info = await self._answer(place, "start", place.ready)
             place.part.runs_in(node, place.info.processes, complete=True)
 

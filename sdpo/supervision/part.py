@@ -33,13 +33,18 @@ class Part:
         self.name, self.longest = name, longest
         self.node = ""  # Ray's id of its machine; unknown until its process runs
         self.processes: dict[int, str] = {}  # process id → what that process is
+        self.logs: tuple[str, ...] = ()  # of its first process, with all that descends from it
         self.growing = True  # while it starts it starts others, which are watched too
         self.clocks: dict[str, Clock] = {}
         self.failure: UserError | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def runs_in(self, node: str, processes: dict[int, str], complete: bool) -> None:
+    def runs_in(
+        self, node: str, processes: dict[int, str], complete: bool, logs: tuple[str, ...] | None = None
+    ) -> None:
+        """logs: None for those that are known already."""
         self.node, self.processes, self.growing = node, processes, not complete
+        self.logs = self.logs if logs is None else logs
 
     @property
     def phase(self) -> str:

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sdpo.supervision.logs import last_words, own_logs
 from sdpo.supervision.part import Part
 from sdpo.supervision.processes import ProcessTable
 
@@ -57,7 +58,7 @@ class Watch:
         for part in parts:
             for number, role in part.processes.items():
                 if number in trouble:  # the first that is named took the others with it
-                    causes.setdefault(part, f"{role} (process {number}) {trouble[number]}")
+                    causes.setdefault(part, f"{role} (process {number}) {trouble[number]}{_why(part, trouble[number])}")
         for number in set(trouble) - set(numbers):  # a child of one that starts; only what is stopped is a fault
             if "stopped" in trouble[number]:
                 for part in parts:
@@ -101,9 +102,17 @@ class Watch:
         return self._elsewhere[node]
 
 
-def identity() -> tuple[str, int]:
-    """Where this process is looked for: Ray's id of its machine, and its process id."""
-    return _this_node(), os.getpid()
+def identity() -> tuple[str, int, tuple[str, ...]]:
+    """Where this process is looked for: Ray's id of its machine, its process id, and its logs."""
+    return _this_node(), os.getpid(), own_logs()
+
+
+def _why(part: Part, trouble: str) -> str:
+    """What it wrote before it died by itself; nobody who is killed from outside, or stopped, has written why."""
+    if "SIGKILL" in trouble or "stopped" in trouble:
+        return ""
+    line, _ = last_words(part.logs)
+    return f": {line}" if line else ""
 
 
 def _this_node() -> str:

@@ -59,7 +59,7 @@ def disk_errors(folder: Path, needed: int) -> Iterator[None]:
         if error.errno == errno.ENOENT and not Path(folder).is_dir():
             raise UserError(
                 f"{folder} is gone: it was deleted or moved while the run went on. What it held is lost unless you put "
-                "it back; the same command starts the run anew."
+                "it back; the same command starts the run afresh."
             ) from error
         raise
 

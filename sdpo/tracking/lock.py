@@ -45,12 +45,12 @@ class FolderLock:
             owner = _owner(fd)
             os.close(fd)
             raise UserError(
-                f"Another process{owner} is training into {self.path.parent}. Wait until it has finished, stop it, or "
+                f"Another process{owner} is training in {self.path.parent}. Wait until it has finished, stop it, or "
                 "give this run another name (name=…)."
             )
         if refused:  # some network file systems have no locks; a run there is still better than none
             warnings.warn(
-                f"{self.path.parent} is on a file system without locks: start no second run there", stacklevel=2
+                f"{self.path.parent} is on a file system without locks: do not start a second run there", stacklevel=2
             )
         os.ftruncate(fd, 0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sdpo import __version__
 
+COMMIT = "SDPO_COMMIT"  # the variable that names it where the files came without .git, as in a job of a cluster
+
 
 def hardware() -> str:
     """The processor, the cores that this process may use, the memory, and the GPUs; no host name."""
@@ -38,7 +40,7 @@ def commit() -> str:
     root = Path(__file__).resolve().parents[2]
     name = _output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]) if (root / ".git").exists() else ""
     if not name:
-        return f"version {__version__}"
+        return os.environ.get(COMMIT, f"version {__version__}")
     changed = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])
     return name + (" with changes" if changed else "")
 

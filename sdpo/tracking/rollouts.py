@@ -1,7 +1,8 @@
 """`rollouts/step-NNNNNN.parquet`: everything that was asked, answered and judged, one compressed table per step.
 
 A row is one response; a rollout of several turns has as many rows, each with the conversation before it as its prompt.
-Some rows also say what the learner found of every token (`sdpo.tracking.tokens`).
+Some rows also say what the learner found of every token (`sdpo.tracking.tokens`).  All tables have one schema, so that
+`datasets.load_dataset("parquet", data_files="runs/NAME/rollouts/*.parquet")` reads them as one data set.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.tokens import TOKEN_SCHEMA, Decode, TokenTexts, token_columns
 from sdpo.types import Group, Outcome, Sample, TokenCredit
 
-# The columns that every table has; a row may bring more.  What an outcome says is null where nothing was graded.
-SCHEMA = pa.schema(
+# What an outcome says is null where nothing was graded.
+RESPONSE_SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
         ("problem_id", pa.string()),
@@ -38,6 +39,7 @@ SCHEMA = pa.schema(
         ("teacher_prompt", pa.string()),  # null where no teacher re-scored the response
     ]
 )
+SCHEMA = pa.schema([*RESPONSE_SCHEMA, *TOKEN_SCHEMA])
 
 
 def rollout_rows(
@@ -97,13 +99,12 @@ def rollouts_path(folder: Path, step: int) -> Path:
 def write_rollouts(folder: Path, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write one step's table (zstd), in place of an earlier one of the step.  Raises `UserError` on a full disk."""
     rows = [{**row, "step": step} for row in rows]
-    extra = list(dict.fromkeys(key for row in rows for key in row if key not in SCHEMA.names))
+    if unknown := sorted({key for row in rows for key in row} - set(SCHEMA.names)):
+        raise ValueError(f"rollout tables have no column {unknown[0]}; all of them have one schema")
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
-    kinds = {field.name: field.type for field in TOKEN_SCHEMA}
-    columns += [pa.array([row.get(name) for row in rows], kinds.get(name)) for name in extra]
     # Built in memory (a step is some megabytes), so that the file is renamed into place whole.
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, names=[*SCHEMA.names, *extra]), buffer, compression="zstd")
+    pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
     path = rollouts_path(folder, step)
     atomic_write(path, buffer.getvalue())
     return path

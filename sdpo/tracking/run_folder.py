@@ -223,7 +223,7 @@ def set_aside(path: Path) -> Path | None:
     if info is None:
         return None
     if is_locked(path):
-        raise UserError(f"A process is training into {path}: stop it before you start afresh.")
+        raise UserError(f"A process is training in {path}: stop it before you start afresh.")
     stamp = "".join(character for character in info.created[:19] if character.isdigit() or character == "T")
     target = path.with_name(f"{path.name}.{stamp or 'old'}")
     number = 1

@@ -113,7 +113,7 @@ class Tracker:
         if unknown := [key for key, value in values.items() if value is None]:
             more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
             listed = f"{', '.join(unknown[:_NAMED])}{more}"
-            self._console.message(f"warning: at step {step} could not be computed, and are null: {listed}")
+            self._console.message(f"warning: metrics of step {step} that could not be computed, and are null: {listed}")
         return row
 
     def rollouts(

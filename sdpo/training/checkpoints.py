@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +54,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
+        self._held, self._dropping = "", threading.Lock()
 
     def begin(self, step: int) -> Path:
         """An empty folder to write the checkpoint of `step` into; `commit` makes it count."""
@@ -122,7 +125,8 @@ class Checkpoints:
         if damaged:
             said = "; ".join(f"{path.name}: {error}" for path, error in damaged)
             raise UserError(
-                f"No checkpoint in {self.folder} is whole ({said}). Bring back a copy, or start afresh (--fresh)."
+                f"No checkpoint in {self.folder} is complete and undamaged ({said}). Restore a copy, or start "
+                "afresh (--fresh)."
             )
         return None
 
@@ -148,6 +152,36 @@ class Checkpoints:
             shutil.copyfile(checkpoint / name, partial / name)
             sync_file(partial / name)
         return self.commit(partial, written, state, best=False)
+
+    @contextmanager
+    def held(self, checkpoint: Path) -> Iterator[bool]:
+        """Another thread reads this checkpoint, which is not dropped meanwhile but by the next commit.  One at a time.
+
+        False: it has been dropped already.
+        """
+        with self._dropping:
+            there = checkpoint.is_dir()
+            self._held = checkpoint.name if there else ""
+        try:
+            yield there
+        finally:
+            self._held = ""
+
+    def adopt(self, partial: Path) -> Path:
+        """Give a whole checkpoint from elsewhere its name; a damaged one that has it already is set aside."""
+        final = partial.with_suffix("")
+        if final.exists():
+            self._set_aside(final)
+        rename(partial, final)
+        return final
+
+    def is_whole(self, checkpoint: Path) -> bool:
+        """Whether it is as it was written, every file compared with its checksum."""
+        try:
+            self._verify(checkpoint)
+        except Damaged:
+            return False
+        return True
 
     def _verify(self, checkpoint: Path) -> None:
         try:
@@ -203,8 +237,11 @@ class Checkpoints:
         replaced = [path for path in older if path.suffix and path.stem in finals]
         older = [path for path in older if path not in replaced]
         for checkpoint in (*replaced, *older[: max(len(older) - self.keep, 0)]):
-            dropped = checkpoint.with_suffix(".dropped")
-            rename(checkpoint, dropped)
+            with self._dropping:
+                if checkpoint.name == self._held:
+                    continue
+                dropped = checkpoint.with_suffix(".dropped")
+                rename(checkpoint, dropped)
             shutil.rmtree(dropped)
 
 
@@ -238,7 +275,7 @@ def find_policy(where: str) -> Path:
             continue
         if candidate is not path and not sealed:
             raise UserError(
-                f"Checkpoint {checkpoint} has no {NAME}: it was not written to its end, or by a version without "
+                f"Checkpoint {checkpoint} has no {NAME}: it was not written completely, or by a version without "
                 f"manifests. To use its policy unchecked, give {checkpoint / 'policy'}."
             )
         if sealed:

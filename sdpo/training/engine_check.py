@@ -36,6 +36,6 @@ def check_gap(kind: str, dtype: str, engine: int, gap: np.ndarray) -> None:
         raise UserError(
             f"Rollout engine {engine} does not compute what the learner does with the same weights of {kind}: "
             f"log-probs of the same tokens differ {'by up to' if exact else 'on average by'} {difference:.2g} nats, "
-            f"where {tolerance:.2g} is allowed. vLLM's form of this model leaves something out, or does not take new "
-            "weights. Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
+            f"where {tolerance:.2g} is allowed. vLLM's implementation of this model leaves something out, or "
+            "does not take new weights. Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
         )

@@ -91,8 +91,9 @@ def ray_logs(folder: Path) -> list[Path]:
 
 
 def keep_logs(folder: Path, target: Path) -> bool:
-    """Copy the ends of Ray's logs out of a private folder.  Returns whether there were any."""
+    """Copy the ends of Ray's logs out of a private folder, in place of an earlier run's.  Returns whether any came."""
     found = False
+    shutil.rmtree(target, ignore_errors=True)
     for logs in ray_logs(folder):
         for path in logs.rglob("*"):
             if path.is_file() and not path.is_symlink() and path.stat().st_size:

@@ -44,7 +44,8 @@ def read(path: Path) -> dict[str, str]:
         return TypeAdapter(dict[str, str]).validate_json(path.read_bytes())
     except ValidationError:
         raise UserError(
-            f"{path} cannot be read, which says what the run was begun with. Remove it to go on without comparing."
+            f"{path} cannot be read. It says which files the run started from; remove it to go on "
+            "without comparing them."
         ) from None
 
 

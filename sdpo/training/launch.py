@@ -26,6 +26,7 @@ from sdpo.report import run_report
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
+from sdpo.training.mirroring import Mirroring
 from sdpo.training.parts import Parts
 from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.private_folder import ray_folder
@@ -41,6 +42,7 @@ async def train(
     parts: Parts,
     folder: RunFolder,
     console: Console,
+    mirroring: Mirroring,
     source: Path | None = None,
 ) -> int:
     """Train or resume the run of `folder`; `source`: the run from whose checkpoint a new one goes on.
@@ -59,6 +61,7 @@ async def train(
         ):
             with Interrupt(console.message, recipe.run.stop_limit_s) as interrupt:
                 trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
+                mirroring.start(trainer.checkpoints, console.message)
                 finished = await trainer.run()
                 saved = trainer.saved_step
                 at = f"after step {saved}" if saved > 0 else "before its first step was complete"

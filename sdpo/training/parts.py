@@ -22,7 +22,11 @@ from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
 from sdpo.prompts.sources import check_texts
+from sdpo.rollout.servable import check_servable
 from sdpo.tracking import Console
+from sdpo.training.fitting import check_template
+
+SOLUTIONS = 500  # whose lengths are looked at
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
     """Tokenizer and tasks, checked against the recipe.  Raises UserError for whatever does not fit."""
     tokenizer, dataset = load_tokenizer(recipe), environment.load()
     check_prompts(recipe, dataset, tokenizer)
-    check_model(recipe)
+    check_servable(load_config(recipe), recipe)
+    check_model(recipe, tokenizer)
     return tokenizer, dataset
 
 
 def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
+    check_template(recipe, tokenizer)
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
     if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
@@ -72,6 +78,12 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
             contexts.check_room(task)
         if contexts.is_neutralised(task):
             neutralised.append(task.id)
+    limit = recipe.rollout.max_response_tokens
+    known = [t.solution for t in dataset.train[:SOLUTIONS] if t.solution is not None]
+    if too_long := sum(len(tokenizer.encode(text, add_special_tokens=False)) > limit for text in known):
+        dataset.report.notes.append(
+            f"Of {len(known)} reference answers, {too_long} have more than rollout.max_response_tokens={limit} tokens."
+        )
     if neutralised:
         dataset.report.notes.append(
             f"Special tokens are broken up in the messages of {len(neutralised)} tasks ({neutralised[0]}, …); "

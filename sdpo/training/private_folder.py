@@ -77,7 +77,6 @@ def private_folder(run: Path | None, tell: Callable[[str], None]) -> Iterator[Pa
     def end(keep: Path | None = None) -> None:
         guardian.end_all(folder.name, spare=() if watcher is None else (watcher.pid,))
         if keep is not None:
-            shutil.rmtree(keep, ignore_errors=True)
             guardian.keep_logs(folder, keep)
         for path in folder.iterdir():
             if path != keep:

@@ -18,7 +18,7 @@ from sdpo.training import inputs
 from sdpo.training.checkpoints import Checkpoints, step_of
 
 _REMEDY = (
-    "Resume it as it was begun, start another run from its checkpoint (--fork NAME), give this run another name "
+    "Resume it with its own settings, start another run from its checkpoint (--fork NAME), give this run another name "
     "(name=…), or start afresh (--fresh); with make: ARGS='--fork NAME', ARGS=--fresh."
 )
 
@@ -30,7 +30,7 @@ def begin(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console,
     )
     if source is not None:
         if is_locked(source):
-            raise UserError(f"A process is training into {source}: stop it before you start another run from it.")
+            raise UserError(f"A process is training in {source}: stop it before you start another run from it.")
         checkpoint = _verified(source / "checkpoints", console)
         if checkpoint is None:
             raise UserError(f"{source} has no checkpoint to start from.")
@@ -97,7 +97,7 @@ def _compare_inputs(
             said.append(f"{STEPS}: {old} → {new}, on which the tasks of step {step + 1} depend")
             break
     if said:
-        raise UserError(f"{folder.path} was begun with other files or tasks ({'; '.join(said)}). {_REMEDY}")
+        raise UserError(f"{folder.path} was started with other files or tasks ({'; '.join(said)}). {_REMEDY}")
     return code
 
 
@@ -126,9 +126,9 @@ def _note_changes(
         code = {"commit": (info.commit, commit), **code}
     if code:
         console.message(
-            "warning: the code is not the one that the run was begun with "
-            f"({'; '.join(f'{name} {old} → {new}' for name, (old, new) in code.items())}). What it computes "
-            "differently, the run does from here."
+            "warning: the code is not the one that the run was started with "
+            f"({'; '.join(f'{name} {old} → {new}' for name, (old, new) in code.items())}). From here "
+            "on the run computes with the new code."
         )
     options = {change.option: (change.old, change.new) for change in changes(before, recipe)}
     if options:

@@ -285,7 +285,7 @@ class Trainer:
                 await self.learner.load(checkpoint)
             if (bad := await self.learner.check_finite()) is not None:
                 raise UserError(
-                    f"{checkpoint} cannot be gone on from, because of {bad}. Remove it, and the same command goes on "
+                    f"{checkpoint} cannot be resumed from, because of {bad}. Remove it, and the same command goes on "
                     "from the checkpoint before it, or from the start."
                 )
         if self.recipe.rollout.colocated:

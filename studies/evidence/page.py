@@ -84,19 +84,19 @@ def _opening(evidence: Evidence) -> str:
         )
     return (
         "# Does hindsight beat a bare reward, and when?\n\n"
-        "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. A world of minicode gives "
-        "nonsense words secret meanings, operations on lists (a second family: on texts), and its problems ask for "
-        "programs that do what a sentence of such words says; the policy must learn the meanings. It was pre-trained "
-        "on other worlds for one skill: to use what its context tells, feedback on a failed try or a correct solution. "
-        "Feedback shows what was expected. That is favourable ground for SDPO, whose teacher is the policy with such a "
-        "context; a *sibling* is another response of the same group, and its success the solution that is shown. "
-        "*Known words* are problems of plain English words alone. Which runs there are is "
+        "SDPO and GRPO on minicode, with the bundled policy of 1 M parameters, on a CPU. A *world* of minicode gives "
+        "made-up words secret meanings: operations on lists (in a second family of problems, on texts). Its problems "
+        "ask for programs that do what a sentence of such words says, so the policy must learn the meanings. It was "
+        "pre-trained on other worlds for one skill: to use what its prompt tells it, feedback on a failed attempt or a "
+        "correct solution. Feedback shows what was expected. This favours SDPO, whose teacher is the policy with such "
+        "a prompt. A *sibling* is another response of the same group; its success is the solution that is shown. "
+        "*Known words* are problems that consist of plain English words. The runs are "
         "declared in `studies/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
         f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
         f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
-        "They do not include what another run with other random numbers adds: see "
-        "[the same world again](#the-same-world-again). An interval without width says that all problems agree; with "
-        "64 of them the rate may still be .05 off."
+        "They do not include the variation between runs with different random numbers: see "
+        "[the same world again](#the-same-world-again). If all problems agree, the interval has no width; with "
+        "64 problems the rate may still be wrong by .05."
     )
 
 

@@ -94,7 +94,7 @@ class Runner:
         self.failures = 0 if status == 0 else self.failures + 1
         if self.failures == _FAILURES_IN_A_ROW:
             raise UserError(
-                f"{self.failures} runs failed one after the other, the last with: {last_words(folder)} Mend it and "
+                f"{self.failures} runs failed one after the other, the last with: {last_words(folder)} Correct it and "
                 "try them again: python -m studies results --retry"
             )
 

@@ -76,7 +76,7 @@ def test_stopped_killed_and_resumed(tmp_path, temporary):
     assert listening(psutil.Process(first.process.pid)) == {"127.0.0.1"}
     assert len(list(temporary.iterdir())) == 1  # all that is temporary lies in one folder
     second = subprocess.run([*COMMAND, *LONG], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert second.returncode == 2 and "is training into" in second.stderr and "Ray" not in second.stdout
+    assert second.returncode == 2 and "is training in" in second.stderr and "Ray" not in second.stdout
     first.process.kill()
     first.process.wait()
     gone(first, temporary)

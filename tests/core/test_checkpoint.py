@@ -147,7 +147,7 @@ DAMAGE = {
     "longer": (lambda c: (c / "trainer.json").open("a").write(" "), "trainer.json has"),
     "missing": (lambda c: (c / "policy" / "config.json").unlink(), "policy/config.json is missing"),
     "folder missing": (lambda c: shutil.rmtree(c / "state"), "state/.* is missing"),
-    "no manifest": (lambda c: (c / NAME).unlink(), "manifest.json is missing: it was not written to its end"),
+    "no manifest": (lambda c: (c / NAME).unlink(), "manifest.json is missing: it was not written completely"),
     "half a manifest": (lambda c: os.truncate(c / NAME, 40), "manifest.json is not a manifest"),
     "another manifest": (lambda c: (c / NAME).write_text("[]"), "manifest.json is not a manifest"),
     "newer": (lambda c: renumber(c / NAME), "format 7, this version reads format 1: a newer version"),
@@ -181,7 +181,7 @@ def test_when_none_is_whole_all_are_named_and_none_is_touched(two):
     for checkpoint in two.all():
         (checkpoint / "trainer.json").unlink()
     before = names(two)
-    with pytest.raises(UserError, match=r"No checkpoint in .* is whole .*step-000010: .*step-000004: .*--fresh"):
+    with pytest.raises(UserError, match=r"No checkpoint in .* is complete .*step-000010: .*step-000004: .*--fresh"):
         two.usable(pytest.fail)
     assert names(two) == before
 
@@ -207,7 +207,7 @@ def test_the_state_of_the_driver_is_checked_even_if_its_checksum_is_right(two, s
 def test_a_manifest_names_nothing_outside_of_its_folder(two, name):
     records = manifest.read(two.last()) | {name: manifest.FileRecord(0, "")}
     (two.last() / NAME).write_bytes(manifest._render(records))
-    with pytest.raises(Damaged, match="which is no file of this folder"):
+    with pytest.raises(Damaged, match="which is not a file in this folder"):
         verify(two.last())
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +16,50 @@ from sdpo.config.registry import ALGORITHMS
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
 
 
+_FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+
+
+def prose(document: Path) -> str:
+    """Without blocks of code."""
+    return _FENCED.sub("", document.read_text())
+
+
+@cache
+def anchors(document: Path) -> set[str]:
+    """What GitHub and the site call the headings of a page (they differ on the second of two equal ones)."""
+    found: set[str] = set()
+    for title in re.findall(r"^#{1,6} (.+?) *#*$", prose(document), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)  # of a link the text
+        found.add(re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-"))
+    return found
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(document):
-    text = document.read_text()
+    text = prose(document)
     assert "@@" not in text
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        assert target.startswith("http") or (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", text):
+        if target.startswith(("http", "mailto:")):
+            continue
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file.resolve()), f"{target}#{anchor}"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_asks_nobody_for_anything(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.html")}
+    assert {"index.html", "options.html", "metrics.html", "docker.html"} <= set(pages)
+    for name, page in pages.items():
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=[\"']?(https?:[^\"'\s>]+)", page)
+        loaded += re.findall(
+            r"<link[^>]* rel=[\"']?(?:stylesheet|preconnect|preload)[^>]* href=[\"']?(https?:[^\"'\s>]+)", page
+        )
+        assert not loaded, (name, loaded)
 
 
 def test_every_algorithm_has_its_section():

@@ -189,5 +189,5 @@ def test_a_statement_that_cannot_be_kept_apart_is_an_error():
     tokenizer = byte_tokenizer(more=[token], normalizer=normalizers.Replace(" ", ""))
     contexts = builder(tokenizer, template="compact")
     contexts.prompt(replace(PROBLEM, statement="Do it.").task("compact"))
-    with pytest.raises(UserError, match="task 'p' make special tokens.*context.trust_statements"):
+    with pytest.raises(UserError, match="task 'p' form special tokens.*context.trust_statements"):
         contexts.prompt(replace(PROBLEM, statement="add them.").task("compact"))

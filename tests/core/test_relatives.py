@@ -14,7 +14,7 @@ from sdpo.cli.plan import make_plan
 from sdpo.config.files import dump, find_recipe, load_recipe, load_resolved
 from sdpo.config.model_files import load_tokenizer
 from sdpo.config.paths import PROJECT
-from sdpo.config.sections import DistillationSettings, PolicyGradientSettings, Ramp
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, Ramp
 from sdpo.envs import build_environment
 from sdpo.errors import UserError
 from sdpo.learner.rows import loss_weighted_rows

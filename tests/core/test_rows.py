@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdpo.algorithms.base import LossPlan
-from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings
 from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
 from sdpo.types import Sample, TeacherContext
 

@@ -12,7 +12,8 @@ from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.paths import locate
-from sdpo.config.sections import ContextSettings, PolicyGradientSettings
+from sdpo.config.sections import ContextSettings
+from sdpo.config.streams import PolicyGradientSettings
 from sdpo.envs import Dataset, Environment
 from sdpo.errors import UserError
 from sdpo.evaluation import EvaluationResult, count
@@ -158,7 +159,9 @@ def test_a_long_reply_is_cut_to_its_budget_and_counted(tokenizer):
 def test_a_template_that_takes_one_turn_only_is_refused_with_its_reason():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one message') }}{% endif %}" + CHAT
-    with pytest.raises(UserError, match=r"no conversation of several turns.*one message.*environment.turns=1"):
+    with pytest.raises(
+        UserError, match=r"does not accept a conversation of several turns.*one message.*environment.turns=1"
+    ):
         builder(tokenizer).check_turns()
 
 

@@ -90,7 +90,7 @@ def test_forms_of_choices_and_keys(changed, right):
         ({"choices": {"text": ["one"], "label": ["A", "B"]}}, "as many texts as labels"),
         ({"choices": {"text": ["one", "two"], "label": ["A", "A"]}}, "a label twice"),
         ({"choices": None}, "no column choices"),
-        ({"question": " "}, "its question is no text"),
+        ({"question": " "}, "its question is not text"),
         ({"question": None}, "there is no column"),
     ],
 )

@@ -91,8 +91,8 @@ def test_scores_that_are_no_numbers_and_answers_that_the_library_falls_on():
     ("options", "says"),
     [
         ({"family": "spell_backwards"}, "Did you mean spell_backward"),
-        ({"options": {"max_len": 3}}, "environment.options.max_len is no option of spell_backward"),
-        ({"options": {"seed": 3}}, "environment.options.seed is no option"),
+        ({"options": {"max_len": 3}}, "environment.options.max_len is not an option of spell_backward"),
+        ({"options": {"seed": 3}}, "environment.options.seed is not an option"),
         ({"options": {"min_word_len": 9, "max_word_len": 3}}, "max_word_len must be >= min_word_len"),
         ({"family": "composite"}, "Must specify at least one dataset"),
         ({"prompt": "nice"}, "environment.prompt=nice is unknown; the library has DeepSeekZero, default"),

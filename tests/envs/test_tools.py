@@ -131,13 +131,13 @@ async def test_neither_the_order_of_calls_nor_of_arguments_counts():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "p"}, "golden_answer is no list of calls"),
+        ({"prompt": "p"}, "golden_answer is not a list of calls"),
         ({"prompt": "p", "golden_answer": "no"}, "golden_answer is not valid JSON"),
         ({"prompt": "p", "golden_answer": [{"Action_Input": "{}"}]}, "has no Action"),
         ({"prompt": "p", "golden_answer": [{"Action": "f", "Action_Input": "{x}"}]}, "Action_Input of f is not valid"),
         ({"prompt": "p", "golden_answer": [{"Action": "f"}], "tools": [{"name": "g"}]}, "the answer calls f, and"),
         ({"golden_answer": []}, "there is no column prompt"),
-        ({"question": "q", "function": []}, "question is no list of turns"),
+        ({"question": "q", "function": []}, "question is not a list of turns"),
         ({"question": [[]], "function": []}, "holds no messages"),
         ({"question": [[{"role": "user", "content": "q"}]], "function": [{"name": "f"}]}, "has no parameters"),
         ({"question": [[{"role": "user", "content": "q"}]], "ground_truth": [{"f": {"y": ["2"]}}], "id": "r",

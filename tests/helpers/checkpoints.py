@@ -11,7 +11,7 @@ from sdpo.checkpoints.manifest import measure
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 
 
-def write(checkpoints: Checkpoints, step: int, best: bool = False) -> Path:
+def write(checkpoints: Checkpoints, step: int, best: bool = False, best_step: int = 0) -> Path:
     """As the trainer does: some files are known by those who wrote them, some are not."""
     partial = checkpoints.begin(step)
     for name, content in {
@@ -24,7 +24,9 @@ def write(checkpoints: Checkpoints, step: int, best: bool = False) -> Path:
         (partial / name).write_text(content)
     written = {name: measure(partial / name) for name in ("state/rank-00000.json", "state/learner.json")}
     random_state = np.random.default_rng(step).bit_generator.state
-    state = TrainerState(step=step, generations=64 * step, random_state=random_state, best_step=step if best else 0)
+    state = TrainerState(
+        step=step, generations=64 * step, random_state=random_state, best_step=step if best else best_step
+    )
     return checkpoints.commit(partial, written, state, best)
 
 

@@ -16,6 +16,7 @@ from sdpo.training.parts import prepared
 from sdpo.training.sinks import make_sinks
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample
+from tests.helpers.glossary import undescribed
 
 SAME_TOKENS = 1e-4  # fp32: engine and learner add up in different orders
 COMMON = (
@@ -94,4 +95,5 @@ async def run(recipe, path, workers, learner_for, kind=CheckedTrainer):
             trainer = kind(recipe, *given, pool, learner, folder, tracker, interrupt)
             assert await trainer.run()
         tracker.finish()
+    assert not undescribed(folder.metrics)
     return trainer, folder

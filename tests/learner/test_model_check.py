@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
 
 from sdpo.config.sections import ModelSettings
@@ -16,6 +17,7 @@ from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
+from tests.helpers.tiny_model import make_tiny_model
 from tests.learner.families import family
 from tests.learner.tiny import recipe
 
@@ -251,3 +253,12 @@ def test_the_probe_is_at_temperature_one(model, start):
         wanted = model_check.plain_log_probs(plain, ([np.array(prompt)], [np.array(response)]))
     assert (kind, len(prompt) + len(response)) == ("qwen3", 32)
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+
+
+def test_weights_that_lack_a_tensor_are_refused(tmp_path):
+    weights = make_tiny_model(tmp_path) / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=r"incomplete: 1 tensors .* \(model.layers.1.mlp.down_proj.weight, …\)"):
+        load_model(ModelSettings(path=str(tmp_path), dtype="float32"), torch.float32)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.base import LossPlan
-from sdpo.config.sections import DistillationSettings, PolicyGradientSettings
+from sdpo.config.streams import DistillationSettings, PolicyGradientSettings
 from sdpo.learner.packing import conversations, pack
 from sdpo.learner.rows import loss_weighted_rows, split
 from sdpo.learner.sums import token_sums

@@ -10,6 +10,9 @@ import pytest
 from rich.console import Console
 
 from sandbox import Job, Sandbox
+from sdpo.cli import main
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.envs import build_environment
 from sdpo.envs.minicode import LISTS, TEXTS, load_minicode, make_world, show_problems, write_world
 from sdpo.envs.minicode.family import KNOWN_WORDS
 from sdpo.envs.minicode.operations import AGGREGATE, MAP
@@ -128,3 +131,17 @@ def test_show_problems_prints_statement_tests_and_program():
     assert len(rows) == 3
     for row in rows:
         assert row.content in text and row.public_tests[0].input in text and row.solution.split("\n")[-1] in text
+
+
+def test_problems_that_are_written_load_with_datasets_and_as_rows_of_a_recipe(tmp_path, capsys):
+    import datasets
+
+    out = tmp_path / "world.jsonl"
+    assert main(["tasks", "show", "minicode", "--seed", "2", "--out", str(out)]) == 0
+    assert f"data.path={out}" in capsys.readouterr().out
+    found = datasets.load_dataset("json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert list(found["question_id"]) == [row.question_id for row in world_rows(make_world(2))]
+    assert [name for name, feature in found.features.items() if feature.dtype != "string"] == ["contest_date"]
+    code = ["environment.kind=code", "data.source=null", f"data.path={out}"]
+    tasks = build_environment(load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", code)).load()
+    assert {task.id for task in (*tasks.train, *tasks.evaluation)} == set(found["question_id"])

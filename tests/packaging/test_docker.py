@@ -1,8 +1,12 @@
-"""The images and the cluster cannot be built here: the files are parsed, and every path and target in them followed."""
+"""The images and the cluster are not built here: the files are linted and parsed, and every path in them followed."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -43,6 +47,14 @@ def test_image_sets_up_its_profile_and_does_not_run_as_root(profile):
     assert user and user[-1] not in ("root", "0")
     workdir = next(rest for name, rest in steps if name == "WORKDIR")
     assert any(name == "ENV" and f"{workdir}/.venv/bin" in rest for name, rest in steps)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_hadolint_finds_nothing(profile):
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert hadolint is not None, "it is in the lock: make setup"
+    done = subprocess.run([hadolint, str(DOCKER / f"Dockerfile.{profile}")], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
 def test_the_context_leaves_out_the_environment_and_the_runs():

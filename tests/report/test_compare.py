@@ -175,7 +175,7 @@ def test_what_makes_runs_less_than_comparable_is_said(make_run, runs_dir: Path):
     grpo = make_run("grpo", 1, hardware="another processor", brief=True)
     notices = Page(compare([sdpo, grpo], runs_dir / "out")).notices
     for part in (
-        "sdpo-seed0 is interrupted (stopped before its last step): it is shown as far as it came, step 10",
+        "sdpo-seed0 is interrupted (stopped before its last step): it is shown up to step 10",
         "differ in hardware (a processor, 2 cores | another processor): their wall clock is not comparable",
         "budgets differ (generations: SDPO 640, GRPO 1,280)",
         "seeds differ (SDPO [0], GRPO [1])",

@@ -117,7 +117,7 @@ def test_long_differences_are_cut_and_labels_stay_apart(tmp_path: Path):
     [
         (["sdpo-sed0"], "Did you mean sdpo-seed"),
         (["nothing*"], "matches 'nothing*'. Runs there: broken-off, grpo-seed0"),
-        (["sdpo-seed0:a", "sdpo-seed*:b"], "sdpo-seed0 is asked for as 'a' and as 'b'"),
+        (["sdpo-seed0:a", "sdpo-seed*:b"], "sdpo-seed0 is given the labels 'a' and 'b'"),
     ],
 )
 def test_words_that_mean_nothing_or_two_things_are_refused(ten: Path, words, says):
@@ -129,7 +129,7 @@ def test_words_that_mean_nothing_or_two_things_are_refused(ten: Path, words, say
 def test_two_runs_of_one_configuration_and_seed_need_labels(tmp_path: Path):
     write_run(tmp_path, "a", created=1)
     write_run(tmp_path, "b", created=2)
-    with pytest.raises(UserError, match="a and b are one configuration with seed 0.*give each a label"):
+    with pytest.raises(UserError, match="a and b have the same configuration and seed 0.*give each a label"):
         found(tmp_path, "a", "b")
     assert found(tmp_path, "a:first", "b:second")[0] == [{"first": ["a"], "second": ["b"]}]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sdpo.errors import UserError
+from sdpo.rollout import places
+from sdpo.rollout.config import environment
 from sdpo.rollout.pool import EnginePool
 from sdpo.rollout.requests import Sampling
 from tests.helpers.engine import CONTEXT, config_for
-from tests.helpers.tiny_model import EOS
+from tests.helpers.tiny_model import EOS, make_tiny_model
 
 PROMPT = [5, 6, 7, 8]
 
@@ -141,3 +144,20 @@ async def test_engines_that_no_machine_can_hold(cluster, model_path):
     pool = EnginePool(config_for(model_path), engines=3, cpus_per_engine=1)
     with pytest.raises(UserError, match=r"3 rollout engine\(s\) with 1 CPU\(s\) each do not fit.*has 2"):
         await pool.start()
+
+
+@pytest.mark.slow
+async def test_an_engine_that_dies_while_it_starts_quotes_the_line_that_killed_it(cluster, tmp_path, monkeypatch):
+    """With vLLM's core in a process of its own, as on GPUs, whose exception stands in the log alone."""
+    weights = make_tiny_model(tmp_path / "model") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    apart = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    monkeypatch.setattr(places, "environment", lambda config: environment(config) | apart)
+    pool = EnginePool(config_for(weights.parent), engines=1)
+    with pytest.raises(UserError) as caught:
+        await pool.start()
+    said = str(caught.value)
+    _, told = said.split("did not start (loading the model): ")
+    line, place = told.split(". Its log is ")
+    assert "SafetensorError: " in line and "root cause" not in said, said
+    assert line in Path(place.split(". If memory")[0]).read_text()

@@ -149,7 +149,7 @@ def test_what_tests_may_do(sandbox, code, tests):
 @pytest.mark.parametrize(
     "tests, words",
     [
-        ("assert f(", "no Python"),
+        ("assert f(", "not valid Python"),
         ("f(1)", "asserts nothing"),
         ("def test(tmp_path): assert f(tmp_path)", "tmp_path"),
         ("from unittest.mock import patch\n@patch('solution.x')\ndef test(x): assert f(x)", "mock.patch"),

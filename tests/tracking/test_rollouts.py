@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from sdpo.tracking import RunFolder, rollout_rows
 from sdpo.tracking.rollouts import SCHEMA, read_rollouts, rollout_steps, rollouts_path, write_rollouts
-from sdpo.types import Group, Hint, Rollout, Sample, TeacherContext
+from sdpo.types import Group, Hint, Rollout, Sample, TeacherContext, TokenCredit
 from tests.helpers.tasks import RIGHT, UNGRADED, problem, turn, with_outcome, wrong
 
 TEXTS = {(1, 2): "What is asked", (8,): "what the teacher reads"}
@@ -73,12 +74,29 @@ def test_what_could_not_be_graded_has_no_reward_and_says_why(tmp_path: Path):
     assert (second["reward"], second["passed"], second["verdict"]) == (None, None, None)
 
 
-def test_every_step_has_the_same_columns_and_a_row_may_bring_more(tmp_path: Path):
-    write_rollouts(tmp_path, 1, [{"problem_id": "p", "temperature": 0.6}, {"problem_id": "q"}])
-    write_rollouts(tmp_path, 2, [])
-    assert pq.read_schema(tmp_path / "step-000001.parquet").names == [*SCHEMA.names, "temperature"]
-    assert pq.read_schema(tmp_path / "step-000002.parquet").equals(SCHEMA)
-    assert [row["temperature"] for row in read_rollouts(tmp_path, 1)] == [0.6, None]
+def test_all_steps_load_as_one_data_set(tmp_path: Path):
+    """Also where a column is null in a whole step: one without tokens, without a teacher, without a grade."""
+    import datasets
+
+    def text(ids) -> str:
+        return " ".join(map(str, ids))
+
+    group, tables = _group(), tmp_path / "rollouts"
+    tables.mkdir()
+    numbers, pairs = np.zeros(1, np.float32), np.zeros((1, 2), np.float32)
+    learned = TokenCredit(numbers, numbers, None, None, np.ones((1, 2), np.int32), pairs, None)
+    taught = _samples(group, [_teacher("try again", 1), None])
+    ungraded = with_outcome(with_outcome(group, 0, None), 1, None)
+    write_rollouts(tables, 1, rollout_rows([group], [taught], text, [[learned, None]]))
+    write_rollouts(tables, 2, rollout_rows([ungraded], [_samples(group, [None, None])], text))
+    nothing = write_rollouts(tmp_path, 3, [])
+    assert [pq.read_schema(path) == SCHEMA for path in (nothing, *tables.iterdir())] == [True] * 3
+    cache = str(tmp_path / "cache")
+    found = datasets.load_dataset("parquet", data_files=f"{tables}/*.parquet", split="train", cache_dir=cache)
+    assert list(found["step"]) == [1, 1, 2, 2] and list(found["passed"]) == [True, False, None, None]
+    assert list(found["token_ids"]) == [[3], None, None, None] and found[0]["feedback"] == "try again"
+    with pytest.raises(ValueError, match="no column temperature"):
+        write_rollouts(tables, 4, [{"temperature": 0.6}])
 
 
 def test_tables_over_the_budget_are_thinned_out_the_older_the_sparser(run: RunFolder):

@@ -64,7 +64,9 @@ def test_what_is_not_a_number_is_seen_and_kept_as_null(run: RunFolder, plain_con
     tracker.log(1, 64, {"learner/grad_norm": 1.0, **bad})
     assert {key: run.metrics[0][key] for key in bad} == dict.fromkeys(bad)
     [warning] = [line for line in output.getvalue().splitlines() if "warning" in line]  # one, however many there are
-    assert warning == "warning: at step 1 could not be computed, and are null: a/0, a/1, a/2, a/3 and 2 more"
+    assert (
+        warning == "warning: metrics of step 1 that could not be computed, and are null: a/0, a/1, a/2, a/3 and 2 more"
+    )
     with pytest.raises(TypeError, match="verdict"):
         tracker.log(2, 64, {"verdict": "accepted"})
     with pytest.raises(TypeError, match="lengths"):

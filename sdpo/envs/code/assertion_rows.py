@@ -92,7 +92,7 @@ def kodcode(row: Row, number: int) -> Question:
         raise BadRow(problem)
     for module in _imported(tree):
         if module not in _AT_HAND:
-            raise BadRow(f"the tests import {module}, which is not there")
+            raise BadRow(f"the tests import {module}, which is not installed")
     setup, pieces = _test_functions(test, tree)
     solution = row.get("solution")
     info = row.get("test_info")
@@ -173,7 +173,7 @@ def _parsed(source: str, what: str) -> ast.Module:
     try:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadRow(f"{what} is no Python ({error})") from None
+        raise BadRow(f"{what} is not valid Python ({error})") from None
 
 
 def _defined(tree: ast.Module) -> list[str]:

@@ -98,7 +98,7 @@ def _message(number: int, item: Any) -> dict[str, str]:
         parts = [p["text"] for p in content if isinstance(p, Mapping) and isinstance(p.get("text"), str)]
         content = "".join(parts) if len(parts) == len(content) else None
     if not isinstance(content, str):
-        raise BadRow(f"the content of message {number} is no text")
+        raise BadRow(f"the content of message {number} is not text")
     return {"role": role, "content": _whole(content)}
 
 

@@ -102,7 +102,7 @@ def _from_function(reference: str) -> Iterator[Given]:
         number = 0
         for number, row in enumerate(function(), start=1):
             if number > MAX_ROWS:
-                raise UserError(f"data.source={reference} gives more than {MAX_ROWS:,} rows; let it end.")
+                raise UserError(f"data.source={reference} gives more than {MAX_ROWS:,} rows; make it end.")
             yield Given(reference, "row", number, _checked(row))
     except UserError:
         raise

@@ -129,7 +129,7 @@ def bfcl_task(row: Row, form: Form) -> Task:
     question = row.get("question")
     functions = _functions(row)
     if not isinstance(question, list) or not question or not isinstance(question[0], list):
-        raise BadRow("question is no list of turns, each a list of messages")
+        raise BadRow("question is not a list of turns, each a list of messages")
     first = [dict(message) for message in question[0]]
     if not first or not all(isinstance(m.get("content"), str) and m.get("role") for m in first):
         raise BadRow("the first turn of question holds no messages with role and content")
@@ -142,7 +142,7 @@ def bfcl_task(row: Row, form: Form) -> Task:
         return _conversation(row, messages, form, category)
     language, wanted = language_of(category), tuple(row.get("ground_truth") or ())
     if not all(isinstance(goal, dict) and len(goal) == 1 for goal in wanted):
-        raise BadRow("ground_truth is no list of objects {name: {argument: [values that count]}}")
+        raise BadRow("ground_truth is not a list of objects {name: {argument: [values that count]}}")
     solution = None
     if wanted and language == "python":
         _check_types(functions)
@@ -157,7 +157,7 @@ def bfcl_task(row: Row, form: Form) -> Task:
 def _functions(row: Row) -> list[dict[str, Any]]:
     functions = row.get("function")
     if not isinstance(functions, list):
-        raise BadRow("function is no list of descriptions")
+        raise BadRow("function is not a list of descriptions")
     for function in functions:
         parameters = function.get("parameters") if isinstance(function, dict) else None
         if not isinstance(parameters, dict) or not isinstance(parameters.get("properties"), dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self, get_args
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -49,8 +49,7 @@ class ToolsSettings(JudgedSettings):
     categories: tuple[Category, ...] = Field(
         SINGLE_TURN,
         min_length=1,
-        description=f"data.source=bfcl: which of the leaderboard's, {', '.join(get_args(Category))}; the default are "
-        "those in Python with one answer",
+        description="data.source=bfcl: which of the leaderboard's; the default are those in Python with one answer",
     )
 
 

@@ -66,7 +66,7 @@ def toolalpaca_task(row: Row, columns: ColumnSettings, form: Form) -> Task:
 def _wanted(given: Any) -> tuple[Call, ...]:
     value = _json(given, "golden_answer")
     if not isinstance(value, list):
-        raise BadRow(f"golden_answer is no list of calls ({type(value).__name__})")
+        raise BadRow(f"golden_answer is not a list of calls ({type(value).__name__})")
     return tuple(_call(item) for item in value)
 
 
@@ -79,7 +79,7 @@ def _call(item: Any) -> Call:
     arguments: Any = next((item[k] for k in ("Action_Input", "arguments", "parameters") if k in item), {})
     arguments = _json(arguments, f"the Action_Input of {name}") if arguments != "" else {}
     if not isinstance(arguments, dict):
-        raise BadRow(f"the Action_Input of {name} is no JSON object")
+        raise BadRow(f"the Action_Input of {name} is not a JSON object")
     return Call(name, arguments)
 
 

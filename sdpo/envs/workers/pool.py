@@ -139,7 +139,9 @@ class WorkerPool:
     def _imported(self, control: socket.socket, server: subprocess.Popen[bytes], crash: IO[bytes]) -> dict[str, Any]:
         named = f"{self.option}={self.function}"
         if not select.select([control], [], [], IMPORT_LIMIT_S)[0]:
-            raise UserError(f"{named} was not imported within {IMPORT_LIMIT_S:g} s. What does its module wait for?")
+            raise UserError(
+                f"{named} was not imported within {IMPORT_LIMIT_S:g} s. Find out what its module waits for."
+            )
         try:
             message = control.recv(wire.MAX_CONTROL)
         except ConnectionError:

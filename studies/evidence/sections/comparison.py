@@ -127,8 +127,8 @@ def _time_text(pairs: Pairs) -> str:
     header = ["world", "SDPO, s to .5", "GRPO, s to .5", "SDPO, s per step", "GRPO, s per step"]
     return (
         "Seconds of training and evaluation until training pass@1 .5, and median seconds of a step (generate, judge, "
-        "update, publish). The machine did other work at times, and these differ between like runs by half: for times "
-        "that can be relied on see [performance](../../performance.md).\n\n" + table(header, rows)
+        "update, publish). The machine did other work at times, so that the times of like runs differ by half; for "
+        "reliable times see [performance](../../performance.md).\n\n" + table(header, rows)
     )
 
 

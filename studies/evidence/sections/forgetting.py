@@ -50,9 +50,9 @@ def _summary(before: dict[str, Any], after: dict[str, dict[str, Any]]) -> str:
     text = f"**On other worlds, before training → at the end of the runs: {'; '.join(parts)}.**"
     if set(BESIDE) <= set(after):
         text += (
-            " The chosen GRPO settings hold the policy to the initial one by a KL penalty, and SDPO's training pass@1 "
-            "is higher at the end. So GRPO without the penalty (the recipe's own settings) and SDPO after 20 steps "
-            "stand in the tables as well."
+            " The chosen GRPO settings keep the policy near the initial one with a KL penalty, and SDPO's training "
+            "pass@1 is higher at the end. So GRPO without the penalty (the recipe's own settings) and SDPO after 20 "
+            "steps are in the tables as well."
         )
     return text
 

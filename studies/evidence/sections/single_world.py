@@ -104,7 +104,7 @@ def as_good(evidence: Evidence) -> str:
     for label, record in named + ablations:
         told[better(record, grpo, most)].append(f"{label} ({number(area(record))})")
     parts = [f"above SDPO with {'; '.join(told[-1])}"] if told[-1] else []
-    parts += [f"not to be told apart from SDPO with {'; '.join(told[0])}"] if told[0] else []
+    parts += [f"indistinguishable from SDPO with {'; '.join(told[0])}"] if told[0] else []
     if not parts:
         return "GRPO's mean training pass@1 over the budget is below that of every SDPO run on world 0."
     return (

@@ -1,0 +1,106 @@
+"""A model that is not the bundled one: what of a recipe was made for another is refused before anything is started."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sdpo.cli.plan import make_plan
+from sdpo.config.files import find_recipe, load_recipe
+from sdpo.config.model_files import load_tokenizer
+from sdpo.errors import UserError
+from sdpo.prompts.templates import COMPACT, PUBLISHED, suited, unknown_words
+from sdpo.rollout.servable import architectures, cpu_head_sizes
+from sdpo.training import fitting
+from sdpo.training.parts import check_template
+from tests.helpers.own_model import make_own_model
+
+FITTING = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=4096")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_own_model(tmp_path_factory.mktemp("own") / "model", context=8192)
+
+
+def recipe(model, *overrides, algorithm="sdpo", name="livecodebench"):
+    return load_recipe(find_recipe(name, algorithm), "cpu", [f"model.path={model}", *overrides])
+
+
+@pytest.mark.parametrize("algorithm", ["sdpo", "grpo"])
+def test_a_template_of_other_models_is_refused_and_what_is_advised_runs(model, algorithm):
+    with pytest.raises(UserError, match=r"context.template=compact is for models that were trained on it") as caught:
+        make_plan(recipe(model, algorithm=algorithm))
+    said = str(caught.value)
+    assert f"{model} has no token '\\nSolution:\\n'" in said and f"sdpo init my.yaml --model {model}" in said
+    advised = re.search(r"give for example: (.+?)\. Or let", said)[1].split()
+    assert advised[0] == "context.template=published" and "learner.lr=0.001" in advised
+    assert any(text.startswith("context.max_reprompt_tokens=") for text in advised) == (algorithm == "sdpo")
+    text = make_plan(recipe(model, *advised, algorithm=algorithm)).text()
+    assert f"model: {model}: 0." in text and "the model 8192" in text
+
+
+@pytest.mark.parametrize("policy", ["minicode", "minitools"])
+def test_the_bundled_policies_have_the_words_of_their_template_whatever_their_folder_is_called(policy):
+    tokenizer = load_tokenizer(recipe(f"policies/{policy}"))
+    assert unknown_words(COMPACT, tokenizer) == [] and suited(tokenizer) == "compact"
+    check_template(recipe(f"policies/{policy}"), tokenizer)
+
+
+def test_a_template_without_words_of_its_own_suits_every_model(model):
+    tokenizer = load_tokenizer(recipe(model))
+    assert unknown_words(PUBLISHED, tokenizer) == [] and suited(tokenizer) == "published"
+    check_template(recipe(model, "context.template=published"), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["rollout.max_response_tokens=8000"], r"The model holds 8192 tokens, but prompt and response may take 1\d{4}"),
+        (["context.max_prompt_tokens=100"], r"has \d+ tokens, more than context.max_prompt_tokens=100"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(model, overrides, says):
+    with pytest.raises(UserError, match=says):
+        make_plan(recipe(model, *FITTING, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"head_dim": 16}, r"attention heads of \S+ have the size 16; on a CPU vLLM has 32, 64, 80"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, "Qwen3ForSequenceClassification, is none that vLLM"),
+        ({"architectures": None}, r'names no architecture.* Add "architectures": \["Qwen3ForCausalLM"\]'),
+        ({"model_type": "t5", "architectures": ["T5Model"]}, "is no causal language model, but T5Model"),
+        ({"vocab_size": 100}, "The tokenizer of .* has 258 tokens, its model only 100"),
+    ],
+)
+def test_a_model_that_vllm_cannot_serve_is_refused(tmp_path, config, says):
+    model = make_own_model(tmp_path / "model", **config)
+    with pytest.raises(UserError, match=says):
+        make_plan(recipe(model, *FITTING))
+
+
+def test_reference_answers_that_no_response_can_hold_are_noted(model):
+    text = make_plan(recipe(model, *FITTING, "rollout.max_response_tokens=16")).text()
+    assert re.search(r"Of 64 reference answers, \d+ have more than rollout.max_response_tokens=16 tokens", text), text
+
+
+def test_what_is_read_of_vllm_is_what_vllm_declares():
+    assert {"Qwen3ForCausalLM", "LlamaForCausalLM", "Olmo2ForCausalLM"} <= architectures()
+    assert not {"BertModel", "Qwen3ForSequenceClassification"} & architectures()
+    assert {32, 64, 128} <= set(cpu_head_sizes()) and 16 not in cpu_head_sizes()
+
+
+@pytest.mark.parametrize("answer", [None, 10, 300])
+def test_limits_hold_what_was_measured_within_the_models_positions(answer):
+    for positions in (1000, 2048, 40960):
+        for prompt in (50, 200, 400):
+            found = fitting.Lengths(prompt, prompt + 40, answer)
+            asked, taught, response = fitting.limits(found, positions, 128).values()
+            assert prompt <= asked and prompt + 40 < taught and max(asked, taught) + response <= positions
+            if positions > 2000:
+                assert response >= max(128, 2 * (answer or 0))
+    with pytest.raises(UserError, match="The model holds 512 tokens, and the longest prompt has 300"):
+        fitting.limits(fitting.Lengths(300, 340, 5), 512, 128)
