@@ -92,7 +92,7 @@ def _opening(evidence: Evidence) -> str:
         "a prompt. A *sibling* is another response of the same group; its success is the solution that is shown. "
         "*Known words* are problems that consist of plain English words. The runs are "
         "declared in `studies/evidence/studies.yaml`, `make results` makes them, and every number and figure below is "
-        f"recomputed by `{MADE_BY}` from the records in this folder. {made}\n\n"
+        f"recomputed by `python -m studies results page` from the records in this folder. {made}\n\n"
         f"{_measured(evidence)}Intervals are 95 % bootstrap intervals over problems; > means not within the budget. "
         "They do not include the variation between runs with different random numbers: see "
         "[the same world again](#the-same-world-again). If all problems agree, the interval has no width; with "
