@@ -20,7 +20,7 @@ class Settings(BaseModel):
 class AdapterSettings(Settings):
     """LoRA (arXiv 2106.09685): the base is frozen; (alpha / rank) · B·A is added to the weights of linear layers."""
 
-    kind: Literal["lora"] = "lora"
+    kind: Literal["lora"] = Field("lora", description="of adapter")
     rank: int = Field(16, ge=1, description="columns of B and rows of A")
     alpha: float = Field(32.0, gt=0, description="the product of B and A counts alpha / rank times")
     targets: Literal["all-linear"] | tuple[str, ...] = Field(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo.checkpoints.durable import write_file
 from sdpo.config.paths import locate
 from sdpo.config.sections import ModelSettings
+from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.training import inputs
+from sdpo.training.checkpoints import is_adapter
 
 NAME = "base.json"
 _MODEL = "model/"
@@ -21,6 +26,18 @@ def name_base(policy: Path, model: ModelSettings, run: Path) -> None:
     files = {name.removeprefix(_MODEL): found for name, found in noted.items() if name.startswith(_MODEL)}
     content = {"path": model.path, "dtype": model.dtype, "files": files}
     write_file(policy / NAME, json.dumps(content, indent=1).encode() + b"\n")
+
+
+@contextmanager
+def whole_model(policy: Path) -> Iterator[Path]:
+    """The policy's folder; of an adapter a temporary one with base and adapter merged."""
+    if not is_adapter(policy):
+        yield policy
+        return
+    with tempfile.TemporaryDirectory(prefix="sdpo-merged-") as folder:
+        say(f"Merging {policy} with its base …")
+        merge(policy, Path(folder))
+        yield Path(folder)
 
 
 def merge(policy: Path, out: Path) -> None:
