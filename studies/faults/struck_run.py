@@ -71,6 +71,8 @@ class StruckRun:
     def _strike(self, strike: Strike) -> bool:
         """Returns False where the run was over before."""
         if strike.phase in strikes.STARTS and self._command.process is not None:
+            # A start has no step of its own: the command ends at the strike's step, and is then begun again.
+            self._command.next(lambda line: _is_due(strike, line))
             self._command.end(signal.SIGTERM)
         while (line := self._reached(strike)) is None:
             if self._status() == "finished":
@@ -94,7 +96,8 @@ class StruckRun:
 
         def here(line: Line) -> bool:
             begins = line["kind"] == "begin" and line["name"].startswith(strike.phase)
-            return begins and line.get("complete", 0) + 1 >= strike.step and self._is_there(strike, line)
+            due = strike.phase in strikes.STARTS or _is_due(strike, line)
+            return begins and due and self._is_there(strike, line)
 
         self._command.start()
         return self._command.next(here)
@@ -194,3 +197,7 @@ class StruckRun:
     def _status(self) -> str | None:
         path = self._folder / "run.json"
         return json.loads(path.read_text())["status"] if path.is_file() else None
+
+
+def _is_due(strike: Strike, line: Line) -> bool:
+    return line.get("complete", 0) + 1 >= strike.step
