@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     export = _command(commands, "export", "write a run's policy as a Hugging Face folder with a model card")
     export.add_argument("run", help="runs/<name> (its best checkpoint), or a checkpoint in it")
     export.add_argument("out", help="folder to write")
+    export.add_argument("--adapter", action="store_true", help="the adapter alone, as PEFT reads it; else merged")
     export.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to this repository, too")
     export.add_argument("--private", action="store_true", help="with --push-to-hub: make the repository private")
 

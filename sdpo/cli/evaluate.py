@@ -15,6 +15,7 @@ from sdpo.config.model_weights import check_weights
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
 from sdpo.tracking import Console
+from sdpo.training.adapter_base import whole_model
 from sdpo.training.checkpoints import find_policy
 from sdpo.training.parts import Parts, prepared
 from sdpo.training.private_folder import private_folder
@@ -22,7 +23,11 @@ from sdpo.types import Group, Outcome, Turn
 
 
 def run(options) -> int:
-    policy = find_policy(options.policy)
+    with whole_model(find_policy(options.policy)) as policy:
+        return _run(options, policy)
+
+
+def _run(options, policy: Path) -> int:
     recipe = _recipe(options, policy)
     out = Path(options.out or Path(recipe.run.directory) / "eval" / _name(Path(options.policy)))
     with (
@@ -37,7 +42,7 @@ def run(options) -> int:
 
 def _recipe(options, policy: Path) -> Recipe:
     """The recipe of the run that the policy comes from, if it comes from one; else that of --recipe."""
-    overrides = [*options.overrides, f"model.path={policy}"]
+    overrides = [*options.overrides, f"model.path={policy}", "model.adapter=null"]
     for folder in (Path(options.policy).resolve(), *Path(options.policy).resolve().parents[:3]):
         if (folder / "run.json").is_file() and (folder / "recipe.yaml").is_file() and options.recipe is None:
             recipe = load_resolved(folder / "recipe.yaml", overrides)

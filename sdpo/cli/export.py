@@ -14,7 +14,8 @@ from sdpo.errors import UserError
 from sdpo.report.card import model_card
 from sdpo.report.runs import load_run
 from sdpo.tracking import Console
-from sdpo.training.checkpoints import find_policy, step_of
+from sdpo.training.adapter_base import merge
+from sdpo.training.checkpoints import find_policy, is_adapter, step_of
 
 
 def run(options) -> int:
@@ -25,8 +26,14 @@ def run(options) -> int:
         _check_push(options.push_to_hub)
     elif options.private:
         raise UserError("--private has no effect without --push-to-hub; leave it out.")
-    shutil.copytree(policy, out, dirs_exist_ok=True)
-    say(f"Copied {policy} to {out}")
+    if is_adapter(policy) and not options.adapter:
+        merge(policy, out)
+        say(f"Wrote {policy}, merged with its base, to {out}")
+    elif options.adapter and not is_adapter(policy):
+        raise UserError(f"--adapter: {policy} is a whole model. Leave the option out.")
+    else:
+        shutil.copytree(policy, out, dirs_exist_ok=True)
+        say(f"Copied {policy} to {out}")
     folder = policy.parents[2] if len(policy.parents) > 2 else policy  # <run>/checkpoints/step-000010/policy
     if policy.name == "policy" and (folder / "run.json").is_file():
         model_card(load_run(folder), step_of(policy.parent)).save(out / "README.md")

@@ -17,6 +17,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class AdapterSettings(Settings):
+    """LoRA (arXiv 2106.09685): the base is frozen; (alpha / rank) · B·A is added to the weights of linear layers."""
+
+    kind: Literal["lora"] = Field("lora", description="of adapter")
+    rank: int = Field(16, ge=1, description="columns of B and rows of A")
+    alpha: float = Field(32.0, gt=0, description="the product of B and A counts alpha / rank times")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="names of linear layers (q_proj, …); all-linear: all but the output projection"
+    )
+
+
 class ModelSettings(Settings):
     path: str = Field(description="a Hugging Face model folder, or a hub name")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -26,6 +37,7 @@ class ModelSettings(Settings):
         "sdpa", description="the learner's; flash_attention_2 needs profile gpu and bfloat16"
     )
     thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
+    adapter: AdapterSettings | None = Field(None, description="train an adapter instead of the whole model")
 
 
 class ColumnSettings(Settings):

@@ -12,7 +12,7 @@ Neither the number of ranks nor the ZeRO stage shows in it, so that any other ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from sdpo.checkpoints.durable import sync_file, write_file
 from sdpo.checkpoints.manifest import Damaged, FileRecord, Records, measure_all
 from sdpo.checkpoints.slices import FOLDER, SliceReader, SliceWriter, Sort
 from sdpo.learner import export
+from sdpo.learner.adapter import write_adapter
 from sdpo.learner.advantage_clip import AdvantageClip
+from sdpo.learner.gathering import gathered
 from sdpo.learner.held import MOMENTS, WEIGHT, OptimizedWeights
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.teacher import Teacher
@@ -53,7 +55,10 @@ class Checkpointing:
         advantage_clip: AdvantageClip | None,
         rank: int,
         ranks: int,
+        base: str | None = None,
     ) -> None:
+        """`base`: what the student's adapter is for, as the recipe names it; None: all of the student trains."""
+        self.base = base
         self.engine, self.optimizer, self.student = engine, optimizer, student
         self.average = teacher.average if teacher is not None else None
         self.advantage_clip, self.rank, self.ranks = advantage_clip, rank, ranks
@@ -99,7 +104,7 @@ class Checkpointing:
             Damaged: it is of another model, or has not all that is needed here.
         """
         state, reader = _read_state(Path(folder)), SliceReader(Path(folder))
-        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.named_parameters()}
+        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.trained()}
         weights = {name: (shape, torch.float32) for name, shape in shapes.items()}
         buffers = self._buffers()
         _compare(WEIGHT, reader, weights)
@@ -124,7 +129,9 @@ class Checkpointing:
         self._resume_schedule(state)
 
     def export(self, folder: str) -> Records:
-        """Write the student as a Hugging Face folder (weights and configuration).  Collective; rank 0 writes.
+        """Write the student as a Hugging Face folder, weights and configuration: the model, or PEFT's of its adapter.
+
+        Collective; rank 0 writes.
 
         Returns what it wrote, by its path within the checkpoint, the folder's parent.
         """
@@ -132,14 +139,17 @@ class Checkpointing:
 
     def _policy_in(self, folder: str) -> Callable[[], Records]:
         state: dict[str, torch.Tensor] = {}
-        for tensors in export.named_state(self.student.model):
+        for tensors in export.named_state(self.student.model) if self.base is None else self._adapter():
             if self.rank == 0:
                 state |= {name: tensor.cpu().clone() for name, tensor in tensors}
 
         def write() -> Records:
             if self.rank != 0:
                 return {}
-            export.write(self.student.model, state, folder)
+            if self.base is None:
+                export.write(self.student.model, state, folder)
+            else:
+                write_adapter(self.student.model, state, self.base, Path(folder))
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             for path in files:
                 sync_file(path)
@@ -147,6 +157,11 @@ class Checkpointing:
             return measure_all(parent, [path.relative_to(parent).as_posix() for path in files])
 
         return write
+
+    def _adapter(self) -> Iterator[list[export.Named]]:
+        own = [(name.removeprefix("model."), p) for name, p in self.student.trained()]
+        with gathered([p for _, p in own]):
+            yield [(name, p.detach()) for name, p in own]
 
     def _buffers(self) -> dict[str, torch.Tensor]:
         kept = self.student.state_dict(keep_vars=True).keys()

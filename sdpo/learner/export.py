@@ -12,13 +12,14 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.core_model_loading import revert_weight_conversion
 
+from sdpo.learner.adapter import merged
 from sdpo.learner.gathering import gathered
 
 Named = tuple[str, torch.Tensor]
 
 
 def named_state(model: nn.Module) -> Iterator[list[Named]]:
-    """The model's parameters, a tied one once, and its persistent buffers, full and layer by layer.
+    """The model's parameters, a tied one once, and its persistent buffers, full and layer by layer, an adapter merged.
 
     A persistent buffer is part of a checkpoint as a parameter is (a router's correction bias, say).  The tensors of
     a layer are there until the next one is asked for.  Collective under ZeRO-3.
@@ -29,7 +30,7 @@ def named_state(model: nn.Module) -> Iterator[list[Named]]:
     for _, group in layers:
         tensors = list(group)
         with gathered([tensor for _, tensor in tensors if isinstance(tensor, nn.Parameter)]):
-            yield [(name, tensor.detach()) for name, tensor in tensors]
+            yield merged(model, [(name, tensor.detach()) for name, tensor in tensors])
 
 
 def _layer(name: str) -> str:

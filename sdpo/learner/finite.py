@@ -49,8 +49,8 @@ class HeldState:
             self.replicas |= {"moving average": teacher.average, "initial policy": teacher.initial}
 
     def weights_are_finite(self) -> bool:
-        """Of this rank's share of the student."""
-        return all_finite(weight for _, weight in self._weights())
+        """Of this rank's share of what the optimiser has moved."""
+        return all_finite(getattr(p, "ds_tensor", p) for _, p in self.student.trained())
 
     @torch.no_grad()
     def first_not_finite(self) -> str | None:
@@ -99,8 +99,8 @@ class HeldState:
 
     def _others(self) -> Iterator[tuple[str, torch.Tensor]]:
         for kind, replica in self.replicas.items():
-            for name, parameter in [] if replica is None else replica.policy.model.named_parameters():
-                yield f"the weight {name} of the {kind}", getattr(parameter, "ds_tensor", parameter)
+            for name, weights in [] if replica is None else replica.weights():
+                yield f"the weight {name} of the {kind}", weights
 
 
 def first_of(named: Iterable[tuple[str, torch.Tensor]]) -> str | None:

@@ -15,6 +15,8 @@ import torch
 from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
 from torch import nn
 
+from sdpo.learner.model import PolicyModel
+
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
 
 
@@ -49,15 +51,18 @@ def shard(parameter: nn.Parameter, rank: int) -> tuple[int, int]:
 
 
 class OptimizedWeights:
-    """The student's parameters and their AdamW state within a DeepSpeed engine.  `optimizer`: the one it was given."""
+    """The student's trained parameters and their AdamW state within a DeepSpeed engine.
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, model: nn.Module, rank: int) -> None:
+    optimizer: the one that the engine was given.
+    """
+
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, model: PolicyModel, rank: int) -> None:
         self.engine, self.optimizer, self.model, self.rank = engine, optimizer, model, rank
         self.stage: int = engine.zero_optimization_stage()
 
     def held(self) -> Iterator[Held]:
         """Of every parameter that this rank holds something of.  Moments are there once the optimiser has moved it."""
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.model.trained():
             if self.stage == 3:
                 offset, length = shard(parameter, self.rank)
                 views = {WEIGHT: safe_get_local_fp32_param(parameter)}
@@ -81,7 +86,7 @@ class OptimizedWeights:
 
     def steps(self) -> dict[str, int]:
         """How often the optimiser has moved each parameter; those that it never moved are left out."""
-        named = dict(self.model.named_parameters())
+        named = dict(self.model.trained())
         if self.stage:  # all of them at once
             flat = self._flats()[0]
             return dict.fromkeys(named, int(self.optimizer.state[flat]["step"])) if self._moved(flat) else {}
@@ -94,7 +99,7 @@ class OptimizedWeights:
         if self.stage:
             counts = [(flat, max(steps.values(), default=0)) for flat in self._flats()]
         else:
-            counts = [(p, steps.get(name, 0)) for name, p in self.model.named_parameters()]
+            counts = [(p, steps.get(name, 0)) for name, p in self.model.trained()]
         for flat, count in counts:
             self.optimizer.state.pop(flat, None)
             if count:
@@ -108,7 +113,7 @@ class OptimizedWeights:
         if self.stage in (1, 2):
             self.engine.optimizer.update_lp_params()
         if self.stage == 3:
-            for parameter in self.model.parameters():
+            for _, parameter in self.model.trained():
                 length = shard(parameter, self.rank)[1]
                 parameter.ds_tensor.data[:length].copy_(safe_get_local_fp32_param(parameter)[:length])
             self.engine.optimizer.checkpoint_event_epilogue()

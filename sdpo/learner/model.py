@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from sdpo.config.paths import locate
 from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import attention
+from sdpo.learner.adapter import add_adapter
 from sdpo.learner.logit_scale import measured_logit_scale
 from sdpo.learner.packing import Pack
 from sdpo.losses.chunked import projected_loss
@@ -102,6 +103,10 @@ class PolicyModel(nn.Module):
             return hidden
         return self.model.get_output_embeddings()(hidden, loss, chunk_tokens, temperature)
 
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that the optimiser moves, by name: all, or the adapter's."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
     @property
     def projection(self) -> nn.Parameter:
         return self.model.get_output_embeddings().weight
@@ -111,7 +116,8 @@ class PolicyModel(nn.Module):
         return self.model.get_output_embeddings().logit_scale
 
 
-def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:
+def load_model(settings: ModelSettings, dtype: torch.dtype, seed: int = 0) -> PolicyModel:
+    """The model of a folder, with a fresh adapter (drawn from `seed`) where the settings ask for one."""
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             locate(settings.path),
@@ -128,4 +134,7 @@ def load_model(settings: ModelSettings, dtype: torch.dtype) -> PolicyModel:
             f"The weights of model {settings.path!r} are incomplete: {len(missing)} tensors of its configuration are "
             f"not in its files ({missing[0]}, …). Write the folder again from where it comes from."
         )
-    return PolicyModel(model)
+    policy = PolicyModel(model)
+    if settings.adapter is not None:
+        add_adapter(policy.model, settings.adapter, seed)
+    return policy

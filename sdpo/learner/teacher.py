@@ -12,11 +12,12 @@ from sdpo.learner.gathering import gathered
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
-from sdpo.learner.replica import MovingAverage, Replica
+from sdpo.learner.replica import AdapterReplica, Replica
 from sdpo.losses.chunked import project
 from sdpo.losses.logits import mix_logits
 
-MakeReplica = Callable[[type[Replica]], Replica]
+AnyReplica = Replica | AdapterReplica
+MakeReplica = Callable[[bool], AnyReplica]  # whether it follows the student as a moving average
 
 
 class Teacher:
@@ -25,13 +26,13 @@ class Teacher:
     trust region: q ∝ exp((1−τ)·log q_initial + τ·log q_live), a linear mix of two logit vectors behind the same prompt.
     """
 
-    def __init__(self, settings: TeacherSettings, make: MakeReplica, initial: Replica | None) -> None:
+    def __init__(self, settings: TeacherSettings, make: MakeReplica, initial: AnyReplica | None) -> None:
         """`initial`: the frozen initial model if the run holds one already (for the reference KL)."""
         self.settings = settings
-        self.average = make(MovingAverage) if settings.kind == "ema" else None
+        self.average = make(True) if settings.kind == "ema" else None
         self.initial = initial if settings.kind in ("frozen", "trust_region") else None
         if self.initial is None and settings.kind in ("frozen", "trust_region"):
-            self.initial = make(Replica)
+            self.initial = make(False)
 
     @contextmanager
     def logits(

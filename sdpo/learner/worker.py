@@ -34,7 +34,7 @@ from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
-from sdpo.learner.replica import Replica
+from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica
 from sdpo.learner.rows import Row
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
@@ -74,12 +74,12 @@ class LearnerWorker:
         config = training_config(self.recipe)
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
-        self.student: PolicyModel = load_model(self.recipe.model, self.dtype)
+        self.student: PolicyModel = load_model(self.recipe.model, self.dtype, self.recipe.seed)
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
         optimizer = torch.optim.AdamW(
-            self.student.parameters(),
+            [parameter for _, parameter in self.student.trained()],
             lr=settings.lr,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -92,7 +92,7 @@ class LearnerWorker:
         self.engine.train()
         if clips_itself(self.recipe):
             optimizer.register_step_pre_hook(self._clip)
-        self.reference = self._replica(Replica) if self.plan.reference is not None else None
+        self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
         if self.plan.distillation is not None:
             self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference)
@@ -100,11 +100,12 @@ class LearnerWorker:
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
         self._moved = False  # whether the student has moved since the batch began
-        parts = self.engine, self.student, self.teacher
-        self.passes = ForwardPasses(self.recipe, self.plan, *parts, self.reference, self.advantage_clip, self.device)
-        self.checkpointing = Checkpointing(
-            self.engine, optimizer, self.student, self.teacher, self.advantage_clip, self.rank, settings.ranks
-        )
+        models = self.engine, self.student, self.teacher, self.reference
+        self.passes = ForwardPasses(self.recipe, self.plan, *models, self.advantage_clip, self.device)
+        model = self.recipe.model
+        base = None if model.adapter is None else model.path
+        parts = self.engine, optimizer, self.student, self.teacher, self.advantage_clip
+        self.checkpointing = Checkpointing(*parts, self.rank, settings.ranks, base)
         self.held = HeldState(self.student, self.checkpointing.weights, self.teacher, self.reference, self.device)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(
@@ -113,9 +114,12 @@ class LearnerWorker:
             )
         self.passes.check_numbers()
 
-    def _replica(self, kind: type[Replica]) -> Replica:
+    def _replica(self, follows: bool) -> Replica | AdapterReplica:
+        """The weights of this moment beside the student: a copy that stays, or one that follows as a moving average."""
+        if self.recipe.model.adapter is not None:
+            return (AdapterAverage if follows else AdapterReplica)(self.student, lambda pack: self.engine(pack))
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
-        return kind(self.recipe.model, self.dtype, self.device, zero3)
+        return (MovingAverage if follows else Replica)(self.recipe.model, self.dtype, self.device, zero3)
 
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
         """One optimiser step on this rank's micro-batches.

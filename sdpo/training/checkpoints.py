@@ -68,8 +68,9 @@ class Checkpoints:
 
         written: what the ranks say of the files that they wrote.  At no moment is there less than before.
         """
-        for part in (f"state/rank-{0:05d}.json", "policy/config.json"):
-            if not (partial / part).exists():
+        state_file = "state/rank-00000.json"
+        for part, there in ((state_file, (partial / state_file).is_file()), ("policy", is_policy(partial / "policy"))):
+            if not there:
                 raise UserError(
                     f"The learner wrote no {part} into {partial}. Does every machine of the cluster see this folder "
                     "under the same path?"
@@ -250,6 +251,15 @@ def step_of(checkpoint: Path) -> int:
     return int(found[1])
 
 
+def is_policy(folder: Path) -> bool:
+    """Whether it holds a model, or an adapter for one, as Hugging Face's libraries write them."""
+    return (folder / "config.json").is_file() or is_adapter(folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
 def find_policy(where: str) -> Path:
     """The Hugging Face folder behind a path: itself, a checkpoint's, or a run's best checkpoint's.
 
@@ -261,7 +271,7 @@ def find_policy(where: str) -> Path:
     for candidate in (path, *(_behind(each) / "policy" for each in (path, checkpoints / "best", checkpoints / "last"))):
         checkpoint = candidate.resolve().parent
         sealed = candidate.name == "policy" and (checkpoint / NAME).is_file()
-        if not sealed and not (candidate / "config.json").is_file():
+        if not sealed and not is_policy(candidate):
             continue
         if candidate is not path and not sealed:
             raise UserError(
@@ -279,7 +289,8 @@ def find_policy(where: str) -> Path:
                 ) from None
         return candidate.resolve()
     raise UserError(
-        f"There is no model in {path}: neither a Hugging Face folder (config.json), nor a checkpoint, nor a run. "
+        f"There is no model in {path}: neither a Hugging Face folder (config.json or adapter_config.json), nor a "
+        "checkpoint, nor a run. "
         "Give one of these, for example runs/<name>, runs/<name>/checkpoints/last, or a model folder."
     )
 

@@ -16,7 +16,6 @@ import xxhash
 from pydantic import TypeAdapter, ValidationError
 
 from sdpo.checkpoints.manifest import measure
-from sdpo.config.model_files import load_config
 from sdpo.config.paths import locate
 from sdpo.config.registry import is_reference
 from sdpo.config.schema import Recipe
@@ -31,7 +30,7 @@ _NOT_READ = {".md", ".png", ".jpg", ".svg", ".pdf"}  # what lies in a model fold
 
 def collect(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     """A checksum of every model file, of the tasks of either side, and of files of code that the recipe names."""
-    found = {f"model/{name}": checksum for name, checksum in _model(recipe).items()}
+    found = {f"model/{name}": checksum for name, checksum in model_files(recipe.model.path).items()}
     for name, tasks in {"training": dataset.train, "evaluation": dataset.evaluation}.items():
         found[f"tasks/{name}"] = f"{len(tasks)} tasks, {fingerprint(tasks)}"
     for where in {text.rpartition(":")[0] for text in _texts(recipe.model_dump(mode="json")) if is_reference(text)}:
@@ -64,10 +63,13 @@ def fingerprint(tasks: Iterable[Task]) -> str:
     return digest.hexdigest()
 
 
-def _model(recipe: Recipe) -> dict[str, str]:
-    folder = Path(locate(recipe.model.path))
-    if not folder.is_dir():  # on the hub, where a commit names the content
-        return {"commit": str(getattr(load_config(recipe), "_commit_hash", None))}
+def model_files(path: str) -> dict[str, str]:
+    """A checksum of each file of a model folder; of a model on the hub its commit, which names the content."""
+    folder = Path(locate(path))
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        return {"commit": str(getattr(AutoConfig.from_pretrained(path), "_commit_hash", None))}
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in _NOT_READ]
     resolved = {path.name: path.resolve() for path in files if not path.name.startswith(".")}  # hub caches hold links
     return {name: measure(path).checksum for name, path in resolved.items()}

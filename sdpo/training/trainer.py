@@ -25,6 +25,7 @@ from sdpo.supervision.part import answered, retrieved
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.known import beats
+from sdpo.training.adapter_base import name_base
 from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_samples, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
@@ -366,6 +367,8 @@ class Trainer:
         else:
             written = await self.learner.save(partial) | await self.learner.export(partial / "policy")
         self.tokenizer.save_pretrained(partial / "policy")
+        if self.recipe.model.adapter is not None:
+            name_base(partial / "policy", self.recipe.model, self.folder.path)
         self.checkpoints.commit(partial, written, state, best)
         self.saved_step = state.step
 

@@ -64,7 +64,9 @@ def saved_and_loaded(worker, start, settings, folder: Path):
     return other
 
 
+ADAPTER = ("model.adapter={rank: 4}",)
 LAYOUTS = [(0, ()), (1, ()), (2, ()), (3, ()), (2, BF16), (3, BF16)]
+LAYOUTS += [(0, ADAPTER), (3, ADAPTER), (2, (*BF16, *ADAPTER)), (3, (*BF16, *ADAPTER))]
 
 
 @pytest.mark.parametrize(("stage", "overrides"), LAYOUTS, ids=[f"zero{s} {' '.join(o)}".strip() for s, o in LAYOUTS])

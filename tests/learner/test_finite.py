@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sdpo.errors import UserError
+from sdpo.learner.replica import stored
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from tests.learner.test_skipped import settings_of, state, step
 from tests.learner.tiny import InProcess, dealt, samples
@@ -69,13 +70,13 @@ def test_every_number_that_goes_wrong_is_noticed_and_named(model, start, stage, 
     # A teacher whose logits are NaN.
     average = worker.teacher.average
     own = dict(average.policy.named_parameters())["model.model.norm.weight"]
-    kept = average._stored(own).clone()
+    kept = stored(own).clone()
     spoil(own)
     with pytest.raises(TooManySkipped) as stop:
         asyncio.run(learner.train(groups))
     of = "teacher's average of the weight model.norm.weight", "weight model.norm.weight of the moving average"
     assert stop.value.source.startswith(f"the {of[dtype == 'bfloat16']} (1 of ")  # in fp32 these are one tensor
-    average._stored(own).data.copy_(kept)
+    stored(own).data.copy_(kept)
     for name, value in before.items():
         assert torch.equal(value, state(worker)[name]), name
 

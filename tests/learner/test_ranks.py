@@ -44,27 +44,30 @@ def train(settings, rank: int, address, out: Path, resume: bool) -> None:
     np.savez(out / f"rank{rank}.npz", **weights, losses=np.array(losses), norms=np.array(norms))
 
 
-def process(rank: int, ports: list[int], model: Path, out: Path) -> None:
+ADAPTER = ("model.adapter={rank: 4}", "learner.lr=1e-2")
+
+
+def process(rank: int, ports: list[int], model: Path, out: Path, more: tuple[str, ...]) -> None:
     import os
 
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     for stage in (0, 1, 2, 3):
-        settings = recipe(model, "sdpo", *OVERRIDES, "learner.ranks=2", f"learner.zero_stage={stage}")
+        settings = recipe(model, "sdpo", *OVERRIDES, *more, "learner.ranks=2", f"learner.zero_stage={stage}")
         folder = out / f"zero{stage}"
         folder.mkdir(exist_ok=True)
         train(settings, rank, ("127.0.0.1", ports[0]), folder, resume=stage in (1, 3))
 
 
-@pytest.fixture(scope="module")
-def results(model, tmp_path_factory):
+@pytest.fixture(scope="module", params=[(), pytest.param(ADAPTER, marks=pytest.mark.slow)], ids=["whole", "adapter"])
+def results(request, model, tmp_path_factory):
     """{stage: (loss over all ranks [3], gradient norms [3], weights)}, and the same of one rank under "one"."""
     out = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(process, ([port], model, out), nprocs=2)
+    mp.spawn(process, ([port], model, out, request.param), nprocs=2)
     (out / "one").mkdir()
-    train(recipe(model, "sdpo", *OVERRIDES), 0, ("127.0.0.1", port), out / "one", resume=False)
+    train(recipe(model, "sdpo", *OVERRIDES, *request.param), 0, ("127.0.0.1", port), out / "one", resume=False)
     found = {}
     for folder in sorted(out.iterdir()):
         ranks = [dict(np.load(file)) for file in sorted(folder.glob("rank*.npz"))]

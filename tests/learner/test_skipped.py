@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing as mp
 
 from sdpo.algorithms import build_algorithm
+from sdpo.learner.replica import stored
 from sdpo.learner.skipped import TooManySkipped
 from tests.learner.tiny import InProcess, dealt, named_weights, recipe, samples
 
@@ -49,7 +50,7 @@ def state(worker) -> dict[str, torch.Tensor]:
     for i, group in enumerate(optimizer.param_groups):  # ZeRO's master weights
         found |= {f"master {i} {j}": p.detach().clone() for j, p in enumerate(group["params"])}
     found |= {f"teacher {name}": weight.clone() for name, weight in worker.teacher.average.average.items()}
-    found |= {f"policy of the teacher {n}": worker.teacher.average._stored(p).clone()
+    found |= {f"policy of the teacher {n}": stored(p).clone()
               for n, p in worker.teacher.average.policy.named_parameters()}  # fmt: skip
     found["schedule"] = torch.tensor([worker.engine.lr_scheduler.last_epoch, *worker.engine.get_lr()])
     found["mean advantage"] = torch.tensor(worker.advantage_clip.mean or 0.0)

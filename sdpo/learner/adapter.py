@@ -1,0 +1,101 @@
+"""LoRA adapters on the student, by PEFT: the base is frozen, only the adapter trains (Hu et al., arXiv 2106.09685).
+
+There is no dropout: it would make another policy in every pass than the one that was sampled from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from sdpo.config.sections import AdapterSettings
+from sdpo.errors import UserError
+
+NAME = "default"  # as PEFT calls an adapter that is not named
+CONFIG, FILE = "adapter_config.json", "adapter_model.safetensors"
+_BASE, _PEFT = ".base_layer", "base_model.model."
+
+
+def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) -> None:
+    """Freeze the model and put a fresh adapter into it, which adds 0: B is 0, A is drawn from `seed`.
+
+    Raises UserError where the targets fit no layer, or one that is not linear.
+    """
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, bias="none"
+    )
+    head = model.get_output_embeddings()
+    model.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(config, model, NAME)
+        except ValueError as error:
+            raise UserError(f"model.adapter cannot be made: {error} Give other model.adapter.targets.") from None
+    for name, layer in _layers(model):
+        if layer.get_base_layer() is head or not isinstance(layer.get_base_layer(), nn.Linear):
+            raise UserError(
+                f"model.adapter.targets names {name}, which is no linear layer of the model's body. Leave it out."
+            )
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def merged(model: nn.Module, tensors: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Tensor]]:
+    """Tensors of whole layers, full, under the names of the model without adapter: base + (alpha / rank) · B·A.
+
+    Added up in fp32 and rounded once.  Nothing is written to the model.
+    """
+    parts = dict(tensors)
+    found = []
+    for name, tensor in tensors:
+        if ".lora_" in name:
+            continue
+        layer, _, kind = name.rpartition(".")
+        if layer.endswith(_BASE):
+            layer = layer.removesuffix(_BASE)
+            if kind == "weight":
+                down, up = (parts[f"{layer}.lora_{half}.{NAME}.weight"].float() for half in "AB")
+                scale = model.get_submodule(layer).scaling[NAME]
+                tensor = torch.addmm(tensor.float(), up, down, alpha=scale).to(tensor.dtype)
+            name = f"{layer}.{kind}"
+        found.append((name, tensor))
+    return found
+
+
+def write_adapter(model: PreTrainedModel, state: Mapping[str, torch.Tensor], base: str, folder: Path) -> None:
+    """Write an adapter as PEFT does.
+
+    Args:
+        model: what the adapter is in.
+        state: the adapter's tensors, in full, under the model's names.
+        base: the path or hub name of the model without it.
+    """
+    config = copy.copy(model.peft_config[NAME])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))
+    tensors = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def read_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Give the model's adapter the weights that `write_adapter` or PEFT wrote.  Raises UserError if they do not fit."""
+    found = load_file(folder / FILE)
+    own = {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    wanted = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": p for name, p in own.items()}
+    if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in wanted.items()}:
+        raise UserError(f"{folder / FILE} does not fit the model that {folder / CONFIG} names as its base.")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(found[name])
