@@ -89,7 +89,7 @@ def run(options) -> int:
                 recipe = draft.recipe(each, str(file))
                 if each == profile:
                     load_checked(recipe, build_environment(recipe))
-    head = "# Written by `sdpo init`.  All other options have their defaults (sdpo/config/sections.py).\n"
+    head = "# Written by `sdpo init`.  All other options have their defaults: `sdpo options`.\n"
     file.write_text(head + "\n".join(draft.text()) + "\n", encoding="utf-8")
     for line in (*said, f"Rewards: {found.rewards}."):
         say(line)

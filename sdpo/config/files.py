@@ -245,7 +245,8 @@ def _nullable(path: str, values: Mapping[str, Any]) -> bool:
 def nearest(given: str, known: Iterable[str]) -> str:
     """ " Did you mean …?" with the likeliest of the known names, or ""."""
     known = list(known)
-    match = [k for k in known if k.split(".")[-1] == given.split(".")[-1]][:1]  # right name, wrong section
+    match = [k for k in known if k.split(".")[-1] == given.split(".")[-1]]  # right name, wrong section
+    match.sort(key=lambda k: k.count(".") != given.count("."))
     match = match or difflib.get_close_matches(given, known, 1, cutoff=0.6)
     return f" Did you mean {match[0]}?" if match else ""
 
