@@ -16,9 +16,13 @@ from sdpo.learner.teacher import Teacher
 
 
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether no element is NaN or infinite: then the largest absolute value of all is neither."""
+    """Whether no element is NaN or infinite.
+
+    Then the sum of their squares is neither, which a CPU has nine times as fast as the largest of them; where the sum
+    overflows, that one decides.
+    """
     floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
-    return not floats or bool(torch.nn.utils.get_total_norm(floats, math.inf).isfinite())
+    return not floats or any(torch.nn.utils.get_total_norm(floats, order).isfinite() for order in (2.0, math.inf))
 
 
 def one_or_nan(loss: torch.Tensor, outputs: dict[str, torch.Tensor]) -> torch.Tensor:
