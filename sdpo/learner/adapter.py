@@ -1,17 +1,16 @@
 """LoRA adapters on the student, by PEFT: the base is frozen, only the adapter trains (Hu et al., arXiv 2106.09685).
 
-There is no dropout: it would make another policy in every pass than the one that was sampled from.
+There is no dropout: it would make another policy in every pass than the one that was sampled from.  PEFT takes a second
+to import, which only those pay who have an adapter.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -29,6 +28,9 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
 
     Raises UserError where the targets fit no layer, or one that is not linear.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, bias="none"
@@ -41,15 +43,12 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
             inject_adapter_in_model(config, model, NAME)
         except ValueError as error:
             raise UserError(f"model.adapter cannot be made: {error} Give other model.adapter.targets.") from None
-    for name, layer in _layers(model):
-        if layer.get_base_layer() is head or not isinstance(layer.get_base_layer(), nn.Linear):
+    for name, layer in model.named_modules():
+        base = layer.get_base_layer() if isinstance(layer, LoraLayer) else None
+        if base is not None and (base is head or not isinstance(base, nn.Linear)):
             raise UserError(
                 f"model.adapter.targets names {name}, which is no linear layer of the model's body. Leave it out."
             )
-
-
-def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
 def merged(model: nn.Module, tensors: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Tensor]]:
@@ -85,17 +84,21 @@ def write_adapter(model: PreTrainedModel, state: Mapping[str, torch.Tensor], bas
     config = copy.copy(model.peft_config[NAME])
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(str(folder))
-    tensors = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": tensor.contiguous() for name, tensor in state.items()}
+    tensors = {_in_file(name): tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
 
 
 def read_adapter(model: PreTrainedModel, folder: Path) -> None:
     """Give the model's adapter the weights that `write_adapter` or PEFT wrote.  Raises UserError if they do not fit."""
     found = load_file(folder / FILE)
-    own = {name: p for name, p in model.named_parameters() if ".lora_" in name}
-    wanted = {f"{_PEFT}{name.replace(f'.{NAME}.', '.')}": p for name, p in own.items()}
+    wanted = {_in_file(name): p for name, p in model.named_parameters() if ".lora_" in name}
     if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in wanted.items()}:
         raise UserError(f"{folder / FILE} does not fit the model that {folder / CONFIG} names as its base.")
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(found[name])
+
+
+def _in_file(name: str) -> str:
+    """What PEFT calls a tensor of the adapter in its file: without the adapter's own name."""
+    return _PEFT + name.replace(f".{NAME}.", ".")

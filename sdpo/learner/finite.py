@@ -11,7 +11,7 @@ import torch
 
 from sdpo.learner.held import MOMENTS, WEIGHT, OptimizedWeights
 from sdpo.learner.model import PolicyModel
-from sdpo.learner.replica import Replica
+from sdpo.learner.replica import Replica, stored
 from sdpo.learner.teacher import Teacher
 
 
@@ -54,7 +54,7 @@ class HeldState:
 
     def weights_are_finite(self) -> bool:
         """Of this rank's share of what the optimiser has moved."""
-        return all_finite(getattr(p, "ds_tensor", p) for _, p in self.student.trained())
+        return all_finite(stored(p) for _, p in self.student.trained())
 
     @torch.no_grad()
     def first_not_finite(self) -> str | None:
@@ -87,7 +87,7 @@ class HeldState:
 
     def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.student.model.named_parameters():
-            yield f"the weight {name} of the policy", getattr(parameter, "ds_tensor", parameter)
+            yield f"the weight {name} of the policy", stored(parameter)
         for name, buffer in self.student.model.named_buffers():
             yield f"the buffer {name} of the policy", buffer
 
