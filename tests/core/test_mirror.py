@@ -91,8 +91,13 @@ def test_what_the_run_drops_goes_and_nothing_else_is_copied_again(mirror, tmp_pa
     copy(mirror, path, checkpoints)
     assert not {"lock", "wandb/offline", "logs/ray", ".report.html.partial"} & mirror.files().keys()
     (path / "rollouts" / "step-000003.parquet").unlink()
-    put = []
-    monkeypatch.setattr(Mirror, "put", lambda self, source, name, *_: put.append(name))
+    put, really = [], Mirror.put
+
+    def noted(self, source, name, *more):
+        put.append(name)
+        return really(self, source, name, *more)
+
+    monkeypatch.setattr(Mirror, "put", noted)
     copy(mirror, path, checkpoints)
     assert "rollouts/step-000003.parquet" not in mirror.files()
     assert not [name for name in put if name.startswith(("rollouts/", "checkpoints/"))] and "run.json" in put
