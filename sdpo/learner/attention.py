@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -175,30 +176,19 @@ def _window(queries: int, keys: int, window: int, like: torch.Tensor) -> torch.T
 
 
 def _flash(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
-    """FlashAttention over sequences of different lengths; a query's sequence may be shorter than that of its keys.
-
-    Not yet run on a GPU.
-    """
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError as error:
-        raise UserError(
-            "model.attention=flash_attention_2 needs the package flash-attn, which is not among those that sdpo "
-            "installs; install it, or leave model.attention at sdpa."
-        ) from error
-    _refuse(module, groups, rest)
+    """PyTorch's FlashAttention 2 over sequences of different lengths: no padding, and one call for the whole pack."""
+    _refuse(module, groups, rest | ({"dropout": dropout} if dropout else {}))
     keys, query_ends, key_ends, longest = _varlen(groups, query.device)
-    output = flash_attn_varlen_func(
+    output = varlen_attn(
         query[0].transpose(0, 1),
         *(x[0].index_select(1, keys).transpose(0, 1) for x in (key, value)),
         query_ends,
         key_ends,
         longest,
         longest,
-        dropout_p=dropout,
-        softmax_scale=scaling,
-        causal=True,  # aligned at the end of the keys
-        window_size=(-1, -1) if sliding_window is None else (sliding_window - 1, 0),
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),  # causal, aligned at the keys' end
+        enable_gqa=True,
     )
     return output[None], None
 
@@ -250,9 +240,9 @@ def _masked(module, query, key, value, mask, *, groups=None, dropout=0.0, scalin
 
 
 def _refuse(module, groups: Groups | None, options: dict) -> None:
-    """What these forms do not compute: attention sinks, soft-capped scores, biases by position."""
+    """What these forms do not compute: attention sinks, soft-capped scores, biases by position; `_flash` no dropout."""
     if groups is None:
         raise UserError(_UNTOLD.format(model=type(module).__name__))
-    unknown = [name for name in ("s_aux", "softcap", "position_bias") if options.get(name) is not None]
+    unknown = [name for name in ("s_aux", "softcap", "position_bias", "dropout") if options.get(name) is not None]
     if unknown:
         raise UserError(f"{type(module).__name__} uses {', '.join(unknown)}, which packed attention does not support.")

@@ -134,7 +134,7 @@ class LearnerRank:
     @ray.method
     @_timed
     def load(self, folder: str) -> None:
-        self.worker.checkpointing.load(folder)
+        self.worker.load(folder)
 
     @ray.method
     @_timed

@@ -70,6 +70,8 @@ class LearnerWorker:
         join(address, self.rank, settings.ranks, backend, self._listener)
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
         self.device = torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
+        # cuDNN's attention makes a plan for every shape, and the lengths of packed sequences never come again.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.dtype = getattr(torch, self.recipe.model.dtype)
         config = training_config(self.recipe)
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
@@ -113,6 +115,18 @@ class LearnerWorker:
                 "another folder as model.path, or download or export this one again."
             )
         self.passes.check_numbers()
+        self._free_cache()
+
+    def load(self, checkpoint: str) -> None:
+        """Go on from what ranks of any number and stage have saved.  Collective.  Raises Damaged."""
+        self.checkpointing.load(checkpoint)
+        self._free_cache()
+
+    def _free_cache(self) -> None:
+        """An engine on the same GPU wakes up next: leave it what the allocator keeps for later, and what was shared."""
+        if self.recipe.rollout.colocated:
+            torch.cuda.ipc_collect()
+            torch.cuda.empty_cache()
 
     def _replica(self, follows: bool) -> Replica | AdapterReplica:
         """The weights of this moment beside the student: a copy that stays, or one that follows as a moving average."""
@@ -198,8 +212,7 @@ class LearnerWorker:
         if self.teacher is not None and self._moved:
             self.teacher.follow(self.student, "batch")
         self._moved = False
-        if self.recipe.rollout.colocated:
-            torch.cuda.empty_cache()  # engines on the same GPU wake up next
+        self._free_cache()
 
     def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
@@ -207,6 +220,7 @@ class LearnerWorker:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
+        self._free_cache()
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
 

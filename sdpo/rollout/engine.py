@@ -22,7 +22,7 @@ from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
-from sdpo.rollout.requests import EngineError, EngineLost, Sampling
+from sdpo.rollout.requests import EngineError, EngineLost, Memory, Sampling
 from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.watch import identity
 from sdpo.types import Turn, VersionSpan
@@ -353,13 +353,16 @@ class RolloutEngine:
         """Version of the weights in use: 0 for the model folder, then what the learner published."""
         return self._version
 
-    async def sleep(self, level: int = 1) -> None:
-        """Give the GPU memory back to a colocated learner (`EngineConfig.sleep`).  Level 2 drops the weights too."""
-        await self._core(self._llm.sleep(level))
+    async def sleep(self) -> None:
+        """Give the GPU memory back to a colocated learner (`EngineConfig.sleep`).
 
-    async def wake_up(self, tags: list[str] | None = None) -> None:
-        """Take the GPU memory again: all of it, or "weights" and "kv_cache" separately, around a weight update."""
-        await self._core(self._llm.wake_up(tags))
+        The weights are forgotten, not moved to the host: others are published before the engine generates again.
+        """
+        await self._core(self._llm.sleep(level=2))
+
+    async def wake_up(self, memory: Memory) -> None:
+        """Take that part of the GPU memory again.  What it held is lost, so weights must be published."""
+        await self._core(self._llm.wake_up([memory]))
 
     async def metrics(self) -> dict[str, float]:
         """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""

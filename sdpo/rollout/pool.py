@@ -11,7 +11,7 @@ import ray
 
 from sdpo.rollout.metrics import EngineMetrics
 from sdpo.rollout.places import Place, Places
-from sdpo.rollout.requests import EngineError, Sampling, response_seed
+from sdpo.rollout.requests import EngineError, Memory, Sampling, response_seed
 from sdpo.types import Turn
 
 
@@ -98,12 +98,13 @@ class EnginePool(Places):
             "memory_bytes": sum(values.get("memory_bytes", 0.0) for values in counted)
         }
 
-    async def sleep(self, level: int = 1) -> None:
-        """All engines give their GPU memory back."""
+    async def sleep(self) -> None:
+        """All engines give their GPU memory back, and forget their weights."""
         self._awake.clear()  # no engine may start before they wake
-        await self._each("sleep", level)
+        await self._each("sleep")
 
-    async def wake_up(self, tags: list[str] | None = None) -> None:
-        """All engines take their GPU memory again."""
-        await self._each("wake_up", tags)
-        self._awake.set()
+    async def wake_up(self, memory: Memory) -> None:
+        """All engines take their GPU memory again: that of the weights, to get new ones, and then that of the cache."""
+        await self._each("wake_up", memory)
+        if memory == "kv_cache":
+            self._awake.set()

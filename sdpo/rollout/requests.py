@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from sdpo.errors import PartFailed, UserError
+
+Memory = Literal["weights", "kv_cache"]  # of a GPU, as vLLM names its parts
 
 
 class EngineError(UserError):

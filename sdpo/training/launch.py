@@ -35,6 +35,8 @@ from sdpo.training.sinks import check_sinks, make_sinks
 from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
+ROOM_SECONDS = 60.0  # for Ray to find places that engines and ranks share
+
 
 async def train(
     recipe: Recipe,
@@ -103,14 +105,14 @@ async def workers(
     """Engines and learner ranks, started side by side and ended in order."""
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
-    group = placement_group(list(placement.bundles), strategy="PACK") if placement.bundles else None
+    group = await reserved(placement.bundles)
     learner = Learner(recipe, plan, placement.learner, group)
     pool = make_pool(recipe, placement, group)
     try:
         async with Supervision(recipe.supervision, pool, learner):
             if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
                 await announced(console, "starting vLLM engines", pool.start(console.message))
-                await pool.sleep()
+                await pool.sleep()  # its weights are the learner's first publication
             await _together(
                 announced(console, "starting vLLM engines", pool.start(console.message)),
                 announced(console, "starting DeepSpeed ranks", learner.start()),
@@ -123,6 +125,20 @@ async def workers(
     finally:
         learner.shutdown()
         await pool.shutdown()
+
+
+async def reserved(bundles: tuple[dict[str, float], ...]) -> PlacementGroup | None:
+    """The places that engines and ranks share, for which Ray would wait without end.  Raises UserError."""
+    if not bundles:
+        return None
+    group = placement_group(list(bundles), strategy="PACK")
+    if not await asyncio.to_thread(group.wait, ROOM_SECONDS):
+        each = ", ".join(f"{amount:g} {name}" for name, amount in bundles[0].items())
+        raise UserError(
+            f"Ray has had no room for {len(bundles)} × ({each}) for {ROOM_SECONDS:.0f} s. Each must be on one machine: "
+            "see `ray status` for what is free, end what takes it, or lower learner.ranks and rollout.engines."
+        )
+    return group
 
 
 async def announced(console: Console, name: str, work) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,10 @@ class Trainer:
             self.tracker.message(warning)
         async with self.learning:
             with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
-                async with self._engines_asleep():
-                    learned = await self._learn(sound, progress.advance, step)
+                await self._free_gpus()
+                learned = await self._learn(sound, progress.advance, step)
             with self.tracker.phase("publish"):
-                learned |= await self.learner.publish(self.pool.handles, version=step + 1)
-                await self.pool.confirm(step + 1)
+                learned |= await self._publish(version=step + 1)
             self.state.step = step
         learned |= await self.utilization.since_last()
         self.state.generations += self.recipe.samples_per_step
@@ -192,15 +191,21 @@ class Trainer:
                 f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; {self._repeats()}."
             )
 
-    @asynccontextmanager
-    async def _engines_asleep(self) -> AsyncIterator[None]:
+    async def _free_gpus(self) -> None:
         """Engines that share their GPUs with the learner give their memory back while it works."""
+        if self.recipe.rollout.colocated and self.pool.awake:
+            await self.pool.sleep()
+
+    async def _publish(self, version: int) -> dict[str, float]:
+        """Give the engines the learner's weights, and their memory: that of the cache when the transfer needs none."""
         colocated = self.recipe.rollout.colocated
         if colocated:
-            await self.pool.sleep()
-        yield
+            await self.pool.wake_up("weights")
+        published = await self.learner.publish(self.pool.handles, version)
         if colocated:
-            await self.pool.wake_up()
+            await self.pool.wake_up("kv_cache")
+        await self.pool.confirm(version)
+        return published
 
     def draw(self, step: int) -> list[Task]:
         """The tasks of a step: seeded permutations of the training tasks, one after the other."""
@@ -288,11 +293,8 @@ class Trainer:
                     f"{checkpoint} cannot be resumed from, because of {bad}. Remove it, and the same command goes on "
                     "from the checkpoint before it, or from the start."
                 )
-        if self.recipe.rollout.colocated:
-            await self.pool.wake_up()
         with self.tracker.phase("publishing weights to the engines", announce=True):
-            published = await self.learner.publish(self.pool.handles, version=self.state.step + 1)
-            await self.pool.confirm(self.state.step + 1)
+            published = await self._publish(version=self.state.step + 1)
         # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
@@ -315,8 +317,7 @@ class Trainer:
         self.folder.resume(self.state.step if last is not None else -1)
         async with self.learning:
             with self.tracker.phase("restarting the learner", announce=True):
-                if self.recipe.rollout.colocated and self.pool.awake:
-                    await self.pool.sleep()
+                await self._free_gpus()
                 await self.learner.restart()
             await self._load_and_publish(last)
         await self.utilization.since_last()

@@ -146,6 +146,6 @@ def test_ranks_and_micro_batches_are_balanced_by_tokens(ranks, limit):
 
 @pytest.mark.parametrize("form", ["sdpa", "eager", "flash_attention_2"])
 def test_a_model_loads_with_every_attention(model, form):
-    """Without the library that the form would call: that is asked for when it runs."""
+    """Also the one that needs a GPU, when it runs."""
     loaded = load_model(ModelSettings(path=str(model), dtype="float32", attention=form), torch.float32)
     assert loaded.model.config._attn_implementation == attention.register(form)
