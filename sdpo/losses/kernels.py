@@ -51,8 +51,8 @@ def _normaliser(row, vocabulary, BLOCK: tl.constexpr):
 
 @triton.jit
 def _log_ratio(x, m, TINY: tl.constexpr):
-    """log(x/m), a finite number where x underflows to 0."""
-    return tl.log(tl.maximum(x / m, TINY))
+    """log(x/m), a finite number where x underflows to 0.  A GPU's x/x may miss 1 by a digit."""
+    return tl.where(x == m, 0.0, tl.log(tl.maximum(x / m, TINY)))
 
 
 @triton.jit

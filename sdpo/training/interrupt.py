@@ -7,6 +7,7 @@ to save.  Exit status of whatever a signal ends: `STOPPED`.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ STOPPED = 130
 STEP_LIMIT_S = 30.0  # that a stop waits for the step under way
 SAVE_LIMIT_S = 90.0  # … for the checkpoint
 END_LIMIT_S = 30.0  # … for the parts to end, before they are killed
+_ECHO_S = 0.25  # so soon, a second signal has the first one's cause: `timeout` signals the process and then its group
 _ENDING_LIMIT_S = 12.0  # of the work that is left when a run ends at once
 
 
@@ -46,6 +48,7 @@ class Signals:
         self.over: int | None = None  # the exit status of a run that has come to its end
         self._actions: list[Callable[[], None]] = []
         self._deadline: tuple[float, str] | None = None
+        self._asked = -math.inf  # when the run was asked to stop
 
     def __enter__(self) -> Signals:
         if Signals.active is not None or threading.current_thread() is not threading.main_thread():
@@ -122,11 +125,14 @@ class Signals:
         elif self.listener is None:
             self.end(f"Stopped by {name}. Nothing had to be saved; the same command starts again.")
         elif self.listener.stopping:
+            if time.monotonic() - self._asked < _ECHO_S:
+                return
             self.end(
                 f"Stopped at once by a second signal ({name}): what was under way is not saved. The same command goes "
                 "on from the last checkpoint."
             )
         else:
+            self._asked = time.monotonic()
             self.listener.ask(name)
 
     def end(self, line: str) -> None:

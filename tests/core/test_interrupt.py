@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -108,9 +109,19 @@ def test_a_second_signal_ends_at_once_without_saving():
     process = started(training(HUNG))
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None and "Stopping" in process.stdout.readline()
+    time.sleep(1)
     process.send_signal(signal.SIGTERM)
     status, output = ended(process)
     assert status == 130 and "second signal" in output and "saved after" not in output
+
+
+def test_one_end_that_is_told_twice_saves():
+    """`timeout` signals the process and then its group, to which it belongs."""
+    process = started(training(UPDATE))
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+    status, output = ended(process)
+    assert status == 130 and "saved after SIGTERM" in output and "second signal" not in output
 
 
 def test_an_update_that_hangs_is_given_up_after_its_time_limit():
