@@ -6,7 +6,7 @@ Unknown keys are errors.  So are options that would have no effect (`sdpo.config
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -179,6 +179,7 @@ class RolloutSettings(Settings):
     )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
+    engine_args: dict[str, Any] = Field({}, description="more arguments of vLLM's engines, handed on as they are")
 
 
 class SandboxSettings(Settings):
@@ -256,6 +257,7 @@ class LearnerSettings(Settings):
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
+    deepspeed: dict[str, Any] = Field({}, description="more of DeepSpeed's configuration, handed on as it is")
 
 
 class EvaluationSettings(Settings):

@@ -8,9 +8,23 @@ from typing import Any
 
 import torch
 
+from sdpo.config.files import nearest
+from sdpo.config.handed_on import handed_on
 from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
 
 BUCKET_ELEMENTS = 200_000_000  # .8 GB of fp32 gradients; DeepSpeed's default takes 2 GB where memory peaks
+OWNERS = {  # keys of DeepSpeed that the recipe has names of its own for
+    "train_batch_size": "run.questions and rollout.responses",
+    "train_micro_batch_size_per_gpu": "learner.micro_batch_tokens",
+    "gradient_accumulation_steps": "learner.updates_per_batch",
+    "gradient_clipping": "learner.clip_grad_norm",
+    "optimizer": "learner.lr, learner.betas and learner.weight_decay",
+    "scheduler": "learner.schedule and learner.warmup_steps",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "zero_optimization.stage": "learner.zero_stage",
+}
 
 
 def training_config(recipe: Recipe) -> dict[str, Any]:
@@ -32,13 +46,50 @@ def training_config(recipe: Recipe) -> dict[str, Any]:
     if recipe.model.adapter is not None and settings.zero_stage == 3:
         # No parameter stays gathered: a teacher's adapter takes the place of the shards.
         config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    return config
+    return handed_on(config, settings.deepspeed, "learner.deepspeed", OWNERS)
+
+
+def check_deepspeed(recipe: Recipe) -> None:
+    """Raises UserError for what a recipe hands on and DeepSpeed refuses, or never looks at."""
+    config = _Noting(training_config(recipe))
+    if not recipe.learner.deepspeed:
+        return
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    try:
+        DeepSpeedConfig(config)
+    except Exception as error:  # noqa: BLE001 — whatever it raises for values that it does not take
+        raise UserError(f"DeepSpeed does not take learner.deepspeed ({error}).") from error
+    if unknown := sorted(set(config) - config.asked):
+        raise UserError(
+            f"learner.deepspeed.{unknown[0]} is none of DeepSpeed's options.{nearest(unknown[0], config.asked)}"
+        )
+
+
+class _Noting(dict):
+    """Notes the keys that are asked for: DeepSpeed ignores those that it does not know."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
 
 
 def fit_buckets(config: dict[str, Any], model: torch.nn.Module) -> None:
     """DeepSpeed allocates a whole bucket for gradients, however small the model is."""
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
-    config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET_ELEMENTS, parameters)
+    config["zero_optimization"].setdefault("reduce_bucket_size", min(BUCKET_ELEMENTS, parameters))
 
 
 def clips_itself(recipe: Recipe) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sdpo.config.model_files import refuse_pickles
 from sdpo.errors import UserError
@@ -36,6 +37,7 @@ class EngineConfig:
     sleep: bool = False
     threads: int = 1
     log_level: str = "WARNING"
+    more: Mapping[str, Any] = field(default_factory=dict)  # rollout.engine_args
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and self.weight_transfer == "shared_memory":

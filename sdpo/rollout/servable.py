@@ -1,8 +1,8 @@
 """Whether a model can be served by the vLLM that is installed, told before anything is started.
 
 Importing vLLM takes as long as half an engine's start.  What it declares (the architectures that it has, the head sizes
-of its CPU attention) is read from its source instead; where that looks otherwise than expected, nothing is said here,
-and the engine says it.
+of its CPU attention, the arguments of its engines) is read from its source instead; where that looks otherwise than
+expected, nothing is said here, and the engine says it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 
 _REGISTRY, _CPU_ATTENTION = "model_executor/models/registry.py", "v1/attention/backends/cpu_attn.py"
+_ARGUMENTS = "engine/arg_utils.py"
 _GENERATE = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS", "_TRANSFORMERS_SUPPORTED_MODELS")
 _REMEDY = "Give a causal language model (Qwen, Llama, OLMo, Mistral, …) as model.path."
 
@@ -54,6 +55,14 @@ def architectures() -> frozenset[str]:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict()) if name in _GENERATE:
                 found |= {key.value for key in node.value.keys if isinstance(key, ast.Constant)}
     return frozenset(found)
+
+
+@cache
+def argument_names() -> frozenset[str]:
+    """The arguments of vLLM's engines; empty where it is not installed, or keeps them elsewhere."""
+    classes = (node for node in _tree(_ARGUMENTS).body if isinstance(node, ast.ClassDef))
+    fields = (node for kind in classes if kind.name in ("EngineArgs", "AsyncEngineArgs") for node in kind.body)
+    return frozenset(f.target.id for f in fields if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name))
 
 
 @cache

@@ -7,13 +7,31 @@ from typing import Any
 
 import psutil
 
+from sdpo.config.files import nearest
+from sdpo.config.handed_on import handed_on
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
 from sdpo.rollout.requests import EngineError
+from sdpo.rollout.servable import argument_names
 from sdpo.supervision.logs import kept_log, last_words, own_logs, refers_to_log
+from sdpo.weights.plugin import backend_name
 
 GIB = 1024**3
 CPU_BLOCK_TOKENS = 128  # block size of vLLM's CPU attention
+OWNERS = {  # arguments of vLLM that the recipe has a name of its own for
+    "model": "model.path",
+    "tokenizer": "model.path",
+    "dtype": "model.dtype",
+    "seed": "seed",
+    "max_model_len": "rollout.max_model_len",
+    "max_num_seqs": "rollout.max_num_seqs",
+    "tensor_parallel_size": "rollout.tensor_parallel_size",
+    "pipeline_parallel_size": "rollout.tensor_parallel_size",
+    "data_parallel_size": "rollout.engines",
+    "gpu_memory_utilization": "rollout.gpu_memory_utilization",
+    "enforce_eager": "rollout.enforce_eager",
+    "enable_sleep_mode": "rollout.colocated",
+}
 
 
 def import_vllm() -> None:
@@ -39,11 +57,10 @@ def start_engine(config: EngineConfig) -> Any:
 
 
 def engine_args(config: EngineConfig) -> dict[str, Any]:
-    """Arguments of vLLM's `AsyncEngineArgs`."""
-    from vllm.config import WeightTransferConfig
+    """Arguments of vLLM's `AsyncEngineArgs`.
 
-    from sdpo.weights.plugin import backend_name
-
+    Raises UserError for one of the recipe's own that is decided otherwise, or that vLLM does not know.
+    """
     args: dict[str, Any] = {
         "model": config.model,
         "load_format": "safetensors",  # other weight files are pickles, which run code when they are read
@@ -57,7 +74,7 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         "enable_sleep_mode": config.sleep,
         # Of the distribution that was sampled from, temperature and top-p included: importance ratios need those.
         "logprobs_mode": "processed_logprobs",
-        "weight_transfer_config": WeightTransferConfig(backend=backend_name(config.weight_transfer)),
+        "weight_transfer_config": {"backend": backend_name(config.weight_transfer)},
     }
     if config.device == "cpu":
         # A prompt that is prefilled in pieces makes vLLM rewind the request's generator, which a CPU generator cannot.
@@ -65,7 +82,11 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         args["max_num_batched_tokens"] = max(8192, config.max_model_len)
     else:
         args["gpu_memory_utilization"] = config.gpu_memory_utilization
-    return args
+    known = argument_names()
+    for name in config.more:
+        if known and name not in known:
+            raise UserError(f"rollout.engine_args.{name} is no argument of this vLLM's engines.{nearest(name, known)}")
+    return handed_on(args, config.more, "rollout.engine_args", OWNERS)
 
 
 def kv_cache_bytes(bytes_per_token: int, config: EngineConfig, available: int) -> int:

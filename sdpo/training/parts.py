@@ -23,8 +23,10 @@ from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
 from sdpo.prompts.sources import check_texts
 from sdpo.rollout.servable import check_servable
+from sdpo.rollout.startup import engine_args
 from sdpo.tracking import Console
 from sdpo.training.fitting import check_template
+from sdpo.training.placement import engine_options
 
 SOLUTIONS = 500  # whose lengths are looked at
 
@@ -57,6 +59,7 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
     tokenizer, dataset = load_tokenizer(recipe), environment.load()
     check_prompts(recipe, dataset, tokenizer)
     check_servable(load_config(recipe), recipe)
+    engine_args(engine_options(recipe))
     check_model(recipe, tokenizer)
     return tokenizer, dataset
 
@@ -92,12 +95,15 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
 
 
 def check_numbers(recipe: Recipe) -> None:
-    """Raises UserError for a model that the learner would compute wrongly, or not at all, or whose weights are broken.
+    """Raises UserError for a model that the learner would compute wrongly, or not at all, or whose weights are broken,
+    and for options of DeepSpeed that it does not take.
 
     Takes a few seconds, and as long as its files take to be read.
     """
+    from sdpo.learner.deepspeed_config import check_deepspeed
     from sdpo.learner.model_check import check_configuration
 
+    check_deepspeed(recipe)
     check_weights(recipe.model.path)
     check_configuration(
         load_config(recipe), recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe)

@@ -83,4 +83,5 @@ def engine_options(recipe: Recipe) -> EngineConfig:
         weight_transfer=recipe.weight_transfer,
         sleep=recipe.rollout.colocated,
         threads=rollout.cpu_threads,
+        more=rollout.engine_args,
     )
