@@ -14,7 +14,7 @@ from typing import Any
 
 from sdpo.api.run import Run
 from sdpo.config.files import find_recipe
-from sdpo.config.hardware import choose_profile
+from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.identity import flatten
 from sdpo.config.run_name import named
 from sdpo.config.terminal import say
@@ -60,7 +60,7 @@ def train(
 
 def run_folder(recipe: str, algorithm: str | None, profile: str, overrides: Sequence[str]) -> Path:
     """Where `sdpo train` with these arguments keeps its run.  Raises UserError for a recipe that is not valid."""
-    settings = named(find_recipe(recipe, algorithm), profile, overrides)
+    settings = named(find_recipe(recipe, algorithm), profile, overrides, gpus=known_gpus(profile))
     return Path(settings.run.directory) / settings.name
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sdpo.config import registry
 from sdpo.config.files import find_recipe, load_recipe, load_resolved
-from sdpo.config.hardware import choose_profile
+from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.model_weights import check_weights
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
@@ -50,7 +50,8 @@ def _recipe(options, policy: Path) -> Recipe:
             say(f"Settings of {folder.name} (profile {recipe.profile}, seed {recipe.seed}).")
             return recipe
     profile, reason = choose_profile(options.profile)
-    recipe = load_recipe(find_recipe(options.recipe or "livecodebench", registry.BASELINE), profile, overrides)
+    file = find_recipe(options.recipe or "livecodebench", registry.BASELINE)
+    recipe = load_recipe(file, profile, overrides, known_gpus(profile))
     say(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).")
     return recipe
 

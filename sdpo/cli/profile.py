@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sdpo.algorithms import Algorithm, build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
-from sdpo.config.hardware import choose_profile
+from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.safe_console import SafeConsole
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
@@ -30,7 +30,8 @@ def run(options) -> int:
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: at least one step is needed.")
     profile, reason = choose_profile(options.profile)
-    recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
+    file = find_recipe(options.recipe, options.algorithm)
+    recipe = load_recipe(file, profile, options.overrides, known_gpus(profile))
     say(f"Profile {profile}: {reason}.")
     algorithm = build_algorithm(recipe)
     title, last = f"profile of {recipe.name}", options.steps + 2

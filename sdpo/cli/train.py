@@ -8,7 +8,7 @@ from pathlib import Path
 from sdpo.algorithms import build_algorithm
 from sdpo.checkpoints.mirror import Mirror
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
-from sdpo.config.hardware import choose_profile
+from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.resume import refused
 from sdpo.config.run_name import is_named, named
 from sdpo.config.schema import Recipe
@@ -28,9 +28,9 @@ from sdpo.training.private_folder import private_folder
 def run(options) -> int:
     profile, reason = choose_profile(options.profile, plan_only=options.dry_run)
     file = find_recipe(options.recipe, options.algorithm)
-    seeds = _seeds(options)
+    gpus, seeds = known_gpus(profile), _seeds(options)
     for number, seed in enumerate(seeds, 1):
-        recipe, source = _resolved(options, file, profile, seed)
+        recipe, source = _resolved(options, file, profile, gpus, seed)
         if number == 1:
             say(f"Profile {profile}: {reason}.")
         if len(seeds) > 1:
@@ -54,17 +54,17 @@ def _seeds(options) -> list[int | None]:
     return [int(word) for word in words]
 
 
-def _resolved(options, file: Path, profile: str, seed: int | None) -> tuple[Recipe, Path | None]:
+def _resolved(options, file: Path, profile: str, gpus: int | None, seed: int | None) -> tuple[Recipe, Path | None]:
     """The recipe of one run, and the run that it starts from (--fork)."""
     overrides = options.overrides if seed is None else [*options.overrides, f"seed={seed}"]
     mark = "" if seed is None else f"-seed{seed}"
-    recipe = named(file, profile, overrides, mark)
+    recipe = named(file, profile, overrides, mark, gpus)
     if options.fork is None:
         return recipe, None
-    source, plain = _folder(recipe), load_recipe(file, profile, overrides)
+    source, plain = _folder(recipe), load_recipe(file, profile, overrides, gpus)
     if RunFolder(source).info is None and not is_named(plain):
         source = _folder(plain)  # what differs from the recipe differs in the fork alone
-    return load_recipe(file, profile, [*overrides, f"name={options.fork}{mark}"]), source
+    return load_recipe(file, profile, [*overrides, f"name={options.fork}{mark}"], gpus), source
 
 
 def _run(options, recipe: Recipe, source: Path | None) -> int:

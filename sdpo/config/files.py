@@ -1,13 +1,15 @@
 """From recipe files and ``key=value`` overrides to one validated `Recipe`.
 
 A file may name a base (``extends: base.yaml``, relative to itself, or ``recipes/livecodebench/sdpo.yaml``, one of the
-bundled ones) and hold a section per profile (``profiles: {cpu: …, gpu: …}``).  Later wins: base file, base file's
-profile section, file, file's profile section, overrides.
+bundled ones) and hold a section per profile (``profiles: {cpu: …, gpu: …}``), for GPUs also by their number (``gpu-4``
+for 4 and more, up to the next).  Later wins: base file, base file's profile section and that of its GPUs, file, file's
+profile section and that of its GPUs, overrides.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from sdpo.config.schema import Recipe, algorithm_class, environment_class
 from sdpo.errors import UserError
 
 RECIPES = BUNDLED / "recipes"
+_BY_NUMBER = re.compile(r"gpu-[1-9]\d*")
 
 
 def find_recipe(name: str, algorithm: str | None) -> Path:
@@ -50,12 +53,28 @@ def find_recipe(name: str, algorithm: str | None) -> Path:
     return path
 
 
-def load_recipe(path: Path, profile: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Resolve and validate a recipe file for one profile.  Raises UserError with one line per mistake."""
-    values = _read(path, profile)
+def load_recipe(path: Path, profile: str, overrides: Iterable[str] = (), gpus: int | None = None) -> Recipe:
+    """Resolve and validate a recipe file for one profile, and for so many GPUs, if their number is known.
+
+    Raises UserError with one line per mistake.
+    """
+    values, chain = dict[str, Any](), _chain(path)
+    placement = _placement(chain, profile, gpus)
+    for own in chain:
+        sections = own.pop("profiles", {})
+        for said in (own, sections.get(profile), sections.get(placement)):
+            values = _merge(values, said or {})
     values["profile"] = profile
     _apply(values, list(overrides))
     return validate(values, str(path))
+
+
+def placed(path: Path, profile: str, gpus: int | None) -> dict[str, Any]:
+    """What a recipe says for so many GPUs alone."""
+    chain, said = _chain(path), dict[str, Any]()
+    for own in chain:
+        said = _merge(said, own.get("profiles", {}).get(_placement(chain, profile, gpus)) or {})
+    return said
 
 
 def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -113,25 +132,36 @@ def compare_command(recipe: Recipe, make: bool = False) -> str:
     return f"sdpo compare {name}" + (f" {where}" if where else "")
 
 
-def _read(path: Path, profile: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _placement(chain: Iterable[Mapping[str, Any]], profile: str, gpus: int | None) -> str | None:
+    """Of the sections gpu-N that there are, the one with the largest N up to `gpus`."""
+    if profile != "gpu" or gpus is None:
+        return None
+    names = {name for own in chain for name in own.get("profiles", {}) if _BY_NUMBER.fullmatch(name)}
+    numbers = [n for n in (int(name.removeprefix("gpu-")) for name in names) if n <= gpus]
+    return f"gpu-{max(numbers)}" if numbers else None
+
+
+def _chain(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+    """What a file and those that it extends say, the base first."""
     path = path.resolve()
     if path in seen:
         raise UserError(f"Recipe {path} extends itself: {' → '.join(p.name for p in (*seen, path))}.")
     values = _yaml(path)
-    base_name, profiles = values.pop("extends", None), values.pop("profiles", {})
-    merged: dict[str, Any] = {}
+    base_name = values.pop("extends", None)
+    before: list[dict[str, Any]] = []
     if base_name is not None:
         base = path.parent / base_name
         if not base.is_file():
             base = Path(locate(base_name))
         if not base.is_file():
             raise UserError(f"Recipe {path} extends {base_name}, which is not there ({path.parent / base_name}).")
-        merged = _read(base, profile, (*seen, path))
-    merged = _merge(merged, values)
-    unknown = set(profiles) - {"cpu", "gpu"}
+        before = _chain(base, (*seen, path))
+    unknown = [n for n in values.get("profiles", {}) if n not in ("cpu", "gpu") and not _BY_NUMBER.fullmatch(n)]
     if unknown:
-        raise UserError(f"Recipe {path} has a section for unknown profiles {sorted(unknown)}; known: cpu, gpu.")
-    return _merge(merged, profiles.get(profile) or {})
+        raise UserError(
+            f"Recipe {path} has a section for unknown profiles {unknown}; known: cpu, gpu, and gpu-N for N GPUs."
+        )
+    return [*before, values]
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -27,6 +27,11 @@ def count_gpus() -> int:
     return min(len(list(usable)), present)
 
 
+def known_gpus(profile: str) -> int | None:
+    """How many GPUs a run from here has; None: not known (on a cluster, in a plan on a machine without any)."""
+    return None if profile != "gpu" or "RAY_ADDRESS" in os.environ else count_gpus() or None
+
+
 def choose_profile(wanted: str | None, plan_only: bool = False) -> tuple[str, str]:
     """(profile, reason); a plan needs no devices.  Raises UserError for a profile that is unknown or cannot run."""
     cluster = os.environ.get("RAY_ADDRESS")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdpo.config.files import load_recipe
+from sdpo.config.files import load_recipe, placed
 from sdpo.config.identity import flatten
 from sdpo.config.resume import FREE, STEPS, changes
 from sdpo.config.schema import Recipe
@@ -22,23 +22,24 @@ def is_named(recipe: Recipe) -> bool:
     return "name" in recipe.model_fields_set
 
 
-def named(file: Path, profile: str, overrides: Sequence[str], mark: str = "") -> Recipe:
+def named(file: Path, profile: str, overrides: Sequence[str], mark: str = "", gpus: int | None = None) -> Recipe:
     """The recipe; without a name of its own, `<recipe>-<algorithm>-<what differs>-seed<k>`.
 
-    mark: what a name of its own is followed by.
+    mark: what a name of its own is followed by.  gpus: how many there are, if that is known.
     """
-    recipe = load_recipe(file, profile, overrides)
+    recipe = load_recipe(file, profile, overrides, gpus)
     name = recipe.name + mark if is_named(recipe) else recipe.name
-    if not is_named(recipe) and (differing := _differing(recipe, file, profile, overrides)):
+    if not is_named(recipe) and (differing := _differing(recipe, file, overrides, gpus)):
         name = f"{recipe.recipe}-{recipe.algorithm.label}-{_short('-'.join(differing))}-seed{recipe.seed}"
     return recipe.model_copy(update={"name": name})
 
 
-def _differing(recipe: Recipe, file: Path, profile: str, overrides: Sequence[str]) -> list[str]:
-    """Options of the command that make another run than the recipe's, as option=value, by name."""
-    given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
+def _differing(recipe: Recipe, file: Path, overrides: Sequence[str], gpus: int | None) -> list[str]:
+    """Options of the command, or for so many GPUs, that make another run than the recipe's, as option=value."""
+    given = {option: str(value) for option, value in flatten(placed(file, recipe.profile, gpus)).items()}
+    given |= {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
     try:
-        differ = [change.option for change in changes(load_recipe(file, profile), recipe)]
+        differ = [change.option for change in changes(load_recipe(file, recipe.profile), recipe)]
     except UserError:  # it is no recipe without them
         differ = list(given)
     values = flatten(recipe.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from pathlib import Path
 
@@ -152,12 +153,12 @@ def test_the_mean_per_response_is_offered(algorithm, stream):
     assert getattr(recipe, stream).aggregation == "seq-mean-token-mean"
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_value_of_a_gpu_profile_names_its_source(path):
     lines = path.read_text().splitlines()
     begin = lines.index("  gpu:")
     end = next((i for i, line in enumerate(lines) if line.startswith("  cpu:")), None)
     section = lines[begin + 1 : end]
-    values = [line for line in section if line.strip() and not line.split("#")[0].rstrip().endswith(":")]
+    values = [line for line in section if line.strip() and not re.split("[#&]", line)[0].rstrip().endswith(":")]
     assert len(values) > 2
     assert not [line for line in values if " # " not in line]
