@@ -35,6 +35,7 @@ from sdpo.training.sinks import check_sinks, make_sinks
 from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
+RAY_STARTS = 3  # on a busy machine a start may outlast Ray's own time limit, which cannot be set
 ROOM_SECONDS = 60.0  # for Ray to find places that engines and ranks share
 
 
@@ -172,7 +173,7 @@ async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
     """Ray on this machine, or the cluster of RAY_ADDRESS.  Yields its resources; what is started in it ends with it."""
     address = os.environ.get("RAY_ADDRESS")
     with console.phase(f"connecting to Ray at {address}" if address else "starting Ray", announce=True):
-        context = _start_ray(address)
+        context = _start_ray(address, console)
     if Signals.active is not None:
         Signals.active.claim()
     logs = Path(context.address_info["session_dir"]) / "logs" if address else Path(logs_folder())
@@ -189,7 +190,7 @@ async def cluster(console: Console) -> AsyncIterator[dict[str, float]]:
             ray.shutdown()
 
 
-def _start_ray(address: str | None):
+def _start_ray(address: str | None, console: Console):
     options = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         try:
@@ -200,15 +201,18 @@ def _start_ray(address: str | None):
                 "the address, or unset RAY_ADDRESS to use this machine. A cluster with token authentication also "
                 "needs RAY_AUTH_MODE=token and its token here; `sdpo doctor` tells which it is."
             ) from None
-    try:
-        # Ray ends its processes with the thread that started them, so that this must be the main thread.
-        return ray.init(address="local", include_dashboard=False, _temp_dir=ray_folder(), **options)
-    except Exception as error:  # Ray raises a plain Exception when its processes are not up within 30 s
-        ray.shutdown()
-        raise UserError(
-            f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}). If the machine is busy, try "
-            f"again when it is quieter; Ray's logs are in {logs_folder()}."
-        ) from error
+    for left in reversed(range(RAY_STARTS)):
+        try:
+            # Ray ends its processes with the thread that started them, so that this must be the main thread.
+            return ray.init(address="local", include_dashboard=False, _temp_dir=ray_folder(), **options)
+        except Exception as error:  # Ray raises a plain Exception when its processes are not up within 30 s
+            ray.shutdown()
+            if not left or "timed out" not in str(error):
+                raise UserError(
+                    f"Ray did not start on this machine ({str(error).strip().splitlines()[0]}). If the machine is "
+                    f"busy, try again when it is quieter; Ray's logs are in {logs_folder()}."
+                ) from error
+            console.message("Ray's processes were not up within its 30 s; trying again.")
 
 
 @contextmanager
