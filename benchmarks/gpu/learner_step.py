@@ -1,4 +1,4 @@
-"""One learner step on a GPU, SDPO beside GRPO, with random weights of the Qwen3-0.6B and Qwen3-8B configurations.
+"""One learner step on a GPU, SDPO beside GRPO, with random weights of the Qwen3-0.6B, 1.7B and 8B configurations.
 
     python -m benchmarks.gpu.learner_step --model 8B        # from the repository's root
 
@@ -35,6 +35,14 @@ MODELS = {
         "num_attention_heads": 16,
         "tie_word_embeddings": True,
     },
+    "1.7B": QWEN3
+    | {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "tie_word_embeddings": True,
+    },
     "8B": QWEN3
     | {
         "hidden_size": 4096,
@@ -58,7 +66,7 @@ TIME_BOUND, MEMORY_BOUND = 1.1, 1.1  # of the counted ratio; of GRPO's peak, bey
 
 def main() -> int:
     options = parser(__doc__, repeats=5)
-    options.add_argument("--model", choices=("0.6B", "8B"), default="0.6B")
+    options.add_argument("--model", choices=("0.6B", "1.7B", "8B"), default="0.6B")
     options.add_argument("--sequences", type=int, default=2, help="responses per step")
     options.add_argument("--chunk-tokens", type=int, default=1024)
     args = options.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -109,6 +110,24 @@ def test_the_gpu_scripts_run(tmp_path, name):
     only = ["--only", "full logits, top 20"] if name == "linear_divergence" else []  # the others compile for long
     record = run(f"gpu.{name}", tmp_path / "r.json", *only)
     assert record["rows"] and record["bounds_met"].keys() == {"time", "memory"}
+
+
+@pytest.mark.slow
+def test_all_gpu_scripts_run_where_they_stopped(tmp_path):
+    """The attention, which is quick; of the others the records are there."""
+    others = [
+        tmp_path / f"{name}.json" for name in ("linear_divergence", *(f"learner_step_{n}B" for n in (0.6, 1.7, 8)))
+    ]
+    for path in others:
+        path.write_text("{}")
+    command = [ROOT / "benchmarks" / "gpu" / "run_all.sh", tmp_path, "--small"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "attention.json").read_text())["rows"]
+    assert done.stdout.count("left out") == len(others) and all(path.read_text() == "{}" for path in others)
+    done = subprocess.run([*command, "--smal"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "--smal is unknown" in done.stderr
 
 
 @pytest.mark.slow
