@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
 from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import model_check
-from sdpo.learner.logit_scale import measured_logit_scale
+from sdpo.learner.logits import measured_transformation
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
@@ -93,7 +93,7 @@ def test_a_loaded_model_that_cannot_be_told_of_packs_says_so(kind, tmp_path):
 def test_the_factor_on_logits_is_measured(kind, change, scale):
     with torch.device("meta"):  # neither weights nor a device are needed
         model = AutoModelForCausalLM.from_config(family(kind, **change))
-    assert measured_logit_scale(model) == pytest.approx(scale, rel=1e-6)
+    assert measured_transformation(model) == pytest.approx(scale, rel=1e-6)
     assert PolicyModel(model).logit_scale == pytest.approx(scale, rel=1e-6)
 
 
@@ -120,13 +120,13 @@ def bent(bend):
 ])  # fmt: skip
 def test_a_transformation_of_logits_that_is_no_factor_is_refused_whatever_its_name(bend):
     with pytest.raises(UserError, match=r"the best factor, \S+, leaves a relative difference of \S+, where 1e-04"):
-        measured_logit_scale(bent(bend))
+        measured_transformation(bent(bend))
 
 
 def test_a_factor_that_is_a_parameter_is_refused_since_it_would_not_be_trained():
     factor = torch.nn.Parameter(torch.tensor(2.0))
     with pytest.raises(UserError, match="would not train"):
-        measured_logit_scale(bent(lambda z: z * factor))
+        measured_transformation(bent(lambda z: z * factor))
 
 
 # ------------------------------------------------------------------------------------------------ small models
@@ -240,7 +240,7 @@ def test_what_is_published_has_the_names_of_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_learner_whose_losses_see_other_logits_does_not_start(stage, model, start, monkeypatch):
-    monkeypatch.setattr("sdpo.learner.model.measured_logit_scale", lambda model: 1.5)
+    monkeypatch.setattr("sdpo.learner.model.measured_transformation", lambda model: 1.5)
     with pytest.raises(UserError, match=r"differ by up to \S+ nats, where 0.001 is allowed"):
         start(recipe(model, "grpo", f"learner.zero_stage={stage}"))
 
