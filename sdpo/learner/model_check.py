@@ -9,6 +9,7 @@ then, too, is refused with the difference, what is allowed, and the reason.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ _CARRIED = (
     "encoding that depends on the row's length)"
 )
 _UNSEEN = "its attention does something that it does not say in the options of its call (a mask, a bias, …)"
+_LATER = "what comes later changes what was before (a position encoding that depends on the row's length, …)"
 _CUT = 3  # tokens of a response that every sequence of the check has
 
 
@@ -74,82 +76,89 @@ def check_configuration(
     return _RIGHT[asked]
 
 
+class _Plain(NamedTuple):
+    """A small model of transformers, and what it computes of sequences."""
+
+    config: PretrainedConfig
+    model: nn.Module
+    asked: Sequences
+    log_probs: torch.Tensor  # [N]
+
+
 def _checked(
     small: PretrainedConfig, form: str, generation: GenerationConfig | None, packing: Literal["auto", "off"]
 ) -> Computed:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            plain = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager").eval()
-            _randomise(plain)
+            model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager").eval()
+            _randomise(model)
             asked = sequences(small.get_text_config(decoder=True).vocab_size)
-            wanted = plain_log_probs(plain, asked)
+            plain = _Plain(small, model, asked, plain_log_probs(model, asked))
         except Exception:  # noqa: BLE001 — what transformers itself cannot run says nothing about the learner
             return Computed(packing, form)
         found, policy = Computed(packing, form), None
         if packing == "auto":
             try:
-                policy = _tried(
-                    small, attention.register("sdpa" if form == "flash_attention_2" else form), plain, asked
-                )
+                policy = _tried(plain, attention.register("sdpa" if form == "flash_attention_2" else form))
             except CannotPack as error:
                 found = Computed("off", form, error.reason)
         if policy is None:
-            _check_prefixes(plain, asked, wanted)
-            own, policy = _alone(small, found.attention, plain, asked)
+            _check_prefixes(plain)
+            own, policy = _alone(plain, form)
             found = found._replace(attention=own)
         if generation is not None:
             policy.model.generation_config = generation
-        _check_export(policy.model, asked, wanted)
+        _check_export(policy.model, plain)
     return found
 
 
-def _tried(small: PretrainedConfig, name: str, plain: nn.Module, asked: Sequences) -> PolicyModel:
-    """The learner's model with this attention, on the plain one's tensors.
-
-    Raises CannotPack or UserError if it computes something else.
-    """
-    kind, packed = small.model_type, attention.is_packed(name)
+def _tried(plain: _Plain, name: str) -> PolicyModel:
+    """The learner's model with this attention.  Raises CannotPack or UserError if it computes something else."""
+    kind, packed, (prompts, responses) = plain.config.model_type, attention.is_packed(name), plain.asked
     try:
-        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation=name).eval()
-        model.load_state_dict(plain.state_dict(), assign=True)
-        model.tie_weights()
-        policy = PolicyModel(model)
-        alone = torch.cat([policy_log_probs(policy, ([p], [r])) for p, r in zip(*asked, strict=True)])
-        together = policy_log_probs(policy, asked) if packed else alone
+        policy = counterpart(plain.config, name, plain.model)
+        alone = torch.cat([policy_log_probs(policy, ([p], [r])) for p, r in zip(prompts, responses, strict=True)])
+        together = policy_log_probs(policy, plain.asked) if packed else alone
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 — an architecture that cannot run at all, before anything is started
         said = f"{kind} cannot run with {'packed' if packed else name} attention ({_first_sentence(error)})"
         raise (CannotPack(said) if packed else UserError(f"{said}. {_REMEDY}")) from error
-    check_log_probs(kind, torch.float32, packed, together, alone, plain_log_probs(plain, asked))
+    check_log_probs(kind, torch.float32, packed, together, alone, plain.log_probs)
     return policy
 
 
-def _alone(small: PretrainedConfig, form: str, plain: nn.Module, asked: Sequences) -> tuple[str, PolicyModel]:
+def counterpart(config: PretrainedConfig, name: str, plain: nn.Module) -> PolicyModel:
+    """The learner's model of a configuration, with attention of this name, on the tensors of a plain one."""
+    config = copy.deepcopy(config)  # the attention is written into it, and the plain model has its own
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=name).eval()
+    model.load_state_dict(plain.state_dict(), assign=True)
+    model.tie_weights()
+    return PolicyModel(model)
+
+
+def _alone(plain: _Plain, form: str) -> tuple[str, PolicyModel]:
     """The first of transformers' own forms of attention that computes this model, and the model with it."""
     if form != "eager":
         try:
-            return "sdpa", _tried(small, "sdpa", plain, asked)
+            return "sdpa", _tried(plain, "sdpa")
         except UserError:
             pass  # some models have no such form, or one that leaves something out: eager is what defines them
-    return "eager", _tried(small, "eager", plain, asked)
+    return "eager", _tried(plain, "eager")
 
 
-def _check_prefixes(plain: nn.Module, asked: Sequences, wanted: torch.Tensor) -> None:
+def _check_prefixes(plain: _Plain) -> None:
     """UserError for a model whose log-probs of a token depend on how many tokens come after it.
 
     Engines sample one token after the other, so that nobody could compute what they sampled from.
     """
-    prompts, responses = asked
-    cut = plain_log_probs(plain, (prompts, [response[:_CUT] for response in responses]))
-    whole = torch.cat([part[:_CUT] for part in wanted.split([len(response) for response in responses])])
+    prompts, responses = plain.asked
+    cut = plain_log_probs(plain.model, (prompts, [response[:_CUT] for response in responses]))
+    whole = torch.cat([part[:_CUT] for part in plain.log_probs.split([len(response) for response in responses])])
     if (found := _beyond(torch.float32, cut, whole, exact=True)) is not None:
-        kind = plain.config.model_type
-        reason = "what comes later changes what was before (a position encoding that depends on the row's length, …)"
-        raise _refusal(
-            f"The log-probs of the first tokens of a response and of the whole one, with {kind},", found, reason
-        )
+        what = f"The log-probs of a response's first tokens alone and within all of it, with {plain.config.model_type},"
+        raise _refusal(what, found, _LATER)
 
 
 def check_log_probs(
@@ -266,7 +275,7 @@ def _randomise(model: nn.Module) -> None:
             buffer.add_(torch.randn_like(buffer), alpha=0.5)
 
 
-def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> None:
+def _check_export(model: nn.Module, plain: _Plain) -> None:
     """The folder that a checkpoint of a run writes holds the model that was written."""
     with tempfile.TemporaryDirectory(prefix="sdpo-check-") as folder:
         try:
@@ -278,7 +287,7 @@ def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> N
                 f"A run with {model.config.model_type} could not write its policy ({_first_sentence(error)}). "
                 f"If the reason is the generation configuration, correct the model folder's generation_config.json."
             ) from error
-        found = _beyond(torch.float32, plain_log_probs(again.eval(), asked), wanted, exact=True)
+        found = _beyond(torch.float32, plain_log_probs(again.eval(), plain.asked), plain.log_probs, exact=True)
         ends = [config.eos_token_id for config in (model.generation_config, again.generation_config)]
     if found is not None:
         reason = "what transformers writes and reads again is another model"
