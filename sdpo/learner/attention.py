@@ -46,9 +46,9 @@ class CannotPack(UserError):
 
 def register(attention: str) -> str:
     """The name under which a model is loaded with the packed form of `model.attention`."""
-    # transformers takes every name with "flash" in it for one of its own, and looks for its kernel.
+    # transformers takes every name with "flash" or "sdpa" in it for one of its own, and asks for what that one needs.
     name, form = {
-        "sdpa": (f"{_PACKED}sdpa", _sdpa),
+        "sdpa": (f"{_PACKED}padded", _sdpa),
         "flash_attention_2": (f"{_PACKED}varlen", _flash),
         "eager": (f"{_PACKED}eager", _masked),
     }[attention]

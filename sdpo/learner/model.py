@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class LossHead(nn.Linear):
     """
 
     transformation = Transformation()  # of the losses' logits; after the plain projection the model applies it
+    entries: int | None = None  # of the vocabulary that the losses see: those that are tokens; None: all
 
     def forward(
         self, hidden: torch.Tensor, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0
@@ -44,7 +46,17 @@ class LossHead(nn.Linear):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"logit_scale": self.transformation.scale, "softcap": self.transformation.softcap}
+        scale, softcap = self.transformation
+        return {"logit_scale": scale, "softcap": softcap, "entries": self.entries}
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within the context the losses see the whole vocabulary, as others do that know no tokenizer."""
+        entries, self.entries = self.entries, None
+        try:
+            yield
+        finally:
+            self.entries = entries
 
 
 class PolicyModel(nn.Module):

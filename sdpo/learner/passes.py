@@ -178,8 +178,9 @@ class ForwardPasses:
         asked = model_check.sequences(model.config.get_text_config(decoder=True).vocab_size)
         rows = [unweighted_row(p, r) for p, r in zip(*asked, strict=True)]
         self.engine.eval()
-        alone = torch.cat([self.score([row], self.run_student) for row in rows])
-        packed = self.score(rows, self.run_student) if self.student.packs else alone
+        with self.student.head.whole():
+            alone = torch.cat([self.score([row], self.run_student) for row in rows])
+            packed = self.score(rows, self.run_student) if self.student.packs else alone
         with model_check.own_attention(model):
             plain = model_check.plain_log_probs(model, asked, temperature)
         self.engine.train()
@@ -192,7 +193,8 @@ class ForwardPasses:
         config = self.student.model.config
         prompt, response = model_check.probe(config.get_text_config(decoder=True).vocab_size, tokens)
         self.engine.eval()
-        found = self.score([unweighted_row(prompt, response)], self.run_student, temperature=1.0)
+        with self.student.head.whole():
+            found = self.score([unweighted_row(prompt, response)], self.run_student, temperature=1.0)
         self.engine.train()
         return config.model_type, prompt, response, found.float().cpu().numpy()
 

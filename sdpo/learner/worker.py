@@ -16,6 +16,7 @@ import deepspeed
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.config.model_files import known_entries
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner import export
@@ -79,6 +80,7 @@ class LearnerWorker:
         self.student: PolicyModel = load_model(
             self.recipe.model, self.dtype, self.recipe.seed, settings.packing == "auto"
         )
+        self.student.head.entries = known_entries(self.recipe)
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
@@ -136,7 +138,9 @@ class LearnerWorker:
             return (AdapterAverage if follows else AdapterReplica)(self.student, lambda pack: self.engine(pack))
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
         given = self.recipe.model, self.dtype, self.device, zero3, self.student.packs
-        return (MovingAverage if follows else Replica)(*given)
+        replica = (MovingAverage if follows else Replica)(*given)
+        replica.policy.head.entries = self.student.head.entries
+        return replica
 
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
         """One optimiser step on this rank's micro-batches.

@@ -30,16 +30,23 @@ class _Head(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
+    entries: int | None
     divisor: float
     amplitude: float | None
 
     @classmethod
     def of(
-        cls, weight: Tensor, bias: Tensor | None, temperature: float, logit_scale: float, softcap: float | None
+        cls,
+        weight: Tensor,
+        bias: Tensor | None,
+        entries: int | None,
+        temperature: float,
+        logit_scale: float,
+        softcap: float | None,
     ) -> _Head:
         if softcap is None:
-            return cls(weight, bias, temperature / logit_scale, None)
-        return cls(weight, bias, softcap / logit_scale, softcap / temperature)
+            return cls(weight, bias, entries, temperature / logit_scale, None)
+        return cls(weight, bias, entries, softcap / logit_scale, softcap / temperature)
 
 
 def project(
@@ -50,21 +57,23 @@ def project(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    entries: int | None = None,
 ) -> Tensor:
     """Logits z / temperature [n, V] as constants, with z = logit_scale · (hidden @ weight.T + bias), and with a softcap
     c·tanh(z / c) in the place of z.  float64 for float64 inputs, else float32.
 
-    hidden [n, H], weight [V, H] and bias [V] have one dtype.  Half-precision products are summed *and returned* in
-    float32: rounding a logit of 16 to bfloat16 would move it by up to .06, and its probability by 6 %.
+    hidden [n, H], weight [V, H] and bias [V] have one dtype; `entries`: the first so many of V, None for all.
+    Half-precision products are summed *and returned* in float32: rounding a logit of 16 to bfloat16 would move it by up
+    to .06, and its probability by 6 %.
     """
-    head = _Head.of(weight, bias, temperature, logit_scale, softcap)
+    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
     logits = _uncapped(hidden, head)
     return logits if head.amplitude is None else logits.tanh_().mul_(head.amplitude)
 
 
 @torch.no_grad()
 def _uncapped(hidden: Tensor, head: _Head) -> Tensor:
-    weight = head.weight
+    weight = head.weight[: head.entries]
     if not hidden.is_cpu:
         wide = {"out_dtype": torch.float32} if hidden.dtype in _HALF else {}
         logits = torch.mm(hidden, weight.t(), **wide)
@@ -74,7 +83,7 @@ def _uncapped(hidden: Tensor, head: _Head) -> Tensor:
         for slab in _slabs(weight.shape[0], _CACHED_ROWS):
             torch.mm(hidden, weight[slab].to(hidden.dtype).t(), out=logits[:, slab])
     if head.bias is not None:
-        logits.add_(head.bias)
+        logits.add_(head.bias[: head.entries])
     return logits if head.divisor == 1.0 else logits.div_(head.divisor)
 
 
@@ -88,6 +97,7 @@ def projected_loss(
     logit_scale: float = 1.0,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    entries: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of `fn` over chunks of rows, differentiable with respect to `hidden`, `weight` and `bias`.
 
@@ -102,6 +112,8 @@ def projected_loss(
     logit_scale   multiplies them: the factor between the projection and the model's logits (Granite, Cohere)
     bias          [V], added to the product before that (Phi-1, GPT-J), same dtype as `weight`
     softcap       c of c·tanh(logits / c), before the temperature (Gemma 2); costs two more tensors [n, V] per chunk
+    entries       the first so many rows of V are all that there are logits of: a vocabulary may be padded beyond its
+                  tokens.  The gradient of the rest is 0.  None: all
 
     Returns (loss, outputs): the loss in float32 (float64 for float64 inputs), and the per-token tensors of all chunks,
     concatenated and detached.
@@ -110,7 +122,7 @@ def projected_loss(
     Backward can run once.
     """
     check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale, bias, softcap)
-    head = _Head.of(weight, bias, temperature, logit_scale, softcap)
+    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
     outputs: dict[str, Tensor] = {}
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias)):
         return _ProjectedLoss.apply(hidden, *head, fn, chunk_tokens, outputs), outputs
@@ -157,7 +169,7 @@ def _slabs(rows: int, size: int) -> list[slice]:
 
 
 class GradientSums:
-    """Gradients of `hidden` [N, H], `weight` [V, H] and `bias` [V], or None where not `needed`, from those of u."""
+    """Gradients of `hidden` [N, H], `weight` [V, H] and `bias` [V], or None where not `needed`, summed up."""
 
     def __init__(self, hidden: Tensor, head: _Head, needed: tuple[bool, bool, bool]):
         self._hidden, self._head, self._scale = hidden, head, 1.0 / head.divisor
@@ -169,15 +181,16 @@ class GradientSums:
         )
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
-        """Takes in the gradient of u [n, V] of these rows."""
+        """Takes in the gradient of u [n, entries] of these rows."""
+        entries = slice(grad_logits.shape[1])
         if self.bias is not None:
-            self.bias.add_(grad_logits.sum(0), alpha=self._scale)
-        weight = self._head.weight
+            self.bias[entries].add_(grad_logits.sum(0), alpha=self._scale)
+        weight = self._head.weight[entries]
         grad_logits = grad_logits.to(weight.dtype)
         if self.hidden is not None:
             torch.mm(grad_logits, weight, out=self.hidden[rows]).mul_(self._scale)
         if self.weight is not None:
-            _add_outer(self.weight, grad_logits, self._hidden[rows], self._scale)
+            _add_outer(self.weight[entries], grad_logits, self._hidden[rows], self._scale)
 
 
 def _add_outer(total: Tensor, grad_logits: Tensor, hidden: Tensor, scale: float) -> None:
@@ -238,13 +251,14 @@ class _ProjectedLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        entries: int | None,
         divisor: float,
         amplitude: float | None,
         fn: ChunkLoss,
         chunk_tokens: int,
         outputs: dict[str, Tensor],
     ) -> Tensor:
-        head = _Head(weight, bias, divisor, amplitude)
+        head = _Head(weight, bias, entries, divisor, amplitude)
         gradients = GradientSums(hidden, head, ctx.needs_input_grad[:3])
         loss = _run(hidden, head, fn, chunk_tokens, outputs, gradients)
         ctx.gradients = [gradients.hidden, gradients.weight, gradients.bias]
@@ -269,4 +283,4 @@ class _ProjectedLoss(torch.autograd.Function):
                 if gradient is not None:
                     gradient.mul_(grad_loss)
         # Those of a head are summed up in a wider dtype than it has.
-        return *(g if g is None else g.to(ctx.weight_dtype) for g in gradients), *(None,) * 5
+        return *(g if g is None else g.to(ctx.weight_dtype) for g in gradients), *(None,) * 6

@@ -127,16 +127,16 @@ def row(kind: str) -> tuple[str, float]:
     try:
         found = model_check.check_configuration(config, longest=LONGEST)
     except UserError as error:
-        return _line(kind, "refused", "", "", _reason(str(error))), 0.0
+        return _line(kind, "refused", "–", "–", _reason(str(error))), 0.0
     name = attention.register(found.attention) if found.packing == "auto" else found.attention
     log_probs, gradients = differences(config, name)
     how = "packed" if found.packing == "auto" else f"one by one, {found.attention}"
-    line = _line(kind, how, f"{log_probs:.0e}", f"{gradients:.0e}", _reason(found.reason or ""))
+    line = _line(kind, how, f"{log_probs:.0e}", f"{gradients:.0e}", _reason(found.reason or "–"))
     return line, max(log_probs, gradients)
 
 
 def _line(kind: str, *cells: str) -> str:
-    return f"| {' | '.join((FAMILIES[kind], f'`{kind}`', *cells))} |".replace("  ", " ")
+    return f"| {' | '.join((FAMILIES[kind], f'`{kind}`', *cells))} |"
 
 
 def _reason(said: str) -> str:
@@ -175,7 +175,7 @@ def differences(config: PretrainedConfig, name: str) -> tuple[float, float]:
         (policy.model.get_parameter(name).grad - gradient).norm() / gradient.norm().clamp(min=least)
         for name, gradient in theirs.items()
     ]
-    return float((torch.cat(found) - wanted).abs().max()), float(max(gaps))
+    return float((torch.cat(found) - wanted.detach()).abs().max()), float(max(gaps))
 
 
 if __name__ == "__main__":
