@@ -39,7 +39,7 @@ class Computed(NamedTuple):
     reason: str | None = None
 
 
-_RIGHT: dict[tuple[str, ...], Computed] = {}  # what this process has found already
+_FOUND: dict[tuple[str, ...], Computed] = {}  # what this process has found already
 
 _REMEDY = "Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
 _CARRIED = (
@@ -69,11 +69,11 @@ def check_configuration(
     Raises UserError for a model that it would compute wrongly, or not at all, either way.
     """
     asked = config.to_json_string(), form, str(longest), repr(generation), packing
-    if asked not in _RIGHT:
+    if asked not in _FOUND:
         small = small_config(config, longest)
         # no small model can be made of it: the learner looks at the whole one
-        _RIGHT[asked] = Computed(packing, form) if small is None else _checked(small, form, generation, packing)
-    return _RIGHT[asked]
+        _FOUND[asked] = Computed(packing, form) if small is None else _checked(small, form, generation, packing)
+    return _FOUND[asked]
 
 
 class _Plain(NamedTuple):

@@ -43,7 +43,7 @@ def linear_divergence(
     Returns the loss and, per token [N] and detached: "divergence", "student_entropy", "teacher_entropy" (nats); with
     `tokens` also "log_probs" and "teacher_log_probs".
     """
-    theirs = {"logit_scale": teacher_logit_scale, "bias": teacher_bias, "softcap": teacher_softcap}
+    theirs: dict[str, Any] = {"logit_scale": teacher_logit_scale, "bias": teacher_bias, "softcap": teacher_softcap}
     check_inputs(teacher_hidden, teacher_weight, chunk_tokens, temperature, **theirs)
     if teacher_hidden.shape[0] != student_hidden.shape[0] or teacher_weight.shape[0] != student_weight.shape[0]:
         raise ValueError(
