@@ -11,17 +11,7 @@ import pytest
 from sdpo.config.paths import PROJECT
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
-ERRORS = {
-    "UserError",
-    "CannotPack",
-    "EngineError",
-    "NotFound",
-    "NotImportable",
-    "RayLost",
-    "TooManyRestarts",
-    "Damaged",
-    "BadRow",
-}
+ERRORS = {"UserError", "EngineError", "NotFound", "NotImportable", "RayLost", "TooManyRestarts", "Damaged", "BadRow"}
 # Where a ValueError becomes a line of "Recipe … is not valid".
 CHECKS = ("config", "algorithms", "envs")
 WORDS = 6  # of a message's first fixed words, by which it is looked up
