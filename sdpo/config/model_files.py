@@ -33,11 +33,9 @@ def entries(tokenizer: Any) -> int:
 
 
 def known_entries(recipe: Recipe) -> int | None:
-    """The same of the model's tokenizer; None where the folder has none, and nothing is known."""
-    try:
-        return entries(load_tokenizer(recipe))
-    except UserError:
-        return None
+    """The same of the model's tokenizer; None where the folder has none, of which transformers makes an empty one."""
+    folder = Path(locate(recipe.model.path))
+    return None if folder.is_dir() and not any(folder.glob("tokenizer*")) else entries(load_tokenizer(recipe))
 
 
 def check_model(recipe: Recipe, tokenizer: Any) -> None:
