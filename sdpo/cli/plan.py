@@ -38,7 +38,7 @@ def make_plan(recipe: Recipe) -> Plan:
     check_no_link(Path(recipe.run.directory) / recipe.name)
     check_sinks(recipe.tracking)
     _, dataset = load_checked(recipe, build_environment(recipe))
-    check_numbers(recipe)
+    note = check_numbers(recipe)
     parameters, longest = parameter_count(load_config(recipe)), longest_context(recipe)
     placement = plan_placement(recipe, cpus=_cores(), gpus=float("inf"))
     run, rollout = recipe.run, recipe.rollout
@@ -67,6 +67,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "placement": [
                 ("placement", placement.description),
                 ("learner", f"{recipe.learner.ranks} rank(s), ZeRO-{recipe.learner.zero_stage}"),
+                *((("note", note),) if note else ()),
                 ("engines", f"{rollout.engines} × tensor parallel {rollout.tensor_parallel_size}"),
             ],
             "budget": [

@@ -150,5 +150,7 @@ def _train(recipe: Recipe, folder: RunFolder, source: Path | None, mirror: Mirro
         from sdpo.training.launch import train
 
         with console.phase("checking the model", announce=True):
-            check_numbers(recipe)
+            note = check_numbers(recipe)
+        if note is not None:
+            console.message(note)
         return asyncio.run(train(recipe, algorithm, parts, folder, console, mirroring, source))

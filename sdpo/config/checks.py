@@ -97,6 +97,8 @@ def _precision(recipe: Recipe) -> None:
         )
     if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
+    if recipe.model.attention == "flash_attention_2" and recipe.learner.packing == "off":
+        raise ValueError("model.attention=flash_attention_2 is for packs; with learner.packing=off set sdpa or eager")
 
 
 def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
@@ -213,6 +215,7 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         (f"distillation.{option}", lambda r: r.distillation.level != "logit", "unless distillation.level=logit")
         for option in ("top_k", "tail", "support", "entry_clip", "advantage_clip", "advantage_clip_factor")
     ),
+    ("learner.micro_batch_tokens", lambda r: r.learner.packing == "off", "with learner.packing=off"),
     ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
     (
         "distillation.support",

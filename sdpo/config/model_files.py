@@ -27,11 +27,22 @@ def load_config(recipe: Recipe) -> Any:
     return _load(AutoConfig, recipe, "configuration")
 
 
+def entries(tokenizer: Any) -> int:
+    """Entries of a vocabulary up to its last token.  A model may have more, which pad it and are no tokens."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def known_entries(recipe: Recipe) -> int | None:
+    """The same of the model's tokenizer; None where the folder has none, of which transformers makes an empty one."""
+    folder = Path(locate(recipe.model.path))
+    return None if folder.is_dir() and not any(folder.glob("tokenizer*")) else entries(load_tokenizer(recipe))
+
+
 def check_model(recipe: Recipe, tokenizer: Any) -> None:
     """Raises UserError when the model is not there, or holds fewer tokens than its tokenizer or the recipe needs."""
     if (folder := Path(locate(recipe.model.path))).is_dir():
         refuse_pickles(folder)
-    known, ids = _text_config(recipe).vocab_size, max(tokenizer.get_vocab().values(), default=0) + 1
+    known, ids = _text_config(recipe).vocab_size, entries(tokenizer)
     if ids > known:
         raise UserError(
             f"The tokenizer of {recipe.model.path} has {ids} tokens, its model only {known} (vocab_size in "

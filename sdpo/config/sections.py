@@ -250,6 +250,11 @@ class LearnerSettings(Settings):
     micro_batch_tokens: int = Field(
         16384, ge=1, description="tokens packed into one pass on one rank; a shared prompt counts once"
     )
+    packing: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: pack where the model allows it, which is measured; off: each sequence in a pass of its own, "
+        "with transformers' own attention",
+    )
     max_skipped: int = Field(
         3, ge=1, description="updates in a row with a number that is not finite, all skipped, that stop the run"
     )
@@ -258,6 +263,11 @@ class LearnerSettings(Settings):
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
     deepspeed: dict[str, Any] = Field({}, description="more of DeepSpeed's configuration, handed on as it is")
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens that fill a pass; one sequence always fits."""
+        return self.micro_batch_tokens if self.packing == "auto" else 1
 
 
 class EvaluationSettings(Settings):

@@ -33,28 +33,46 @@ _LONG = 9
 _QUERY_BLOCK, _MOST_BLOCKS = 64, 8
 
 
+class CannotPack(UserError):
+    """A model that cannot compute several sequences in one pass, but perhaps each in a pass of its own."""
+
+    @property
+    def reason(self) -> str:
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return f"{self.reason}. Set learner.packing=off, and model.attention=sdpa or eager."
+
+
 def register(attention: str) -> str:
     """The name under which a model is loaded with the packed form of `model.attention`."""
-    # transformers takes every name with "flash" in it for one of its own, and looks for its kernel.
+    # transformers takes every name with "flash" or "sdpa" in it for one of its own, and asks for what that one needs.
     name, form = {
-        "sdpa": ("packed_sdpa", _sdpa),
-        "flash_attention_2": ("packed_varlen", _flash),
-        "eager": ("packed_eager", _masked),
+        "sdpa": (f"{_PACKED}padded", _sdpa),
+        "flash_attention_2": (f"{_PACKED}varlen", _flash),
+        "eager": (f"{_PACKED}eager", _masked),
     }[attention]
     AttentionInterface.register(name, form)
     return name
 
 
+_PACKED = "packed_"
+
+
+def is_packed(name: str | None) -> bool:
+    """Whether an implementation of attention, by its name, is one of these forms."""
+    return (name or "").startswith(_PACKED)
+
+
 def check(model) -> None:
-    """UserError for a model that takes no options for its attention, so that it cannot be told of packs."""
+    """CannotPack for a model that takes no options for its attention, so that it cannot be told of packs."""
     options = inspect.signature(model.base_model.forward).parameters.values()
     if not any(option.kind is option.VAR_KEYWORD for option in options):
-        raise UserError(_UNTOLD.format(model=f"{model.config.model_type}'s body"))
+        raise CannotPack(_UNTOLD.format(model=f"{model.config.model_type}'s body"))
 
 
 _UNTOLD = (
-    "{model} does not pass on the options of its call, so packed attention cannot know where sequences begin and end. "
-    "Use an architecture that does (Qwen, Llama, OLMo, Mistral, …)."
+    "{model} does not pass on the options of its call, so packed attention cannot know where sequences begin and end"
 )
 
 
@@ -242,7 +260,7 @@ def _masked(module, query, key, value, mask, *, groups=None, dropout=0.0, scalin
 def _refuse(module, groups: Groups | None, options: dict) -> None:
     """What these forms do not compute: attention sinks, soft-capped scores, biases by position; `_flash` no dropout."""
     if groups is None:
-        raise UserError(_UNTOLD.format(model=type(module).__name__))
+        raise CannotPack(_UNTOLD.format(model=type(module).__name__))
     unknown = [name for name in ("s_aux", "softcap", "position_bias", "dropout") if options.get(name) is not None]
     if unknown:
-        raise UserError(f"{type(module).__name__} uses {', '.join(unknown)}, which packed attention does not support.")
+        raise CannotPack(f"{type(module).__name__} uses {', '.join(unknown)}, which packed attention does not support")

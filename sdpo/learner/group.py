@@ -175,7 +175,7 @@ class Learner:
         return _in_order(shares, await self._all("score", [score(rank, own) for rank, own in given]), len(rows))
 
     def _split(self, rows: Sequence[Row]) -> list[list[list[int]]]:
-        return split(rows, self.recipe.learner.ranks, self.recipe.learner.micro_batch_tokens)
+        return split(rows, self.recipe.learner.ranks, self.recipe.learner.pass_tokens)
 
     async def usage(self) -> dict[str, float]:
         """Seconds at work, peak memory and peak GPU memory (bytes): of each the maximum over the ranks."""

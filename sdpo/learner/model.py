@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,9 +16,9 @@ from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.adapter import add_adapter
-from sdpo.learner.logit_scale import measured_logit_scale
+from sdpo.learner.logits import Transformation, measured_transformation
 from sdpo.learner.packing import Pack
-from sdpo.losses.chunked import projected_loss
+from sdpo.losses.chunked import project, projected_loss
 
 
 class LossHead(nn.Linear):
@@ -26,21 +28,35 @@ class LossHead(nn.Linear):
     is gathered once per step, not once per chunk.
     """
 
-    logit_scale = 1.0  # of the losses' logits; the plain projection leaves it to the model, which applies it
+    transformation = Transformation()  # of the losses' logits; after the plain projection the model applies it
+    entries: int | None = None  # of the vocabulary that the losses see: those that are tokens; None: all
 
     def forward(
         self, hidden: torch.Tensor, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0
     ):
         if loss is None:
             return super().forward(hidden)
-        return projected_loss(
-            hidden,
-            self.weight,
-            loss,
-            chunk_tokens=chunk_tokens,
-            temperature=temperature,
-            logit_scale=self.logit_scale,
-        )
+        given = {"temperature": temperature, **self._options}
+        return projected_loss(hidden, self.weight, loss, bias=self.bias, chunk_tokens=chunk_tokens, **given)
+
+    @torch.no_grad()
+    def logits(self, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
+        """[n, V] of hidden states [n, H], as the losses see them."""
+        return project(hidden, self.weight, temperature, bias=self.bias, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        scale, softcap = self.transformation
+        return {"logit_scale": scale, "softcap": softcap, "entries": self.entries}
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within the context the losses see the whole vocabulary, as others do that know no tokenizer."""
+        entries, self.entries = self.entries, None
+        try:
+            yield
+        finally:
+            self.entries = entries
 
 
 class PolicyModel(nn.Module):
@@ -51,14 +67,17 @@ class PolicyModel(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Raises UserError for a model whose layers cannot be told of packs, or whose head the losses do not cover."""
+        """Raises CannotPack for a model with packed attention whose layers cannot be told of packs, and UserError for
+        one whose head the losses do not cover."""
         super().__init__()
-        attention.check(model)
+        self.packs = attention.is_packed(model.config._attn_implementation)
+        if self.packs:
+            attention.check(model)
         old = model.get_output_embeddings()
-        scale = measured_logit_scale(model)
-        head = LossHead(old.in_features, old.out_features, bias=False, device="meta")
-        head.weight = old.weight  # the same Parameter, so tied embeddings stay tied
-        head.logit_scale = scale
+        transformation = measured_transformation(model)
+        head = LossHead(old.in_features, old.out_features, bias=old.bias is not None, device="meta")
+        head.weight, head.bias = old.weight, old.bias  # the same Parameters, so tied embeddings stay tied
+        head.transformation = transformation
         model.set_output_embeddings(head)
         self.model = model
         self._recomputed: list[GradientCheckpointingLayer] = []
@@ -89,11 +108,16 @@ class PolicyModel(nn.Module):
         self.train()
 
     def hidden(self, pack: Pack) -> torch.Tensor:
-        """[N, H]: the last hidden states that predict response tokens."""
-        body = self.model.base_model
-        states = body(
-            input_ids=pack.input_ids, position_ids=pack.position_ids, groups=pack.groups, use_cache=False
-        ).last_hidden_state
+        """[N, H]: the last hidden states that predict response tokens.
+
+        A model without packed attention is called as one calls it for a single sequence, which the pack must be.
+        """
+        told: dict[str, Any] = {}
+        if self.packs:
+            told = {"position_ids": pack.position_ids, "groups": pack.groups}
+        elif sum(len(group.own) for group in pack.groups) > 1:
+            raise ValueError("a model without packed attention was given a pack of several sequences")
+        states = self.model.base_model(input_ids=pack.input_ids, use_cache=False, **told).last_hidden_state
         return states[0].index_select(0, pack.predicts)
 
     def forward(self, pack: Pack, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0):
@@ -101,28 +125,27 @@ class PolicyModel(nn.Module):
         hidden = self.hidden(pack)
         if loss is None:
             return hidden
-        return self.model.get_output_embeddings()(hidden, loss, chunk_tokens, temperature)
+        return self.head(hidden, loss, chunk_tokens, temperature)
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that the optimiser moves, by name: all, or the adapter's."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     @property
-    def projection(self) -> nn.Parameter:
-        return self.model.get_output_embeddings().weight
-
-    @property
-    def logit_scale(self) -> float:
-        return self.model.get_output_embeddings().logit_scale
+    def head(self) -> LossHead:
+        return self.model.get_output_embeddings()
 
 
-def load_model(settings: ModelSettings, dtype: torch.dtype, seed: int = 0) -> PolicyModel:
-    """The model of a folder, with a fresh adapter (drawn from `seed`) where the settings ask for one."""
+def load_model(settings: ModelSettings, dtype: torch.dtype, seed: int = 0, packs: bool = True) -> PolicyModel:
+    """The model of a folder, with a fresh adapter (drawn from `seed`) where the settings ask for one.
+
+    packs  whether it computes packs of sequences, or one sequence at a time with transformers' own attention
+    """
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             locate(settings.path),
             dtype=dtype,
-            attn_implementation=attention.register(settings.attention),
+            attn_implementation=attention.register(settings.attention) if packs else settings.attention,
             use_safetensors=True,  # other weight files are pickles, which run code when they are read
             output_loading_info=True,
         )

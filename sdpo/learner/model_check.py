@@ -3,14 +3,17 @@
 At three places: before a run on a small model of the configuration (`check_configuration`), in the learner with the
 real weights (`check_log_probs`), and after the first publication between learner and engines
 (`sdpo.training.engine_check`).
-Nothing is said when all is right; what is not is refused with the difference, what is allowed, and the reason.
+Nothing is said when all is right; what cannot be packed is computed one sequence at a time, and says so; what is wrong
+then, too, is refused with the difference, what is allowed, and the reason.
 """
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 
 from sdpo.errors import UserError
 from sdpo.learner import attention, export
+from sdpo.learner.attention import CannotPack
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
@@ -26,7 +30,16 @@ from sdpo.losses.vocabulary import vocabulary_pass
 
 Sequences = tuple[list[np.ndarray], list[np.ndarray]]  # prompts and responses, int64
 
-_RIGHT: set[tuple[str, str, str]] = set()  # what this process has found right already
+
+class Computed(NamedTuple):
+    """How the learner computes a model: `learner.packing` and `model.attention`, and why not packed where it is not."""
+
+    packing: Literal["auto", "off"]
+    attention: str
+    reason: str | None = None
+
+
+_FOUND: dict[tuple[str, ...], Computed] = {}  # what this process has found already
 
 _REMEDY = "Use another architecture (Qwen, Llama, OLMo, Mistral, …)."
 _CARRIED = (
@@ -34,58 +47,138 @@ _CARRIED = (
     "encoding that depends on the row's length)"
 )
 _UNSEEN = "its attention does something that it does not say in the options of its call (a mask, a bias, …)"
+_LATER = "what comes later changes what was before (a position encoding that depends on the row's length, …)"
+_CUT = 3  # tokens of a response that every sequence of the check has
 
 
 def check_configuration(
-    config: PretrainedConfig, form: str = "sdpa", longest: int = 2**31, generation: GenerationConfig | None = None
-) -> None:
+    config: PretrainedConfig,
+    form: str = "sdpa",
+    longest: int = 2**31,
+    generation: GenerationConfig | None = None,
+    packing: Literal["auto", "off"] = "auto",
+) -> Computed:
     """Try packing, the losses' head and the export on a small random model of the configuration, in fp32 on the CPU.
 
     form        `model.attention`; flash_attention_2 needs a GPU, and sdpa is taken for it
     longest     tokens of the run's longest sequence, see `small_config`
     generation  what the model's folder says of generation
+    packing     `learner.packing`
 
-    Raises UserError for a model that the learner would compute wrongly, or not at all.
+    Returns how the learner is to compute it: as asked, or where packs would be wrong with transformers' own attention.
+    Raises UserError for a model that it would compute wrongly, or not at all, either way.
     """
-    small = small_config(config, longest)
-    if small is None:
-        return  # no small model can be made of it; the learner looks at the whole one
-    checked = (small.to_json_string(), form, repr(generation))
-    if checked in _RIGHT:
-        return
-    name = attention.register("sdpa" if form == "flash_attention_2" else form)
+    asked = config.to_json_string(), form, str(longest), repr(generation), packing
+    if asked not in _FOUND:
+        small = small_config(config, longest)
+        # no small model can be made of it: the learner looks at the whole one
+        _FOUND[asked] = Computed(packing, form) if small is None else _checked(small, form, generation, packing)
+    return _FOUND[asked]
+
+
+class _Plain(NamedTuple):
+    """A small model of transformers, and what it computes of sequences."""
+
+    config: PretrainedConfig
+    model: nn.Module
+    asked: Sequences
+    log_probs: torch.Tensor  # [N]
+
+
+def _checked(
+    small: PretrainedConfig, form: str, generation: GenerationConfig | None, packing: Literal["auto", "off"]
+) -> Computed:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            plain = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager").eval()
-            _randomise(plain)
+            model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager").eval()
+            _randomise(model)
             asked = sequences(small.get_text_config(decoder=True).vocab_size)
-            wanted = plain_log_probs(plain, asked)
+            plain = _Plain(small, model, asked, plain_log_probs(model, asked))
         except Exception:  # noqa: BLE001 — what transformers itself cannot run says nothing about the learner
-            return
-        policy = _policy(small, name, plain)
-        try:
-            found = policy_log_probs(policy, asked)
-            alone = torch.cat([policy_log_probs(policy, ([p], [r])) for p, r in zip(*asked, strict=True)])
-        except UserError:
-            raise
-        except Exception as error:  # noqa: BLE001 — an architecture that cannot run at all, before anything is started
-            raise _cannot_run(small, error) from error
-        check_log_probs(small.model_type, torch.float32, found, alone, wanted)
+            return Computed(packing, form)
+        found, policy = Computed(packing, form), None
+        if packing == "auto":
+            try:
+                policy = _tried(plain, attention.register("sdpa" if form == "flash_attention_2" else form))
+            except CannotPack as error:
+                found = Computed("off", form, error.reason)
+        if policy is None:
+            _check_prefixes(plain)
+            own, policy = _alone(plain, form)
+            found = found._replace(attention=own)
         if generation is not None:
             policy.model.generation_config = generation
-        _check_export(policy.model, asked, wanted)
-    _RIGHT.add(checked)
+        _check_export(policy.model, plain)
+    return found
+
+
+def _tried(plain: _Plain, name: str) -> PolicyModel:
+    """The learner's model with this attention.  Raises CannotPack or UserError if it computes something else."""
+    kind, packed, (prompts, responses) = plain.config.model_type, attention.is_packed(name), plain.asked
+    try:
+        policy = counterpart(plain.config, name, plain.model)
+        alone = torch.cat([policy_log_probs(policy, ([p], [r])) for p, r in zip(prompts, responses, strict=True)])
+        together = policy_log_probs(policy, plain.asked) if packed else alone
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 — an architecture that cannot run at all, before anything is started
+        said = f"{kind} cannot run with {'packed' if packed else name} attention ({_first_sentence(error)})"
+        raise (CannotPack(said) if packed else UserError(f"{said}. {_REMEDY}")) from error
+    check_log_probs(kind, torch.float32, packed, together, alone, plain.log_probs)
+    return policy
+
+
+def counterpart(config: PretrainedConfig, name: str, plain: nn.Module) -> PolicyModel:
+    """The learner's model of a configuration, with attention of this name, on the tensors of a plain one."""
+    config = copy.deepcopy(config)  # the attention is written into it, and the plain model has its own
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=name).eval()
+    model.load_state_dict(plain.state_dict(), assign=True)
+    model.tie_weights()
+    return PolicyModel(model)
+
+
+def _alone(plain: _Plain, form: str) -> tuple[str, PolicyModel]:
+    """The first of transformers' own forms of attention that computes this model, and the model with it."""
+    if form != "eager":
+        try:
+            return "sdpa", _tried(plain, "sdpa")
+        except UserError:
+            pass  # some models have no such form, or one that leaves something out: eager is what defines them
+    return "eager", _tried(plain, "eager")
+
+
+def _check_prefixes(plain: _Plain) -> None:
+    """UserError for a model whose log-probs of a token depend on how many tokens come after it.
+
+    Engines sample one token after the other, so that nobody could compute what they sampled from.
+    """
+    prompts, responses = plain.asked
+    cut = plain_log_probs(plain.model, (prompts, [response[:_CUT] for response in responses]))
+    whole = torch.cat([part[:_CUT] for part in plain.log_probs.split([len(response) for response in responses])])
+    if (found := _beyond(torch.float32, cut, whole, exact=True)) is not None:
+        what = f"The log-probs of a response's first tokens alone and within all of it, with {plain.config.model_type},"
+        raise _refusal(what, found, _LATER)
 
 
 def check_log_probs(
-    kind: str, dtype: torch.dtype, packed: torch.Tensor, alone: torch.Tensor, plain: torch.Tensor, exact: bool = True
+    kind: str,
+    dtype: torch.dtype,
+    packs: bool,
+    packed: torch.Tensor,
+    alone: torch.Tensor,
+    plain: torch.Tensor,
+    exact: bool = True,
 ) -> None:
-    """UserError if log-probs [N] of packed sequences, or of each in a pack of its own, are not plain transformers'."""
+    """Log-probs [N] of packed sequences, of each in a pass of its own, and plain transformers'.
+
+    Raises CannotPack where a model with packed attention (`packs`) is off, UserError where another one is.
+    """
+    what = f"The log-probs that the learner computes with {kind} and those of transformers"
     if (found := _beyond(dtype, alone, plain, exact)) is not None:
-        raise _refusal(f"The log-probs that the learner computes with {kind} and those of transformers", found, _UNSEEN)
+        raise CannotPack(_clause(what, found, _UNSEEN)) if packs else _refusal(what, found, _UNSEEN)
     if (found := _beyond(dtype, packed, plain, exact)) is not None:
-        raise _refusal(f"The log-probs of packed sequences and of each alone, with {kind},", found, _CARRIED)
+        raise CannotPack(_clause(f"The log-probs of packed sequences and of each alone, with {kind},", found, _CARRIED))
 
 
 def _beyond(dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, exact: bool) -> tuple[str, float, float] | None:
@@ -105,11 +198,13 @@ def _beyond(dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, exact: bool) -
     return None if difference <= tolerance else (measure, difference, tolerance)  # NaN is beyond, too
 
 
-def _refusal(what: str, found: tuple[str, float, float], reason: str) -> UserError:
+def _clause(what: str, found: tuple[str, float, float], reason: str) -> str:
     measure, difference, tolerance = found
-    return UserError(
-        f"{what} differ {measure} {difference:.2g} nats, where {tolerance:.2g} is allowed: {reason}. {_REMEDY}"
-    )
+    return f"{what} differ {measure} {difference:.2g} nats, where {tolerance:.2g} is allowed: {reason}"
+
+
+def _refusal(what: str, found: tuple[str, float, float], reason: str) -> UserError:
+    return UserError(f"{_clause(what, found, reason)}. {_REMEDY}")
 
 
 # ------------------------------------------------------------------------------------------------ what is computed
@@ -162,21 +257,6 @@ def own_attention(model: nn.Module) -> Iterator[None]:
         model.set_attn_implementation(packed)
 
 
-def _policy(config: PretrainedConfig, name: str, plain: nn.Module) -> PolicyModel:
-    """The model with packed attention, on the plain one's tensors."""
-    try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=name).eval()
-    except Exception as error:  # noqa: BLE001 — classes that know a few forms of attention by name
-        raise _cannot_run(config, error) from error
-    model.load_state_dict(plain.state_dict(), assign=True)
-    model.tie_weights()
-    return PolicyModel(model)
-
-
-def _cannot_run(config: PretrainedConfig, error: Exception) -> UserError:
-    return UserError(f"{config.model_type} cannot run with packed attention ({_first_sentence(error)}). {_REMEDY}")
-
-
 def _first_sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.')}"
@@ -195,7 +275,7 @@ def _randomise(model: nn.Module) -> None:
             buffer.add_(torch.randn_like(buffer), alpha=0.5)
 
 
-def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> None:
+def _check_export(model: nn.Module, plain: _Plain) -> None:
     """The folder that a checkpoint of a run writes holds the model that was written."""
     with tempfile.TemporaryDirectory(prefix="sdpo-check-") as folder:
         try:
@@ -207,7 +287,7 @@ def _check_export(model: nn.Module, asked: Sequences, wanted: torch.Tensor) -> N
                 f"A run with {model.config.model_type} could not write its policy ({_first_sentence(error)}). "
                 f"If the reason is the generation configuration, correct the model folder's generation_config.json."
             ) from error
-        found = _beyond(torch.float32, plain_log_probs(again.eval(), asked), wanted, exact=True)
+        found = _beyond(torch.float32, plain_log_probs(again.eval(), plain.asked), plain.log_probs, exact=True)
         ends = [config.eos_token_id for config in (model.generation_config, again.generation_config)]
     if found is not None:
         reason = "what transformers writes and reads again is another model"

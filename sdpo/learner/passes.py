@@ -77,7 +77,7 @@ class ForwardPasses:
         lengths = [len(row.response_ids) for row in rows]
         talks = conversations(prompts, [rows[i].response_ids for i in taught])
         last = [talk[-1] for talk in talks]
-        limit = self.recipe.learner.micro_batch_tokens
+        limit = self.recipe.learner.pass_tokens
         filled = fill([prompts[j] for j in last], [lengths[taught[j]] for j in last], limit)
         passes = [[j for talk in members for j in talks[talk]] for members in filled]
         order = [taught[j] for members in passes for j in members]
@@ -161,8 +161,7 @@ class ForwardPasses:
             }
 
         hidden = run(self._pack(rows))
-        head, settings = policy.model.get_output_embeddings(), self.recipe.learner
-        return head(hidden, log_probs, settings.chunk_tokens, temperature)[1]["log_probs"]
+        return policy.head(hidden, log_probs, self.recipe.learner.chunk_tokens, temperature)[1]["log_probs"]
 
     def _pack(self, rows: list[Row], prompts: str = "prompt_ids") -> Pack:
         return pack([getattr(row, prompts) for row in rows], [row.response_ids for row in rows], self.device)
@@ -179,19 +178,23 @@ class ForwardPasses:
         asked = model_check.sequences(model.config.get_text_config(decoder=True).vocab_size)
         rows = [unweighted_row(p, r) for p, r in zip(*asked, strict=True)]
         self.engine.eval()
-        packed = self.score(rows, self.run_student)
-        alone = torch.cat([self.score([row], self.run_student) for row in rows])
+        with self.student.head.whole():
+            alone = torch.cat([self.score([row], self.run_student) for row in rows])
+            packed = self.score(rows, self.run_student) if self.student.packs else alone
         with model_check.own_attention(model):
             plain = model_check.plain_log_probs(model, asked, temperature)
         self.engine.train()
-        model_check.check_log_probs(model.config.model_type, dtype, packed, alone, plain, exact=False)
+        model_check.check_log_probs(
+            model.config.model_type, dtype, self.student.packs, packed, alone, plain, exact=False
+        )
 
     def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """(kind of model, prompt, response, log-probs of the response at temperature 1), random tokens.  Collective."""
         config = self.student.model.config
         prompt, response = model_check.probe(config.get_text_config(decoder=True).vocab_size, tokens)
         self.engine.eval()
-        found = self.score([unweighted_row(prompt, response)], self.run_student, temperature=1.0)
+        with self.student.head.whole():
+            found = self.score([unweighted_row(prompt, response)], self.run_student, temperature=1.0)
         self.engine.train()
         return config.model_type, prompt, response, found.float().cpu().numpy()
 

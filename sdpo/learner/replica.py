@@ -38,8 +38,10 @@ def master(parameter: nn.Parameter) -> torch.Tensor:
 class Replica:
     """The initial model without an optimiser; sharded by ZeRO-3 when the student is, else a full copy per rank."""
 
-    def __init__(self, settings: ModelSettings, dtype: torch.dtype, device: torch.device, zero3: dict | None) -> None:
-        self.policy: PolicyModel = load_model(settings, dtype)
+    def __init__(
+        self, settings: ModelSettings, dtype: torch.dtype, device: torch.device, zero3: dict | None, packs: bool = True
+    ) -> None:
+        self.policy: PolicyModel = load_model(settings, dtype, packs=packs)
         self.policy.requires_grad_(False).eval()
         self._run: Any = self.policy
         if zero3 is None:
@@ -123,8 +125,10 @@ class _Average:
 class MovingAverage(_Average, Replica):
     """Of a whole model."""
 
-    def __init__(self, settings: ModelSettings, dtype: torch.dtype, device: torch.device, zero3: dict | None) -> None:
-        super().__init__(settings, dtype, device, zero3)
+    def __init__(
+        self, settings: ModelSettings, dtype: torch.dtype, device: torch.device, zero3: dict | None, packs: bool = True
+    ) -> None:
+        super().__init__(settings, dtype, device, zero3, packs)
         # `.float()` of fp32 weights is the weights themselves: then the average is accumulated in place.
         self.average = {name: stored(p).detach().float() for name, p in self._own()}
 

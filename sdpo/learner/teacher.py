@@ -13,7 +13,6 @@ from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
 from sdpo.learner.replica import AdapterReplica, Replica
-from sdpo.losses.chunked import project
 from sdpo.losses.logits import mix_logits
 
 AnyReplica = Replica | AdapterReplica
@@ -53,13 +52,10 @@ class Teacher:
         if self.settings.kind in ("live", "trust_region"):
             with torch.no_grad():
                 parts.append((answer(run_student), student))
-        with gathered([policy.projection for _, policy in parts]):
+        with gathered([parameter for _, policy in parts for parameter in policy.head.parameters()]):
 
             def logits(rows: slice) -> torch.Tensor:
-                each = [
-                    project(hidden[rows], policy.projection.detach(), temperature, policy.logit_scale)
-                    for hidden, policy in parts
-                ]
+                each = [policy.head.logits(hidden[rows], temperature) for hidden, policy in parts]
                 return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
 
             yield logits

@@ -16,6 +16,7 @@ import deepspeed
 import torch
 
 from sdpo.algorithms.base import LossPlan
+from sdpo.config.model_files import known_entries
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner import export
@@ -76,7 +77,10 @@ class LearnerWorker:
         config = training_config(self.recipe)
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
         self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
-        self.student: PolicyModel = load_model(self.recipe.model, self.dtype, self.recipe.seed)
+        self.student: PolicyModel = load_model(
+            self.recipe.model, self.dtype, self.recipe.seed, settings.packing == "auto"
+        )
+        self.student.head.entries = known_entries(self.recipe)
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
@@ -133,7 +137,10 @@ class LearnerWorker:
         if self.recipe.model.adapter is not None:
             return (AdapterAverage if follows else AdapterReplica)(self.student, lambda pack: self.engine(pack))
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
-        return (MovingAverage if follows else Replica)(self.recipe.model, self.dtype, self.device, zero3)
+        given = self.recipe.model, self.dtype, self.device, zero3, self.student.packs
+        replica = (MovingAverage if follows else Replica)(*given)
+        replica.policy.head.entries = self.student.head.entries
+        return replica
 
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
         """One optimiser step on this rank's micro-batches.

@@ -9,7 +9,7 @@ and the backward pass only scales them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,14 +25,55 @@ _SLAB_ROWS = 16_384
 _CACHED_ROWS = 1_024
 
 
-@torch.no_grad()
-def project(hidden: Tensor, weight: Tensor, temperature: float = 1.0, logit_scale: float = 1.0) -> Tensor:
-    """Logits `logit_scale · hidden @ weight.T / temperature` [n, V] as constants: float64 for float64 inputs, else
-    float32.
+class _Head(NamedTuple):
+    """u = (hidden @ weight.T + bias) / divisor; the logits are u, or amplitude · tanh(u) where they are capped."""
 
-    hidden [n, H] and weight [V, H] have one dtype.  Half-precision products are summed *and returned* in float32:
-    rounding a logit of 16 to bfloat16 would move it by up to .06, and its probability by 6 %.
+    weight: Tensor
+    bias: Tensor | None
+    entries: int | None
+    divisor: float
+    amplitude: float | None
+
+    @classmethod
+    def of(
+        cls,
+        weight: Tensor,
+        bias: Tensor | None,
+        entries: int | None,
+        temperature: float,
+        logit_scale: float,
+        softcap: float | None,
+    ) -> _Head:
+        if softcap is None:
+            return cls(weight, bias, entries, temperature / logit_scale, None)
+        return cls(weight, bias, entries, softcap / logit_scale, softcap / temperature)
+
+
+def project(
+    hidden: Tensor,
+    weight: Tensor,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    entries: int | None = None,
+) -> Tensor:
+    """Logits z / temperature [n, V] as constants, with z = logit_scale · (hidden @ weight.T + bias), and with a softcap
+    c·tanh(z / c) in the place of z.  float64 for float64 inputs, else float32.
+
+    hidden [n, H], weight [V, H] and bias [V] have one dtype; `entries`: the first so many of V, None for all.
+    Half-precision products are summed *and returned* in float32: rounding a logit of 16 to bfloat16 would move it by up
+    to .06, and its probability by 6 %.
     """
+    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
+    logits = _uncapped(hidden, head)
+    return logits if head.amplitude is None else logits.tanh_().mul_(head.amplitude)
+
+
+@torch.no_grad()
+def _uncapped(hidden: Tensor, head: _Head) -> Tensor:
+    weight = head.weight[: head.entries]
     if not hidden.is_cpu:
         wide = {"out_dtype": torch.float32} if hidden.dtype in _HALF else {}
         logits = torch.mm(hidden, weight.t(), **wide)
@@ -41,8 +82,9 @@ def project(hidden: Tensor, weight: Tensor, temperature: float = 1.0, logit_scal
         logits = hidden.new_empty((hidden.shape[0], weight.shape[0]))
         for slab in _slabs(weight.shape[0], _CACHED_ROWS):
             torch.mm(hidden, weight[slab].to(hidden.dtype).t(), out=logits[:, slab])
-    divisor = temperature / logit_scale
-    return logits if divisor == 1.0 else logits.div_(divisor)
+    if head.bias is not None:
+        logits.add_(head.bias[: head.entries])
+    return logits if head.divisor == 1.0 else logits.div_(head.divisor)
 
 
 def projected_loss(
@@ -53,8 +95,11 @@ def projected_loss(
     chunk_tokens: int,
     temperature: float = 1.0,
     logit_scale: float = 1.0,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    entries: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of `fn` over chunks of rows, differentiable with respect to `hidden` and `weight`.
+    """Sum of `fn` over chunks of rows, differentiable with respect to `hidden`, `weight` and `bias`.
 
     hidden        [N, H]; N may be 0
     weight        [V, H], the output matrix (it may be tied to the embedding), same dtype as `hidden`
@@ -65,22 +110,33 @@ def projected_loss(
     chunk_tokens  the most rows of logits that exist at a time
     temperature   divides the logits before `fn` sees them; gradients account for it
     logit_scale   multiplies them: the factor between the projection and the model's logits (Granite, Cohere)
+    bias          [V], added to the product before that (Phi-1, GPT-J), same dtype as `weight`
+    softcap       c of c·tanh(logits / c), before the temperature (Gemma 2); costs two more tensors [n, V] per chunk
+    entries       the first so many rows of V are all that there are logits of: a vocabulary may be padded beyond its
+                  tokens.  The gradient of the rest is 0.  None: all
 
     Returns (loss, outputs): the loss in float32 (float64 for float64 inputs), and the per-token tensors of all chunks,
     concatenated and detached.
 
-    The gradient of `weight` is accumulated in float32 (float64) over chunks whatever its dtype.  Backward can run once.
+    The gradients of `weight` and `bias` are accumulated in float32 (float64) over chunks whatever their dtype.
+    Backward can run once.
     """
-    check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale)
-    temperature /= logit_scale  # from here on one divisor
+    check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale, bias, softcap)
+    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
     outputs: dict[str, Tensor] = {}
-    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _ProjectedLoss.apply(hidden, weight, fn, chunk_tokens, temperature, outputs), outputs
-    return _run(hidden.detach(), weight.detach(), fn, chunk_tokens, temperature, outputs, None), outputs
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias)):
+        return _ProjectedLoss.apply(hidden, *head, fn, chunk_tokens, outputs), outputs
+    return _run(hidden, head, fn, chunk_tokens, outputs, None), outputs
 
 
 def check_inputs(
-    hidden: Tensor, weight: Tensor, chunk_tokens: int, temperature: float, logit_scale: float = 1.0
+    hidden: Tensor,
+    weight: Tensor,
+    chunk_tokens: int,
+    temperature: float,
+    logit_scale: float = 1.0,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> None:
     """ValueError if shapes, dtypes or settings cannot work."""
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
@@ -89,12 +145,18 @@ def check_inputs(
         )
     if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight {weight.dtype}; cast one so that they agree")
+    if bias is not None and (bias.shape, bias.dtype) != (weight.shape[:1], weight.dtype):
+        raise ValueError(
+            f"bias is {bias.dtype} of shape {tuple(bias.shape)}; expected {weight.dtype} of shape ({weight.shape[0]},)"
+        )
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens is {chunk_tokens}; it must be at least 1")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (greedy decoding has no gradient)")
     if not 0 < logit_scale < float("inf"):
         raise ValueError(f"logit_scale is {logit_scale}; it must be positive and finite")
+    if softcap is not None and not 0 < softcap < float("inf"):
+        raise ValueError(f"softcap is {softcap}; it must be positive and finite, or None for none")
 
 
 def chunks(rows: int, chunk_tokens: int) -> list[slice]:
@@ -107,24 +169,28 @@ def _slabs(rows: int, size: int) -> list[slice]:
 
 
 class GradientSums:
-    """Gradients of `hidden` [N, H] and `weight` [V, H], or None where not needed, summed up from those of logits."""
+    """Gradients of `hidden` [N, H], `weight` [V, H] and `bias` [V], or None where not `needed`, summed up."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, temperature: float, need_hidden: bool, need_weight: bool):
-        self._inputs, self._scale = (hidden, weight), 1.0 / temperature
-        self.hidden = torch.zeros_like(hidden) if need_hidden else None
-        self.weight = None
-        if need_weight:
-            dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-            self.weight = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
+    def __init__(self, hidden: Tensor, head: _Head, needed: tuple[bool, bool, bool]):
+        self._hidden, self._head, self._scale = hidden, head, 1.0 / head.divisor
+        dtype = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
+        self.hidden = torch.zeros_like(hidden) if needed[0] else None
+        self.weight, self.bias = (
+            torch.zeros_like(x, dtype=dtype) if x is not None and wanted else None
+            for x, wanted in zip(head[:2], needed[1:], strict=True)
+        )
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
-        """Takes in the gradient of the logits [n, V] of these rows."""
-        hidden, weight = self._inputs
+        """Takes in the gradient of u [n, entries] of these rows."""
+        entries = slice(grad_logits.shape[1])
+        if self.bias is not None:
+            self.bias[entries].add_(grad_logits.sum(0), alpha=self._scale)
+        weight = self._head.weight[entries]
         grad_logits = grad_logits.to(weight.dtype)
         if self.hidden is not None:
             torch.mm(grad_logits, weight, out=self.hidden[rows]).mul_(self._scale)
         if self.weight is not None:
-            _add_outer(self.weight, grad_logits, hidden[rows], self._scale)
+            _add_outer(self.weight[entries], grad_logits, self._hidden[rows], self._scale)
 
 
 def _add_outer(total: Tensor, grad_logits: Tensor, hidden: Tensor, scale: float) -> None:
@@ -139,10 +205,9 @@ def _add_outer(total: Tensor, grad_logits: Tensor, hidden: Tensor, scale: float)
 
 def _run(
     hidden: Tensor,
-    weight: Tensor,
+    head: _Head,
     fn: ChunkLoss,
     chunk_tokens: int,
-    temperature: float,
     outputs: dict[str, Tensor],
     gradients: GradientSums | None,
 ) -> Tensor:
@@ -151,15 +216,16 @@ def _run(
     # The dtype of the inputs decides, so autocast has no say in the products below.
     with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
         for rows in chunks(hidden.shape[0], chunk_tokens):
-            logits = project(hidden[rows], weight, temperature)
+            uncapped = _uncapped(hidden[rows], head)
             with torch.set_grad_enabled(gradients is not None):
-                logits.requires_grad_(gradients is not None)
+                uncapped.requires_grad_(gradients is not None)
+                logits = uncapped if head.amplitude is None else uncapped.tanh() * head.amplitude
                 loss, tokens = fn(logits, rows)
             _collect(outputs, tokens, rows, hidden.shape[0])
             total = loss.detach().to(logits.dtype) if total is None else total + loss.detach()
             if loss.requires_grad:
-                (grad_logits,) = torch.autograd.grad(loss, logits, allow_unused=True)
-                del logits, loss, tokens  # frees the chunk before the products below
+                (grad_logits,) = torch.autograd.grad(loss, uncapped, allow_unused=True)
+                del uncapped, logits, loss, tokens  # frees the chunk before the products below
                 if grad_logits is not None and gradients is not None:
                     gradients.add(rows, grad_logits)
     return total
@@ -184,14 +250,18 @@ class _ProjectedLoss(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
+        entries: int | None,
+        divisor: float,
+        amplitude: float | None,
         fn: ChunkLoss,
         chunk_tokens: int,
-        temperature: float,
         outputs: dict[str, Tensor],
     ) -> Tensor:
-        gradients = GradientSums(hidden, weight, temperature, *ctx.needs_input_grad[:2])
-        loss = _run(hidden, weight, fn, chunk_tokens, temperature, outputs, gradients)
-        ctx.grad_hidden, ctx.grad_weight = gradients.hidden, gradients.weight
+        head = _Head(weight, bias, entries, divisor, amplitude)
+        gradients = GradientSums(hidden, head, ctx.needs_input_grad[:3])
+        loss = _run(hidden, head, fn, chunk_tokens, outputs, gradients)
+        ctx.gradients = [gradients.hidden, gradients.weight, gradients.bias]
         ctx.spent = False
         ctx.weight_dtype = weight.dtype
         return loss
@@ -204,15 +274,13 @@ class _ProjectedLoss(torch.autograd.Function):
                 "projected_loss was differentiated twice: its gradients are handed over by the first backward pass. "
                 "Sum the losses before calling backward."
             )
-        grad_hidden, grad_weight = ctx.grad_hidden, ctx.grad_weight
-        ctx.grad_hidden = ctx.grad_weight = None
+        gradients, ctx.gradients = ctx.gradients, None
         ctx.spent = True
         # Scaled in place: a second matrix of V×H would be the largest tensor of the step.
         # On accelerators the value is not looked at, because that would wait for the device.
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
-            for gradient in (grad_hidden, grad_weight):
+            for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(grad_loss)
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None, None
+        # Those of a head are summed up in a wider dtype than it has.
+        return *(g if g is None else g.to(ctx.weight_dtype) for g in gradients), *(None,) * 6

@@ -22,24 +22,29 @@ def linear_divergence(
     temperature: float = 1.0,
     student_logit_scale: float = 1.0,
     teacher_logit_scale: float = 1.0,
+    student_bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    student_softcap: float | None = None,
+    teacher_softcap: float | None = None,
     tokens: Tensor | None = None,
     triton: bool | None = None,
     **options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Σ_i w_i·D(student_i, teacher_i) for output matrices applied to hidden states, and by-products of the same pass.
 
-    student_hidden [N, H], student_weight [V, H]    differentiable
-    teacher_hidden [N, H'], teacher_weight [V, H']  constant; the sizes of the two models may differ
+    student_hidden [N, H], student_weight [V, H], student_bias [V]     differentiable
+    teacher_hidden [N, H'], teacher_weight [V, H'], teacher_bias [V]   constant; the sizes of the two models may differ
     token_weights  [N], see `aggregate.token_weights`
     tokens         [N]: the sampled tokens, for their log-probs
-    alpha, options as in `divergence`; temperature divides both logits, after each was multiplied with its model's
-                   logit_scale (`projected_loss`)
+    alpha, options as in `divergence`; temperature divides both logits, after each was transformed as its model does
+                   (logit_scale, bias, softcap: `projected_loss`)
     triton         as in `vocabulary_pass`: None chooses the kernels on a CUDA device, False forces plain PyTorch
 
     Returns the loss and, per token [N] and detached: "divergence", "student_entropy", "teacher_entropy" (nats); with
     `tokens` also "log_probs" and "teacher_log_probs".
     """
-    check_inputs(teacher_hidden, teacher_weight, chunk_tokens, temperature, teacher_logit_scale)
+    theirs: dict[str, Any] = {"logit_scale": teacher_logit_scale, "bias": teacher_bias, "softcap": teacher_softcap}
+    check_inputs(teacher_hidden, teacher_weight, chunk_tokens, temperature, **theirs)
     if teacher_hidden.shape[0] != student_hidden.shape[0] or teacher_weight.shape[0] != student_weight.shape[0]:
         raise ValueError(
             f"student ({student_hidden.shape[0]} tokens, vocabulary {student_weight.shape[0]}) and teacher "
@@ -47,7 +52,7 @@ def linear_divergence(
         )
 
     def chunk_loss(logits: Tensor, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        teacher = project(teacher_hidden[rows], teacher_weight, temperature, teacher_logit_scale)
+        teacher = project(teacher_hidden[rows], teacher_weight, temperature, **theirs)
         found = vocabulary_pass(
             logits, None if tokens is None else tokens[rows], teacher, alpha, triton=triton, **options
         )
@@ -67,4 +72,6 @@ def linear_divergence(
         chunk_tokens=chunk_tokens,
         temperature=temperature,
         logit_scale=student_logit_scale,
+        bias=student_bias,
+        softcap=student_softcap,
     )

@@ -17,7 +17,7 @@ from sdpo.errors import UserError
 from sdpo.prompts.thinking import THINK, Tags, without_thoughts
 from sdpo.types import Message
 
-_QUESTION, _THOUGHT, _ANSWER = "What is 1 + 1?", "I add 1 and 1.", "It is 2."
+_RULE, _QUESTION, _THOUGHT, _ANSWER = "Be brief.", "What is 1 + 1?", "I add 1 and 1.", "It is 2."
 # How other families mark thoughts; a pair counts where the tokenizer or the template knows its opening tag.
 _OTHER_TAGS: tuple[Tags, ...] = (
     ("<thinking>", "</thinking>"),
@@ -42,15 +42,30 @@ class ChatFormat:
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a conversation that ends with a user's turn, and of the header of the assistant's turn."""
-        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": False, **self._options}
-        ids = self.tokenizer.apply_chat_template([dict(message) for message in messages], **options)
-        return tuple(ids)
+        return tuple(self._applied(self._accepted(messages), True, tokenize=True, return_dict=False))
 
     def render(self, messages: Sequence[Message], header: bool = True) -> str:
         """A conversation as text; header: and the header of the assistant's turn.  Raises what the template raises."""
-        return self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=header, tokenize=False, **self._options
-        )
+        return self._applied(self._accepted(messages), header, tokenize=False)
+
+    def _applied(self, messages: Sequence[Message], header: bool, **options: bool) -> Any:
+        given = [dict(message) for message in messages]
+        return self.tokenizer.apply_chat_template(given, add_generation_prompt=header, **options, **self._options)
+
+    def _accepted(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages as the template takes them: a system message it has no place for opens the one after it."""
+        first, *rest = messages
+        if first["role"] != "system" or not rest or self.takes_system:
+            return messages
+        return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template writes a system message; some refuse it, or leave it out."""
+        try:
+            return _RULE in self._applied([{"role": "system", "content": _RULE}, self._asked], True, tokenize=False)
+        except Exception:  # each raises what it likes
+            return False
 
     def _text(self, *messages: dict[str, str], header: bool = False) -> str:
         """A conversation as text; empty where the template refuses it (each raises what it likes)."""

@@ -27,7 +27,7 @@ from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.mirroring import Mirroring
-from sdpo.training.parts import Parts
+from sdpo.training.parts import Parts, as_computed
 from sdpo.training.placement import Placement, engine_options, plan_placement
 from sdpo.training.private_folder import ray_folder
 from sdpo.training.resume import begin, resume
@@ -107,7 +107,7 @@ async def workers(
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
     group = await reserved(placement.bundles)
-    learner = Learner(recipe, plan, placement.learner, group)
+    learner = Learner(as_computed(recipe)[0], plan, placement.learner, group)
     pool = make_pool(recipe, placement, group)
     try:
         async with Supervision(recipe.supervision, pool, learner):

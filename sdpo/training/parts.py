@@ -94,17 +94,35 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
         )
 
 
-def check_numbers(recipe: Recipe) -> None:
+def check_numbers(recipe: Recipe) -> str | None:
     """Raises UserError for a model that the learner would compute wrongly, or not at all, or whose weights are broken,
     and for options of DeepSpeed that it does not take.
 
-    Takes a few seconds, and as long as its files take to be read.
+    Returns what is worth saying of how it is computed.  Takes a few seconds, and as long as its files take to be read.
     """
     from sdpo.learner.deepspeed_config import check_deepspeed
-    from sdpo.learner.model_check import check_configuration
 
     check_deepspeed(recipe)
     check_weights(recipe.model.path)
-    check_configuration(
-        load_config(recipe), recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe)
-    )
+    return as_computed(recipe)[1]
+
+
+def as_computed(recipe: Recipe) -> tuple[Recipe, str | None]:
+    """The recipe with `learner.packing` and `model.attention` as the model needs them, and a line if that is news.
+
+    Raises UserError as `check_numbers`, which has measured it already: within a process once is enough.
+    """
+    from sdpo.learner.model_check import check_configuration
+
+    config, asked = load_config(recipe), (recipe.learner.packing, recipe.model.attention)
+    given = recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe), recipe.learner.packing
+    found = check_configuration(config, *given)
+    if (found.packing, found.attention) == asked:
+        return recipe, None
+    changed = {
+        "learner": recipe.learner.model_copy(update={"packing": found.packing}),
+        "model": recipe.model.model_copy(update={"attention": found.attention}),
+    }
+    how = f"one sequence per pass, with the {found.attention} attention of transformers"
+    why = f": {found.reason}" if found.reason else ""
+    return recipe.model_copy(update=changed), f"{config.model_type} is trained without packing, {how}{why}."

@@ -18,6 +18,7 @@ def make_tiny_model(
     context: int = 1024,
     seed: int = 0,
     scale: float = 4.0,
+    tokens: int | None = None,
 ) -> Path:
     """Write the folder and return it.
 
@@ -26,6 +27,7 @@ def make_tiny_model(
         vocab: number of tokens: `<pad>` = 0, `<eos>` = 1, then `t2`, `t3`, ….
         scale: factor on the input embedding's initial standard deviation of 0.02; with a tied output it makes the
             distributions of a random model peaked enough to tell two models apart.
+        tokens: of the tokenizer; None: as many as the model has entries, which else are padded.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -50,7 +52,7 @@ def make_tiny_model(
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(scale)
     model.save_pretrained(path)
-    words = {"<pad>": PAD, "<eos>": EOS} | {f"t{i}": i for i in range(2, vocab)}
+    words = {"<pad>": PAD, "<eos>": EOS} | {f"t{i}": i for i in range(2, tokens or vocab)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>").save_pretrained(path)

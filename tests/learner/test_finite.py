@@ -37,7 +37,7 @@ def spoil(tensor: torch.Tensor, value: float = math.nan) -> None:
 def parts(worker) -> dict[str, torch.Tensor]:
     """One tensor of each kind that a checkpoint holds, by the beginning of its name in a message."""
     group = worker.held.optimized._flats()
-    masters = {} if worker.student.projection is group[0] else {"the optimiser's copy of the weight": group[0]}
+    masters = {} if worker.student.head.weight is group[0] else {"the optimiser's copy of the weight": group[0]}
     moments = worker.held.optimized.optimizer.state[group[0]]
     return {
         "the teacher's average of the weight": worker.teacher.average.average["model.model.norm.weight"],

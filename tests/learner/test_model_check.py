@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 
 import numpy as np
 import pytest
@@ -13,30 +15,34 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
 from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import model_check
-from sdpo.learner.logit_scale import measured_logit_scale
+from sdpo.learner.attention import CannotPack
+from sdpo.learner.logits import Transformation, measured_transformation
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.packing import pack
 from sdpo.learner.small_model import EXTENSION, WINDOW, small_config
+from sdpo.training.parts import as_computed
 from tests.helpers.tiny_model import make_tiny_model
 from tests.learner.families import family
 from tests.learner.tiny import recipe
 
 RIGHT = ["qwen3", "qwen3_moe", "llama", "mistral", "gemma3_text", "granite", "cohere2", "deepseek_v3"]
 RIGHT_SLOW = ["qwen2", "olmo2", "olmo3", "phi3", "smollm3", "cohere", "gpt_neox", "minicpm3", "gpt2"]
-# What a message must name: the two numbers, or why there are none.
-REFUSED = {
-    "gemma2": r"soft-capping.*relative difference of [\d.]+, where 1e-04 is allowed",
-    "jamba": r"differ by up to [\d.]+ nats, where 0.0001 is allowed: something reaches from one sequence",
-    "nemotron": "does not pass on the options of its call",
-    "stablelm": "does not pass on the options of its call",
+OFF = ("learner.packing=off", "learner.micro_batch_tokens=null")
+CARRIED = r"differ by up to [\d.]+ nats, where 0.0001 is allowed: something reaches from one sequence"
+# Attention and reason of those that are computed one sequence at a time.
+ALONE = {
+    "gemma2": ("eager", "uses softcap"),
+    "jamba": ("sdpa", CARRIED),
+    "nemotron": ("sdpa", "does not pass on the options of its call"),
 }
-REFUSED_SLOW = {
-    "qwen3_next": r"differ by up to [\d.]+ nats, where 0.0001 is allowed: something reaches from one sequence",
-    "recurrent_gemma": r"relative difference of [\d.]+, where 1e-04 is allowed",
-    "mamba": "cannot run with packed attention",
-    "bloom": "cannot run with packed attention",
-    "falcon": "cannot run with packed attention",
-    "gpt_oss": "cannot run with packed attention",
+ALONE_SLOW = {
+    "qwen3_next": ("sdpa", CARRIED),
+    "recurrent_gemma": ("sdpa", CARRIED),
+    "stablelm": ("sdpa", "does not pass on the options of its call"),
+    "mamba": ("eager", "."),
+    "bloom": ("eager", "cannot run with packed attention"),
+    "falcon": ("sdpa", "cannot run with packed attention"),
+    "gpt_oss": ("eager", "uses s_aux"),
 }
 
 
@@ -67,16 +73,60 @@ def test_packed_log_probs_are_those_of_plain_transformers(kind, tmp_path):
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [*REFUSED, *slow(REFUSED_SLOW)])
-def test_a_model_that_would_be_computed_wrongly_is_refused_with_the_reason(kind):
-    with pytest.raises(UserError, match=(REFUSED | REFUSED_SLOW)[kind]):
-        model_check.check_configuration(family(kind), longest=200)
+@pytest.mark.parametrize("kind", [*ALONE, *slow(ALONE_SLOW)])
+def test_a_model_that_cannot_be_packed_is_computed_one_sequence_at_a_time(kind, tmp_path):
+    config, (form, reason) = family(kind), (ALONE | ALONE_SLOW)[kind]
+    found = model_check.check_configuration(config, longest=200)
+    assert found[:2] == ("off", form) and re.search(reason, found.reason)
+    save(config, tmp_path)
+    settings = ModelSettings(path=str(tmp_path), dtype="float32", attention=form)
+    policy = load_model(settings, torch.float32, packs=False)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    prompts, responses = model_check.sequences(config.vocab_size)
+    one = np.array([5])
+    for asked in (([prompts[0]], [responses[0]]), ([one], [one])):  # the latter as what fills idle micro-batches
+        with torch.no_grad():
+            own, wanted = model_check.policy_log_probs(policy, asked), model_check.plain_log_probs(plain, asked)
+        np.testing.assert_allclose(own.numpy(), wanted.numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="a pack of several sequences"):
+        policy(pack(prompts, responses, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(("kind", "asked", "taken"), [
+    ("qwen3", (), ("auto", "sdpa")),
+    ("gemma2", (), ("off", "eager")),
+    ("gemma2", OFF, ("off", "eager")),
+    ("qwen3", OFF, ("off", "sdpa")),
+])  # fmt: skip
+def test_a_run_takes_what_its_model_needs_and_says_so(kind, asked, taken, tmp_path):
+    save(family(kind), tmp_path)
+    asked = recipe(tmp_path, "sdpo", *asked)
+    found, note = as_computed(asked)
+    assert (found.learner.packing, found.model.attention) == taken
+    assert found.learner.pass_tokens == (1 if taken[0] == "off" else asked.learner.micro_batch_tokens)
+    if found == asked:
+        assert note is None
+    else:
+        assert note.startswith(
+            f"{kind} is trained without packing, one sequence per pass, with the {taken[1]} attention"
+        )
+
+
+def test_a_loaded_model_that_must_not_be_packed_says_what_to_set():
+    right, wrong = torch.zeros(3), torch.ones(3)
+    model_check.check_log_probs("new", torch.float32, True, right, right, right)
+    for packed, alone in ((wrong, right), (right, wrong)):
+        with pytest.raises(CannotPack, match=r"nats, where 0.0001 is allowed: .* Set learner.packing=off") as caught:
+            model_check.check_log_probs("new", torch.float32, True, packed, alone, right)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # it crosses processes
+    with pytest.raises(UserError, match="differ by up to 1 nats.* Use another architecture"):
+        model_check.check_log_probs("new", torch.float32, False, wrong, wrong, right)
 
 
 @pytest.mark.parametrize("kind", ["stablelm", "nemotron"])
 def test_a_loaded_model_that_cannot_be_told_of_packs_says_so(kind, tmp_path):
     save(family(kind), tmp_path)
-    with pytest.raises(UserError, match="does not pass on the options of its call"):
+    with pytest.raises(CannotPack, match="does not pass on the options of its call.*learner.packing=off"):
         policy = load_model(ModelSettings(path=str(tmp_path), dtype="float32"), torch.float32)
         policy(pack([np.arange(3, 9)], [np.arange(9, 14)], torch.device("cpu")))
 
@@ -84,17 +134,22 @@ def test_a_loaded_model_that_cannot_be_told_of_packs_says_so(kind, tmp_path):
 # ------------------------------------------------------------------------------------------------ the head
 
 
-@pytest.mark.parametrize(("kind", "change", "scale"), [
-    ("granite", {"logits_scaling": 8.0}, 0.125),
-    ("granite", {"logits_scaling": 0.3}, 1 / 0.3),
-    ("cohere", {"logit_scale": 0.0625}, 0.0625),
-    ("qwen3", {}, 1.0),
+@pytest.mark.parametrize(("kind", "change", "scale", "softcap"), [
+    ("granite", {"logits_scaling": 8.0}, 0.125, None),
+    ("granite", {"logits_scaling": 0.3}, 1 / 0.3, None),
+    ("cohere", {"logit_scale": 0.0625}, 0.0625, None),
+    ("gemma2", {}, 1.0, 30.0),
+    ("gemma2", {"final_logit_softcapping": 200.0}, 1.0, 200.0),
+    ("phi", {}, 1.0, None),  # a bias in the head
+    ("qwen3", {}, 1.0, None),
 ])  # fmt: skip
-def test_the_factor_on_logits_is_measured(kind, change, scale):
+def test_what_a_model_does_to_its_logits_is_measured(kind, change, scale, softcap):
     with torch.device("meta"):  # neither weights nor a device are needed
         model = AutoModelForCausalLM.from_config(family(kind, **change))
-    assert measured_logit_scale(model) == pytest.approx(scale, rel=1e-6)
-    assert PolicyModel(model).logit_scale == pytest.approx(scale, rel=1e-6)
+    head = PolicyModel(model).head
+    assert head.transformation.scale == pytest.approx(scale, rel=1e-6)
+    assert head.transformation.softcap == (None if softcap is None else pytest.approx(softcap, rel=1e-6))
+    assert (head.bias is not None) == (kind == "phi")
 
 
 def bent(bend):
@@ -113,20 +168,29 @@ def bent(bend):
 
 
 @pytest.mark.parametrize("bend", [
-    lambda z: 50 * torch.tanh(z / 50),
+    lambda z: 50 * torch.atan(z / 50),
+    lambda z: 50 * torch.tanh(z / 50) + 1e-2 * z,
     lambda z: z + torch.arange(z.shape[-1]),
     lambda z: z.clamp(max=20),
+    lambda z: -z,
     lambda z: z * float("nan"),
 ])  # fmt: skip
-def test_a_transformation_of_logits_that_is_no_factor_is_refused_whatever_its_name(bend):
-    with pytest.raises(UserError, match=r"the best factor, \S+, leaves a relative difference of \S+, where 1e-04"):
-        measured_logit_scale(bent(bend))
+def test_another_transformation_of_logits_is_refused_whatever_its_name(bend):
+    said = r"the best factor, \S+, leaves a relative difference of \S+, the best cap, \S+, one of \S+, where 1e-04"
+    with pytest.raises(UserError, match=said):
+        measured_transformation(bent(bend))
+
+
+@pytest.mark.parametrize("cap", [3.0, 50.0, 1000.0])
+def test_a_cap_is_found_whatever_its_name_and_together_with_a_factor(cap):
+    found = measured_transformation(bent(lambda z: cap * torch.tanh(0.7 * z / cap)))
+    assert found == pytest.approx((0.7, cap), rel=1e-5)
 
 
 def test_a_factor_that_is_a_parameter_is_refused_since_it_would_not_be_trained():
     factor = torch.nn.Parameter(torch.tensor(2.0))
     with pytest.raises(UserError, match="would not train"):
-        measured_logit_scale(bent(lambda z: z * factor))
+        measured_transformation(bent(lambda z: z * factor))
 
 
 # ------------------------------------------------------------------------------------------------ small models
@@ -240,7 +304,7 @@ def test_what_is_published_has_the_names_of_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_learner_whose_losses_see_other_logits_does_not_start(stage, model, start, monkeypatch):
-    monkeypatch.setattr("sdpo.learner.model.measured_logit_scale", lambda model: 1.5)
+    monkeypatch.setattr("sdpo.learner.model.measured_transformation", lambda model: Transformation(1.5))
     with pytest.raises(UserError, match=r"differ by up to \S+ nats, where 0.001 is allowed"):
         start(recipe(model, "grpo", f"learner.zero_stage={stage}"))
 

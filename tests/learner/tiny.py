@@ -79,7 +79,7 @@ def samples(count: int, seed: int = 0, same_context: bool = False, reference: bo
 def dealt(recipe: Recipe, batch: list[Sample], ranks: int = 1, tokens: int | None = None):
     """What each rank trains on for one optimiser step, as the driver deals it out."""
     rows = loss_weighted_rows(batch, build_algorithm(recipe).plan, recipe.rollout.max_response_tokens)
-    return assign_to_ranks(rows, split(rows, ranks, tokens or recipe.learner.micro_batch_tokens))
+    return assign_to_ranks(rows, split(rows, ranks, tokens or recipe.learner.pass_tokens))
 
 
 def named_weights(worker) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from sdpo.losses.chunked import projected_loss
+from sdpo.losses.chunked import project, projected_loss
 from sdpo.losses.divergence import divergence
 from sdpo.losses.logits import sampled_log_probs
 
@@ -112,13 +112,39 @@ def test_lower_precision_stays_near_float64(dtype, tolerance, alpha, top_k, n, h
     assert _distance(weight.grad, expected[2]) < tolerance
 
 
-def test_weight_gradient_is_accumulated_in_float32_for_bfloat16():
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(0, 9), chunk=st.integers(1, 10), case=st.sampled_from(DIVERGENCES),
+    scale=st.sampled_from([1.0, 0.25]), softcap=st.sampled_from([None, 1.5, 30.0]), biased=st.booleans(),
+    entries=st.sampled_from([None, 14]),
+)  # fmt: skip
+def test_a_head_with_bias_factor_softcap_and_padding_equals_plain_autograd(
+    n, chunk, case, scale, softcap, biased, entries
+):
+    hidden, weight, teacher, token_weights = _problem(n, 5, 17)
+    teacher = teacher[:, :entries]
+    bias = torch.linspace(-2, 3, 17, dtype=torch.float64).requires_grad_() if biased else None
+    inputs = [x for x in (hidden.requires_grad_(), weight.requires_grad_(), bias) if x is not None]
+    fn = _loss_fn(teacher, token_weights, *case)
+    head = {"bias": bias, "logit_scale": scale, "softcap": softcap, "entries": entries}
+    loss, outputs = projected_loss(hidden, weight, fn, chunk_tokens=chunk, temperature=0.7, **head)
+    logits = scale * (hidden @ weight.T + (bias if biased else 0))
+    logits = ((logits if softcap is None else softcap * torch.tanh(logits / softcap)) / 0.7)[:, :entries]
+    expected, plain = fn(logits, slice(0, n))
+    torch.testing.assert_close((loss, outputs), (expected, plain), rtol=1e-9, atol=1e-11, check_stride=False)
+    gradients = (torch.autograd.grad(2.0 * x, inputs) for x in (loss, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-11)
+    torch.testing.assert_close(project(hidden, weight, 0.7, **head), logits.detach())
+
+
+def test_a_heads_gradient_is_accumulated_in_float32_for_bfloat16():
     """512 chunks that each add 1 to a sum: bfloat16 would stop counting at 256."""
     hidden = torch.ones(512, 1, dtype=torch.bfloat16)
     weight = torch.zeros(3, 1, dtype=torch.bfloat16, requires_grad=True)
-    loss, _ = projected_loss(hidden, weight, lambda logits, rows: (logits.sum(), {}), chunk_tokens=1)
+    bias = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    loss, _ = projected_loss(hidden, weight, lambda logits, rows: (logits.sum(), {}), chunk_tokens=1, bias=bias)
     loss.backward()
-    assert weight.grad.flatten().tolist() == [512.0] * 3
+    assert weight.grad.flatten().tolist() == bias.grad.tolist() == [512.0] * 3
 
 
 @pytest.mark.parametrize("hidden_grad", [True, False])

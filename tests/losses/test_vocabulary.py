@@ -167,28 +167,36 @@ def test_from_hidden_states(dtype, tolerance, n, h, v, form):
     close(outputs["log_probs"], torch.distributions.Categorical(logits=student).log_prob(tokens).detach(), tolerance)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_a_factor_on_the_logits(alpha):
-    """As if the output matrices had been multiplied, gradients included."""
+@pytest.mark.parametrize("alpha, softcap", [(0.0, None), (0.5, None), (1.0, None), (0.5, 3.0), (1.0, 3.0)])
+def test_a_head_with_factor_bias_and_softcap(alpha, softcap):
+    """As if the logits had been made by plain PyTorch, gradients included."""
     generator = torch.Generator().manual_seed(5)
     hidden, teacher_hidden = (torch.randn(7, 16, generator=generator, dtype=torch.float64) for _ in range(2))
     weight, teacher_weight = (torch.randn(4999, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    bias, teacher_bias = (torch.randn(4999, generator=generator, dtype=torch.float64) for _ in range(2))
     tokens, token_weights = torch.randint(4999, (7,), generator=generator), torch.rand(7, generator=generator)
-    exact = [x.clone().requires_grad_() for x in (hidden, weight)]
-    teacher = 0.4 * teacher_hidden @ teacher_weight.T / 0.8
-    wanted = (divergence(0.125 * exact[0] @ exact[1].T / 0.8, teacher, alpha) * token_weights).sum()
+
+    def plain(scale, hidden, weight, bias):
+        logits = scale * (hidden @ weight.T + bias)
+        return (logits if softcap is None else softcap * torch.tanh(logits / softcap)) / 0.8
+
+    exact = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+    student = plain(0.125, *exact)
+    teacher = plain(0.4, teacher_hidden, teacher_weight, teacher_bias)
+    wanted = (divergence(student, teacher, alpha) * token_weights).sum()
     wanted.backward()
-    hidden, weight = (x.float().requires_grad_() for x in (hidden, weight))
+    inputs = [x.float().requires_grad_() for x in (hidden, weight, bias)]
     loss, outputs = linear_divergence(
-        hidden, weight, teacher_hidden.float(), teacher_weight.float(), token_weights, alpha=alpha, chunk_tokens=3,
-        temperature=0.8, student_logit_scale=0.125, teacher_logit_scale=0.4, tokens=tokens, triton=TRITON,
+        *inputs[:2], teacher_hidden.float(), teacher_weight.float(), token_weights, alpha=alpha, chunk_tokens=3,
+        temperature=0.8, student_logit_scale=0.125, teacher_logit_scale=0.4, student_bias=inputs[2],
+        teacher_bias=teacher_bias.float(), student_softcap=softcap, teacher_softcap=softcap,
+        tokens=tokens, triton=TRITON,
     )  # fmt: skip
     loss.backward()
     close(loss.detach(), wanted.detach(), 1e-5)
-    close(hidden.grad, exact[0].grad, 1e-5)
-    close(weight.grad, exact[1].grad, 1e-5)
-    student = torch.distributions.Categorical(logits=0.125 * exact[0].detach() @ exact[1].detach().T / 0.8)
-    close(outputs["log_probs"], student.log_prob(tokens), 1e-5)
+    for found, reference in zip(inputs, exact, strict=True):
+        close(found.grad, reference.grad, 1e-5)
+    close(outputs["log_probs"], torch.distributions.Categorical(logits=student.detach()).log_prob(tokens), 1e-5)
 
 
 def test_a_mask_without_tokens_gives_zeros():

@@ -25,6 +25,8 @@ CHANGES = {
     "glm4_moe": MIXTURE  # … with a correction bias, which is a persistent buffer
     | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
     "granite": {"hidden_size": 128, "num_key_value_heads": 2, "max_position_embeddings": 1024},  # scaled logits
+    "gemma2": LAYERS | {"query_pre_attn_scalar": 32},  # soft-capped scores and logits
+    "qwen3_next": MIXTURE | {"linear_key_head_dim": 32, "linear_value_head_dim": 32},  # linear attention
 }
 
 
