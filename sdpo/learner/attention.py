@@ -41,7 +41,8 @@ class CannotPack(UserError):
         return self.args[0]
 
     def __str__(self) -> str:
-        return f"{self.reason}. Set learner.packing=off, and model.attention=sdpa or eager."
+        options = "learner.packing=off, learner.micro_batch_tokens=null, and model.attention=sdpa or eager"
+        return f"{self.reason}. Set {options}."
 
 
 def register(attention: str) -> str:

@@ -39,8 +39,8 @@ ALONE_SLOW = {
     "qwen3_next": ("sdpa", CARRIED),
     "recurrent_gemma": ("sdpa", CARRIED),
     "stablelm": ("sdpa", "does not pass on the options of its call"),
-    "mamba": ("eager", "."),
-    "bloom": ("eager", "cannot run with packed attention"),
+    "mamba": ("eager", CARRIED),
+    "bloom": ("eager", "does something that it does not say in the options of its call"),
     "falcon": ("sdpa", "cannot run with packed attention"),
     "gpt_oss": ("eager", "uses s_aux"),
 }

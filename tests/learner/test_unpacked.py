@@ -17,11 +17,14 @@ from tests.learner.tiny import dealt, loss_and_gradient, named_weights, recipe, 
 OFF = ("learner.packing=off", "learner.micro_batch_tokens=null")
 
 
-@pytest.mark.parametrize("teacher", ["ema", pytest.param("trust_region", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("teacher", [
+    ("teacher.kind=ema",),
+    pytest.param(("teacher.kind=trust_region", "teacher.clock=null"), marks=pytest.mark.slow),
+])  # fmt: skip
 def test_one_sequence_per_pass_gives_the_loss_and_gradient_of_packs(model, start, teacher):
     found = []
     for options in ((), OFF):
-        settings = recipe(model, "sdpo", f"teacher.kind={teacher}", "learner.zero_stage=0", *options)
+        settings = recipe(model, "sdpo", *teacher, *options)
         worker, [micro_batches] = start(settings), dealt(settings, samples(9))
         with torch.no_grad():
             for name, weight in worker.student.model.named_parameters():  # the teacher stays behind
