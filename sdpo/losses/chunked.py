@@ -25,6 +25,10 @@ _SLAB_ROWS = 16_384
 _CACHED_ROWS = 1_024
 
 
+# The logit of what is no token: its probability and its gradient are exactly 0, and everything stays finite.
+_NEVER = -1e30
+
+
 class _Head(NamedTuple):
     """u = (hidden @ weight.T + bias) / divisor; the logits are u, or amplitude · tanh(u) where they are capped."""
 
@@ -48,6 +52,12 @@ class _Head(NamedTuple):
             return cls(weight, bias, entries, temperature / logit_scale, None)
         return cls(weight, bias, entries, softcap / logit_scale, softcap / temperature)
 
+    def without_padding(self, logits: Tensor) -> Tensor:
+        """The same tensor.  To leave columns out would make rows that GPUs multiply slowly, for want of alignment."""
+        if self.entries is not None and self.entries < logits.shape[1]:
+            logits[:, self.entries :] = _NEVER
+        return logits
+
 
 def project(
     hidden: Tensor,
@@ -62,18 +72,18 @@ def project(
     """Logits z / temperature [n, V] as constants, with z = logit_scale · (hidden @ weight.T + bias), and with a softcap
     c·tanh(z / c) in the place of z.  float64 for float64 inputs, else float32.
 
-    hidden [n, H], weight [V, H] and bias [V] have one dtype; `entries`: the first so many of V, None for all.
+    hidden [n, H], weight [V, H] and bias [V] have one dtype; `entries`: so many of V are tokens, None for all.
     Half-precision products are summed *and returned* in float32: rounding a logit of 16 to bfloat16 would move it by up
     to .06, and its probability by 6 %.
     """
     head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
     logits = _uncapped(hidden, head)
-    return logits if head.amplitude is None else logits.tanh_().mul_(head.amplitude)
+    return logits if head.amplitude is None else head.without_padding(logits.tanh_().mul_(head.amplitude))
 
 
 @torch.no_grad()
 def _uncapped(hidden: Tensor, head: _Head) -> Tensor:
-    weight = head.weight[: head.entries]
+    weight = head.weight
     if not hidden.is_cpu:
         wide = {"out_dtype": torch.float32} if hidden.dtype in _HALF else {}
         logits = torch.mm(hidden, weight.t(), **wide)
@@ -83,8 +93,8 @@ def _uncapped(hidden: Tensor, head: _Head) -> Tensor:
         for slab in _slabs(weight.shape[0], _CACHED_ROWS):
             torch.mm(hidden, weight[slab].to(hidden.dtype).t(), out=logits[:, slab])
     if head.bias is not None:
-        logits.add_(head.bias[: head.entries])
-    return logits if head.divisor == 1.0 else logits.div_(head.divisor)
+        logits.add_(head.bias)
+    return head.without_padding(logits if head.divisor == 1.0 else logits.div_(head.divisor))
 
 
 def projected_loss(
@@ -112,8 +122,8 @@ def projected_loss(
     logit_scale   multiplies them: the factor between the projection and the model's logits (Granite, Cohere)
     bias          [V], added to the product before that (Phi-1, GPT-J), same dtype as `weight`
     softcap       c of c·tanh(logits / c), before the temperature (Gemma 2); costs two more tensors [n, V] per chunk
-    entries       the first so many rows of V are all that there are logits of: a vocabulary may be padded beyond its
-                  tokens.  The gradient of the rest is 0.  None: all
+    entries       of V the first so many are tokens: a vocabulary may be padded.  The others have no probability, and a
+                  gradient of 0.  None: all
 
     Returns (loss, outputs): the loss in float32 (float64 for float64 inputs), and the per-token tensors of all chunks,
     concatenated and detached.
@@ -181,16 +191,15 @@ class GradientSums:
         )
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
-        """Takes in the gradient of u [n, entries] of these rows."""
-        entries = slice(grad_logits.shape[1])
+        """Takes in the gradient of u [n, V] of these rows."""
         if self.bias is not None:
-            self.bias[entries].add_(grad_logits.sum(0), alpha=self._scale)
-        weight = self._head.weight[entries]
+            self.bias.add_(grad_logits.sum(0), alpha=self._scale)
+        weight = self._head.weight
         grad_logits = grad_logits.to(weight.dtype)
         if self.hidden is not None:
             torch.mm(grad_logits, weight, out=self.hidden[rows]).mul_(self._scale)
         if self.weight is not None:
-            _add_outer(self.weight[entries], grad_logits, self._hidden[rows], self._scale)
+            _add_outer(self.weight, grad_logits, self._hidden[rows], self._scale)
 
 
 def _add_outer(total: Tensor, grad_logits: Tensor, hidden: Tensor, scale: float) -> None:
@@ -219,7 +228,9 @@ def _run(
             uncapped = _uncapped(hidden[rows], head)
             with torch.set_grad_enabled(gradients is not None):
                 uncapped.requires_grad_(gradients is not None)
-                logits = uncapped if head.amplitude is None else uncapped.tanh() * head.amplitude
+                logits = uncapped
+                if head.amplitude is not None:
+                    logits = head.without_padding(uncapped.tanh() * head.amplitude)
                 loss, tokens = fn(logits, rows)
             _collect(outputs, tokens, rows, hidden.shape[0])
             total = loss.detach().to(logits.dtype) if total is None else total + loss.detach()

@@ -122,19 +122,22 @@ def test_a_head_with_bias_factor_softcap_and_padding_equals_plain_autograd(
     n, chunk, case, scale, softcap, biased, entries
 ):
     hidden, weight, teacher, token_weights = _problem(n, 5, 17)
-    teacher = teacher[:, :entries]
+    padded = teacher.clone()
+    padded[:, slice(entries, None) if entries else slice(0)] = -1e30  # what `project` makes of a teacher's padding
     bias = torch.linspace(-2, 3, 17, dtype=torch.float64).requires_grad_() if biased else None
     inputs = [x for x in (hidden.requires_grad_(), weight.requires_grad_(), bias) if x is not None]
-    fn = _loss_fn(teacher, token_weights, *case)
+    fn, padded_fn = (_loss_fn(t, token_weights, *case) for t in (teacher[:, :entries], padded))
     head = {"bias": bias, "logit_scale": scale, "softcap": softcap, "entries": entries}
-    loss, outputs = projected_loss(hidden, weight, fn, chunk_tokens=chunk, temperature=0.7, **head)
+    loss, outputs = projected_loss(hidden, weight, padded_fn, chunk_tokens=chunk, temperature=0.7, **head)
     logits = scale * (hidden @ weight.T + (bias if biased else 0))
     logits = ((logits if softcap is None else softcap * torch.tanh(logits / softcap)) / 0.7)[:, :entries]
     expected, plain = fn(logits, slice(0, n))
     torch.testing.assert_close((loss, outputs), (expected, plain), rtol=1e-9, atol=1e-11, check_stride=False)
     gradients = (torch.autograd.grad(2.0 * x, inputs) for x in (loss, expected))
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-11)
-    torch.testing.assert_close(project(hidden, weight, 0.7, **head), logits.detach())
+    found = project(hidden, weight, 0.7, **head)
+    torch.testing.assert_close(found[:, :entries], logits.detach())
+    assert entries is None or (found[:, entries:] == -1e30).all()
 
 
 def test_a_heads_gradient_is_accumulated_in_float32_for_bfloat16():
