@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from benchmarks.arithmetic import packed, step_flops
+from sdpo.learner.arithmetic import packed, step_flops
 from benchmarks.common import Record, interleave, median_ratio, medians, parser, timed
 from benchmarks.learner import dealt, start_worker, step
 from benchmarks.responses import sampled_groups, samples_of

@@ -27,6 +27,7 @@ class Shapes:
     trained: int  # all, or the adapter's
     matrix: int  # largest parameter
     layer: int  # largest layer
+    used: float  # of all layers' matrices: those that a token is multiplied with, its share of the experts
     head: int  # output matrix
     hidden: int  # width of a hidden state
     vocabulary: int  # rows of the output matrix
@@ -64,6 +65,7 @@ def shapes_of(
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         matrix=max(p.numel() for p in model.parameters()),
         layer=max(map(_size, layers)),
+        used=sum(_used(layer, getattr(config.get_text_config(decoder=True), "num_experts_per_tok", 1)) for layer in layers),
         head=head.numel(),
         hidden=head.shape[1],
         vocabulary=head.shape[0],
@@ -81,6 +83,12 @@ def decoder_layers(model: nn.Module, config: PretrainedConfig) -> list[nn.Module
 
 def _size(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _used(layer: nn.Module, experts: int) -> float:
+    """Experts are one tensor, an expert per row."""
+    each = [p for p in layer.parameters() if p.dim() > 1]
+    return sum(p.numel() * (min(1.0, experts / p.shape[0]) if p.dim() == 3 else 1) for p in each)
 
 
 def _made_of(layer: nn.Module) -> list[tuple]:
