@@ -21,6 +21,7 @@ from sdpo.rollout.memory import GIB
 from sdpo.tracking.metric_names import dataset_title
 from sdpo.tracking.run_folder import check_no_link
 from sdpo.training.budget import Speeds, budget
+from sdpo.training.fitting import parameter_count
 from sdpo.training.memory_plan import MemoryPlan, Planner
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import plan_placement
@@ -28,6 +29,7 @@ from sdpo.training.remedy import changed, words
 from sdpo.training.sinks import check_sinks
 
 GPU_MEMORY = 80.0  # GiB
+USUAL = Speeds()
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,7 @@ def run(options) -> int:
     return 0 if plan.fits else 1
 
 
-def make_plan(
-    recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_MEMORY, speeds: Speeds = Speeds()
-) -> Plan:
+def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_MEMORY, speeds: Speeds = USUAL) -> Plan:
     """What can be known before a start: data, tokenizer and model, a small model of the configuration, memory, time.
 
     gpus: of the machine, None for as many as the recipe asks for; gpu_memory: of each, in GiB.
@@ -80,8 +80,8 @@ def make_plan(
     check_numbers(recipe)
     planner = Planner(recipe, int(gpu_memory * GIB))
     moved = {} if gpus is None else placed_on(planner, recipe, gpus)
-    asked, recipe = recipe, changed(recipe, moved)
-    parameters, longest = planner.shapes(asked).parameters, longest_context(recipe)
+    recipe = changed(recipe, moved)
+    parameters, longest = parameter_count(planner.config), longest_context(recipe)
     placement = plan_placement(recipe, cpus=os.cpu_count() or 1, gpus=float("inf"))
     try:
         memory: MemoryPlan | None = planner.plan(recipe)

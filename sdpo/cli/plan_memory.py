@@ -56,9 +56,7 @@ def memory_lines(planner: Planner, plan: MemoryPlan) -> list[tuple[str, str]]:
     lines.append(("memory", _verdict(plan)))
     if not plan.fits:
         found = smallest_change(planner, recipe)
-        lines.append(
-            ("smallest change", "nothing in the list of docs/plan.md makes it fit" if found is None else words(found[0]))
-        )
+        lines.append(("smallest change", "none of those tried (docs/plan.md)" if found is None else words(found[0])))
     return lines
 
 

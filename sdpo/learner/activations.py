@@ -7,7 +7,7 @@ where that is as large as a chunk of logits it is added (`_SEARCHED`).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any

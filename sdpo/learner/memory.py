@@ -19,7 +19,9 @@ from sdpo.learner.shapes import Shapes
 
 Parts = dict[str, int]  # bytes by name
 
-GATHERED_ELEMENTS = 1_000_000_000  # DeepSpeed's default of what ZeRO-3 keeps gathered, and of what it steps on at a time
+GATHERED_ELEMENTS = (
+    1_000_000_000  # DeepSpeed's default of what ZeRO-3 keeps gathered, and of what it steps on at a time
+)
 ALLREDUCE_ELEMENTS = 500_000_000  # DeepSpeed's buffer for gradients without ZeRO
 FP32 = 4
 
@@ -45,8 +47,8 @@ def total(parts: Parts) -> int:
 
 
 def longest_pack(recipe: Recipe) -> int:
-    """Tokens of the largest pack: a sequence that is longer than a micro-batch is one by itself."""
-    return max(recipe.learner.micro_batch_tokens, longest_sequence(recipe))
+    """Tokens of the student's largest pack: a sequence that is longer than a micro-batch is one by itself."""
+    return max(recipe.learner.micro_batch_tokens, recipe.max_model_len)
 
 
 def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes) -> LearnerMemory:
@@ -62,8 +64,6 @@ class _Rank:
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
         self.bucket = min(BUCKET_ELEMENTS, shapes.trained)
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
-        head = shapes.head if shapes.head_trains else 0
-        self.head_gradient = head * self.width
 
     def memory(self) -> LearnerMemory:
         return LearnerMemory(self._resident(), self._moments(), self._publishing(), self._saving(), self._host())
@@ -111,19 +111,21 @@ class _Rank:
         if self.stage in (1, 2):
             backward["reduce bucket"] = self.bucket * (self.width if self.stage == 2 else FP32)
         gathered = self._gathered()
+        theirs = max(tokens, longest_sequence(self.recipe))  # of the teacher's largest pack
+        passing = max(layer.forward for layer in layers.values()) * theirs // tokens
+        head = shapes.head * shapes.head_trains * self.width  # the gradient, as it comes
         step = dict(during)
         if copied := self._stepped():
             step["gradients, flat"] = copied * FP32
         return {
-            "losses": during | gathered | {"activations": kept, "logits and the head's gradient": self._losses(groups)},
-            "head": backward | gathered | {"activations": kept, "the head's gradient": self._reduced(self.head_gradient)},
+            "teacher": during | gathered | {"a pass without gradient": passing + theirs * shapes.hidden * self.width},
+            "losses": during | gathered | {"activations": kept, "logits, the head's gradient": self._losses(groups)},
+            "head": backward | gathered | {"activations": kept, "the head's gradient": self._reduced(head)},
             "layers": backward
             | gathered
-            | {"activations": kept, "backward pass of a layer": worst + shapes.tied * self.head_gradient}
+            | {"activations": kept, "a layer's backward pass": worst + shapes.tied * head}
             | {"reduction": self._copied(self.bucket)},
-            "embedding": backward
-            | gathered
-            | {"the embedding's gradient": self._reduced(self.head_gradient) + shapes.tied * self.head_gradient},
+            "embedding": backward | gathered | {"the embedding's gradient": self._reduced(head) + shapes.tied * head},
             "step": step,
         }
 

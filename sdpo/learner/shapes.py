@@ -1,4 +1,4 @@
-"""What a model is made of, by number and size, read off the model itself: it is built on the meta device, without memory."""
+"""What a model is made of, by number and size, read off the model itself, which is built without memory."""
 
 from __future__ import annotations
 
@@ -45,10 +45,9 @@ def shapes_of(
 
     Raises UserError for a model whose layers are not found, and for an adapter that fits no layer.
     """
+    counted = attention.register("flash_attention_2" if form == "sdpa" else form)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), dtype=dtype, attn_implementation=attention.register("flash_attention_2" if form == "sdpa" else form)
-        )
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=counted)
         if adapter is not None:
             add_adapter(model, adapter, seed=0)
     model.to(dtype).eval()
@@ -57,6 +56,7 @@ def shapes_of(
         raise UserError(f"The layers of {config.model_type} are not found, so its memory cannot be counted.")
     head = model.get_output_embeddings().weight
     made_of = [_made_of(layer) for layer in layers]
+    experts = getattr(config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     return Shapes(
         model=model,
         layers=tuple(layers),
@@ -65,7 +65,7 @@ def shapes_of(
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         matrix=max(p.numel() for p in model.parameters()),
         layer=max(map(_size, layers)),
-        used=sum(_used(layer, getattr(config.get_text_config(decoder=True), "num_experts_per_tok", 1)) for layer in layers),
+        used=sum(_used(layer, experts) for layer in layers),
         head=head.numel(),
         hidden=head.shape[1],
         vocabulary=head.shape[0],

@@ -55,7 +55,7 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
 
 
 def _passes(recipe: Recipe, response: int) -> tuple[Forward, Forward]:
-    """Of a step, by student and teacher: the responses to a question share its prompt; a teacher's prompt is its own."""
+    """Of a step, by student and teacher: responses to a question share its prompt; a teacher's prompt is its own."""
     prompt, questions, responses = recipe.context.max_prompt_tokens, recipe.run.questions, recipe.rollout.responses
     student = Forward(((0, prompt), *[(prompt, response)] * responses) * questions, recipe.samples_per_step * response)
     if recipe.distillation is None:

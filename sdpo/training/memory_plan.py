@@ -1,4 +1,4 @@
-"""Who holds how much at which moment of a run, on every kind of GPU: learner and engines put where the recipe has them."""
+"""Who holds how much at which moment of a run, on every kind of GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdpo.learner.activations import layer_memory
 from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
-from sdpo.rollout.memory import GIB, EngineMemory, cache_bytes_per_token, engine_memory
+from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
 from sdpo.rollout.startup import kv_cache_bytes
 from sdpo.training.placement import engine_options
 
@@ -56,7 +56,7 @@ class MemoryPlan:
 
     @cached_property
     def engine(self) -> EngineMemory:
-        """On a CPU with the cache that the engine would like to have, of which it takes half of the free memory at most."""
+        """On a CPU with the cache that the engine would like to have; it takes half of the free memory at most."""
         groups = (SharedPrefix(0, (_PASS,)),)
         activations = max(layer.forward for layer in layer_memory(self.shapes, groups).values())
         weights = (self.shapes.parameters - self._adapter) * (4 if self.recipe.model.dtype == "float32" else 2)

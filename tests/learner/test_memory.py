@@ -1,9 +1,11 @@
-"""The count of a learner rank's memory: against PyTorch's tracker, peaks measured on a GPU, and peaks of processes here."""
+"""The count of a learner rank's memory, against PyTorch's tracker, and peaks measured on a GPU and here."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import shapes_of
 from sdpo.losses.chunked import project, projected_loss
+from tests.learner.peak import SHAPES as PEAK_SHAPES
 
 QWEN3 = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 40_960}
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "tie_word_embeddings")
@@ -28,6 +31,7 @@ SHAPES = {
     "8B": (4096, 12_288, 36, 32, False),
     "32B": (5120, 25_600, 64, 64, False),
 }
+GPU_RESULTS = PROJECT / "docs" / "results" / "gpu"
 ONE_GPU = ("learner.ranks=1", "rollout.engines=1", "learner.zero_stage=2")
 PACK = ("learner.micro_batch_tokens=8192", "context.max_prompt_tokens=1024", "context.max_reprompt_tokens=4096")
 GIB = 2**30
@@ -43,7 +47,7 @@ def gpu_recipe(algorithm: str, *overrides: str):
 
 
 class Update:
-    """One micro-batch after another one, without DeepSpeed: plain PyTorch on the meta device, with the project's losses."""
+    """A micro-batch after another one, without DeepSpeed: plain PyTorch on the meta device, the project's losses."""
 
     def __init__(self, name: str, recipe, groups) -> None:
         self.recipe, self.groups = recipe, groups
@@ -100,3 +104,60 @@ def test_a_count_is_what_pytorchs_tracker_sees(name, checkpointing):
         parts.pop("reduction", None)
     peak = total(counted.resident) + max(map(total, moments.values()))
     assert peak == pytest.approx(Update(name, recipe, groups).peak(), rel=0.1)
+
+
+def plan_of(recipe):
+    return build_algorithm(recipe).plan
+
+
+def read(name: str):
+    return json.loads((GPU_RESULTS / name).read_text())
+
+
+def test_a_run_measured_on_a_gpu():
+    """Qwen3-0.6B's shape with a moving average: the largest peak of allocated memory in the learner."""
+    lines = (GPU_RESULTS / "sized-sdpo" / "metrics.jsonl").read_text().splitlines()
+    measured = max(json.loads(line).get("memory/learner_gpu_mb", 0) for line in lines)
+    recipe = gpu_recipe("sdpo", "rollout.max_response_tokens=1024", "learner.updates_per_batch=2")
+    counted = learner_memory(recipe, plan_of(recipe), shapes("0.6B", recipe))
+    assert (total(counted.resident) + total(counted.update)) / 2**20 == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["0.6B", "8B"])
+@pytest.mark.parametrize("algorithm", ["sdpo", "grpo"])
+def test_a_step_measured_on_a_gpu(name, algorithm):
+    """One response of 4,000 tokens behind a prompt of 1,000, gradients in bfloat16, no optimiser."""
+    rows = {row[0]: float(row[4]) for row in read(f"learner_step_{name}.json")["rows"]}
+    full = ("distillation.top_k=null",) if algorithm == "sdpo" else ()
+    recipe = gpu_recipe(algorithm, *full)
+    found = shapes(name, recipe)
+    layers = layer_memory(found, (SharedPrefix(1000, (4000,)),))[0]
+    kept = layers.output * len(found.layers) + 5000 * found.hidden * 10
+    teachers = int(algorithm == "sdpo")
+    losses = losses_memory(plan_of(recipe), found, 4000, 1024, True, teachers)
+    losses += (1 + teachers) * 4000 * found.hidden * 2
+    peak = found.parameters * 4 + kept + max(losses, layers.backward)
+    assert peak / GIB == pytest.approx(rows[algorithm.upper()], rel=0.1)
+
+
+@pytest.mark.parametrize(("side", "top_k"), [("linear_divergence", "null"), ("linear_divergence, top 20", "20")])
+def test_chunks_of_logits_measured_on_a_gpu(side, top_k):
+    """The measured peaks are without the two gradients that are handed over."""
+    record = read("linear_divergence.json")
+    recipe = gpu_recipe("sdpo", f"distillation.top_k={top_k}")
+    found, tokens = shapes("8B", recipe), record["size"]["tokens"]
+    handed_over = (tokens * found.hidden + found.head) * 2
+    counted = losses_memory(plan_of(recipe), found, tokens, 1024, True, 1) - handed_over
+    assert counted == pytest.approx(record["medians"][side]["peak_bytes"], rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", PEAK_SHAPES)
+def test_a_peak_measured_here(shape, tmp_path):
+    """Two updates of a real learner in a process of its own, beyond what the process holds before it has a model."""
+    command = [sys.executable, "-m", "tests.learner.peak", shape, str(tmp_path)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["counted"] == pytest.approx(found["measured"], rel=0.15), found
