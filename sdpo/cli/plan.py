@@ -63,7 +63,8 @@ def run(options) -> int:
         response=options.response_tokens,
         price=options.price,
     )
-    plan = make_plan(recipe, options.gpus, options.gpu_memory or GPU_MEMORY, speeds)
+    with console.status("checking the model, counting memory"):
+        plan = make_plan(recipe, options.gpus, options.gpu_memory or GPU_MEMORY, speeds)
     show(console, plan)
     return 0 if plan.fits else 1
 
@@ -139,7 +140,10 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
 
 
 def print_plan(recipe: Recipe) -> None:
-    show(SafeConsole(), make_plan(recipe))
+    console = SafeConsole()
+    with console.status("checking the model, counting memory"):
+        plan = make_plan(recipe)
+    show(console, plan)
 
 
 def show(console: SafeConsole, plan: Plan) -> None:
@@ -155,7 +159,7 @@ def show(console: SafeConsole, plan: Plan) -> None:
 
 def _cost(recipe: Recipe, memory: MemoryPlan | None, speeds: Speeds, dataset: Dataset) -> list[tuple[str, str]]:
     """Of a run on GPUs whose memory is known."""
-    if memory is None or recipe.profile == "cpu":
+    if memory is None or recipe.profile == "cpu" or memory.sequences < 1:
         return []
     problems = sum(map(len, dataset.evaluation_sets(recipe.evaluation.training_problems).values()))
     gpus = needs(recipe)

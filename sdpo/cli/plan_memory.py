@@ -56,8 +56,13 @@ def memory_lines(planner: Planner, plan: MemoryPlan) -> list[tuple[str, str]]:
     lines.append(("memory", _verdict(plan)))
     if not plan.fits:
         found = smallest_change(planner, recipe)
-        lines.append(("smallest change", "none of those tried (docs/plan.md)" if found is None else words(found[0])))
+        lines.append(("smallest change", "none of those tried (docs/plan.md)" if found is None else _said(*found)))
     return lines
+
+
+def _said(change: Change, plan: MemoryPlan) -> str:
+    most = max((total(device.phases[device.worst]) / GIB, device.name, device.worst) for device in plan.devices)
+    return f"{words(change)} (then at most {most[0]:,.1f} GiB, on {most[1]} to {most[2]}; {plan.sequences} sequences)"
 
 
 def _verdict(plan: MemoryPlan) -> str:

@@ -162,7 +162,7 @@ def losses_memory(
 
     objective = build_objective(plan, targets, teacher if teachers else None, triton)
     with Live() as live, torch.enable_grad():
-        live.ignore([weight, hidden, *vars(targets).values()])
+        live.ignore([weight, hidden, *theirs, *vars(targets).values()])
         projected_loss(hidden, weight, objective, chunk_tokens=chunk_tokens)[0].backward()
     restricted = plan.distillation is not None and bool(teachers) and plan.distillation.top_k is not None
     searched = restricted * _SEARCHED * min(chunk_tokens, tokens) * shapes.vocabulary

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sdpo.config.model_files import longest_sequence
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.training.memory_plan import MemoryPlan, Planner
@@ -17,7 +16,7 @@ Change = dict[str, Any]  # option → value
 
 MOST_CHANGES = 3  # at a time
 HALVINGS = 4
-LEAST_UTILIZATION = 0.05
+LEAST_UTILIZATION, MOST_UTILIZATION = 0.05, 0.9  # that are worth trying; the most on GPUs of the engines' own
 UTILIZATION = "rollout.gpu_memory_utilization"
 
 
@@ -39,7 +38,7 @@ def smallest_change(planner: Planner, recipe: Recipe) -> tuple[Change, MemoryPla
 def _changes(recipe: Recipe) -> Iterator[list[Change]]:
     """By kind, each kind in its own order."""
     learner = recipe.learner
-    tokens, least = learner.micro_batch_tokens, longest_sequence(recipe)
+    tokens, least = learner.micro_batch_tokens, recipe.max_model_len
     sizes = [tokens >> times for times in range(1, HALVINGS + 1) if tokens >> times > least]
     if tokens > least:
         sizes.append(least)
@@ -64,7 +63,8 @@ def tried(planner: Planner, recipe: Recipe, change: Change) -> tuple[Change, Mem
     try:
         plan = planner.plan(changed(recipe, {k: v for k, v in change.items() if v is not None}))
         if UTILIZATION in change:
-            largest = plan.largest_utilization or 0.9
+            shared = plan.largest_utilization
+            largest = MOST_UTILIZATION if shared is None else shared
             if largest < LEAST_UTILIZATION:
                 return None
             change = change | {UTILIZATION: largest}
