@@ -56,7 +56,8 @@ def memory_lines(planner: Planner, plan: MemoryPlan) -> list[tuple[str, str]]:
     lines.append(("memory", _verdict(plan)))
     if not plan.fits:
         found = smallest_change(planner, recipe)
-        lines.append(("smallest change", "none of those tried (docs/plan.md)" if found is None else _said(*found)))
+        nothing = "none that was tried: take a smaller model, or more GPUs (docs/plan.md)"
+        lines.append(("smallest change", nothing if found is None else _said(*found)))
     return lines
 
 

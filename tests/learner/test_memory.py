@@ -35,10 +35,12 @@ GPU_RESULTS = PROJECT / "docs" / "results" / "gpu"
 ONE_GPU = ("learner.ranks=1", "rollout.engines=1", "learner.zero_stage=2")
 PACK = ("learner.micro_batch_tokens=8192", "context.max_prompt_tokens=1024", "context.max_reprompt_tokens=4096")
 GIB = 2**30
+GROUPS = typical_pack(8192, 1024, 1024, 8)
 
 
-def shapes(name: str, recipe):
-    config = Qwen3Config(**QWEN3, **dict(zip(SIZES, SHAPES[name], strict=True)))
+def shapes(name: str, recipe, layers: int | None = None):
+    sizes = dict(zip(SIZES, SHAPES[name], strict=True)) | ({} if layers is None else {"num_hidden_layers": layers})
+    config = Qwen3Config(**QWEN3, **sizes)
     return shapes_of(config, getattr(torch, recipe.model.dtype), recipe.model.attention, recipe.model.adapter)
 
 
@@ -49,9 +51,9 @@ def gpu_recipe(algorithm: str, *overrides: str):
 class Update:
     """A micro-batch after another one, without DeepSpeed: plain PyTorch on the meta device, the project's losses."""
 
-    def __init__(self, name: str, recipe, groups) -> None:
+    def __init__(self, name: str, recipe, groups, layers: int) -> None:
         self.recipe, self.groups = recipe, groups
-        self.student, self.teacher = (shapes(name, recipe).model for _ in range(2))
+        self.student, self.teacher = (shapes(name, recipe, layers).model for _ in range(2))
         if recipe.learner.gradient_checkpointing:
             self.student.gradient_checkpointing_enable({"use_reentrant": False})
             self.student.train()
@@ -95,15 +97,30 @@ class Update:
 @pytest.mark.parametrize("checkpointing", ["true", "false"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_count_is_what_pytorchs_tracker_sees(name, checkpointing):
-    recipe = gpu_recipe("sdpo", f"learner.gradient_checkpointing={checkpointing}", "rollout.max_response_tokens=1024")
-    groups = typical_pack(8192, 1024, 1024, 8)
-    counted = learner_memory(recipe, build_algorithm(recipe).plan, shapes(name, recipe))
+    """The tracker's time grows with the square of the layers: it sees 2 and 3 of them, and each further one adds the same
+    (`test_every_layer_adds_the_same`).  Inside of operators, as in the search for the top K, it does not see."""
+    recipe = tracked_recipe(checkpointing)
+    counted = learner_memory(recipe, plan_of(recipe), shapes(name, recipe))
     moments = {m: p for m, p in counted.moments.items() if m != "step"}
     for parts in moments.values():  # DeepSpeed's, which is not in the other side
         parts.pop("reduce bucket", None)
         parts.pop("reduction", None)
     peak = total(counted.resident) + max(map(total, moments.values()))
-    assert peak == pytest.approx(Update(name, recipe, groups).peak(), rel=0.1)
+    two, three = (Update(name, recipe, GROUPS, layers).peak() for layers in (2, 3))
+    assert peak == pytest.approx(two + (SHAPES[name][2] - 2) * (three - two), rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_every_layer_adds_the_same(checkpointing):
+    recipe = tracked_recipe(checkpointing)
+    peaks = [Update("0.6B", recipe, GROUPS, layers).peak() for layers in (2, 3, 4)]
+    assert peaks[2] - peaks[1] == peaks[1] - peaks[0] > 0
+
+
+def tracked_recipe(checkpointing: str):
+    sizes = ("rollout.max_response_tokens=1024", "distillation.top_k=null")
+    return gpu_recipe("sdpo", f"learner.gradient_checkpointing={checkpointing}", *sizes)
 
 
 def plan_of(recipe):
