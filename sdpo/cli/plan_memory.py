@@ -91,8 +91,9 @@ def device_tables(plan: MemoryPlan) -> list[Table]:
             table.add_column(phase, justify="right")
         parts = dict.fromkeys(name for phase in device.phases.values() for name in phase)
         for name in parts:
-            sizes = [phase.get(name) for phase in device.phases.values()]
-            table.add_row(name, *("" if size is None else f"{size / GIB:,.2f}" for size in sizes))
+            sizes = [phase.get(name, 0) for phase in device.phases.values()]
+            if any(sizes):
+                table.add_row(name, *(f"{size / GIB:,.2f}" if size else "" for size in sizes))
         sums = [f"{total(phase) / GIB:,.2f}" for phase in device.phases.values()]
         table.add_row("[bold]together", *sums)
         tables.append(table)

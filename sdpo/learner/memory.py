@@ -172,7 +172,8 @@ class _Rank:
         bucket = max(self.recipe.rollout.weight_bucket_mb * 2**20, self.shapes.matrix * self.width)
         parts = {"buckets": 3 * bucket} | self._layer_in_full()
         if self.recipe.model.adapter is not None:
-            parts["merged matrix"] = self.shapes.matrix * 2 * FP32
+            matrix = max(p.numel() for layer in self.shapes.layers for p in layer.parameters())
+            parts["merged layer"] = self.shapes.layer * self.width + matrix * 2 * FP32
         return parts
 
     def _saving(self) -> Parts:

@@ -97,7 +97,7 @@ class Update:
 @pytest.mark.parametrize("checkpointing", ["true", "false"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_count_is_what_pytorchs_tracker_sees(name, checkpointing):
-    """The tracker's time grows with the square of the layers: it sees 2 and 3 of them, and each further one adds the same
+    """The tracker takes long for many layers: it sees 2 and 3 of them, and each further one adds the same
     (`test_every_layer_adds_the_same`).  Inside of operators, as in the search for the top K, it does not see."""
     recipe = tracked_recipe(checkpointing)
     counted = learner_memory(recipe, plan_of(recipe), shapes(name, recipe))
