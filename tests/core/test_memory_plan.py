@@ -18,7 +18,7 @@ from sdpo.learner.memory import total
 from sdpo.learner.shapes import shapes_of
 from sdpo.rollout.memory import GIB, cache_bytes_per_token
 from sdpo.training.budget import Speeds, budget
-from sdpo.training.memory_plan import KEPT_FREE, Planner
+from sdpo.training.memory_plan import Planner
 from sdpo.training.remedy import _changes, _products, changed, smallest_change, tried, words
 from tests.core.test_plan import QWEN3_8B
 from tests.learner.families import family
@@ -39,13 +39,23 @@ def recipe_of(model: Path, *overrides: str, algorithm: str = "sdpo"):
     return load_recipe(find_recipe("livecodebench", algorithm), "gpu", (f"model.path={model}", *overrides))
 
 
+@pytest.fixture(scope="module")
+def planner(model) -> Planner:
+    return Planner(recipe_of(model), 80 * GIB)
+
+
+@pytest.fixture(scope="module")
+def one(planner):
+    """The recipe on one GPU."""
+    return placed(planner, 1)
+
+
 def placed(planner: Planner, gpus: int):
     return changed(planner.recipe, placed_on(planner, planner.recipe, gpus))
 
 
-def test_the_recipe_on_eight_gpus(model):
+def test_the_recipe_on_eight_gpus(planner):
     """Bytes of a parameter on one of four ranks: weights 2, master 4, moments 8, gradients 4, average 2 + 4."""
-    planner = Planner(recipe_of(model), 80 * GIB)
     assert placed_on(planner, planner.recipe, 8) == {}
     plan = planner.plan()
     assert plan.fits
@@ -66,14 +76,14 @@ def test_the_recipe_on_eight_gpus(model):
     (("learner.zero_stage=0", "learner.ranks=2", "model.dtype=float32", "model.attention=sdpa"), 4 + 8 + 4),
     (("learner.zero_stage=1", "learner.ranks=2", "model.dtype=float32", "model.attention=sdpa"), 4 + (4 + 8) / 2 + 4),
 ])  # fmt: skip
-def test_what_a_rank_holds_all_the_time(model, overrides, bytes_each):
+def test_what_a_rank_holds_all_the_time(planner, model, overrides, bytes_each):
     kept = ("teacher.rate=null", "teacher.clock=null") if "teacher.kind" in " ".join(overrides) else ()
-    plan = Planner(recipe_of(model, *overrides, *kept), 80 * GIB).plan()
+    plan = planner.plan(recipe_of(model, *overrides, *kept))
     bucket = 800_000_000 if "learner.zero_stage=3" in overrides else 0
     assert total(plan.learner.resident) == pytest.approx(PARAMETERS * bytes_each + bucket, rel=1e-6)
 
 
-def test_an_adapter_is_all_that_trains(model):
+def test_an_adapter_is_all_that_trains(planner, model):
     """Rank 16 on every linear layer: (in + out) · 16 elements each."""
     wide = 4096 + 4096, 4096 + 1024, 4096 + 1024, 4096 + 4096, *[4096 + 12_288] * 3
     adapter = 36 * 16 * sum(wide)
@@ -89,9 +99,7 @@ def test_an_adapter_is_all_that_trains(model):
     assert plan.engine.weights == PARAMETERS * 2  # merged
 
 
-def test_one_gpu_is_shared_and_needs_an_adapter(model):
-    planner = Planner(recipe_of(model), 80 * GIB)
-    one = placed(planner, 1)
+def test_one_gpu_is_shared_and_needs_an_adapter(planner, model, one):
     assert (one.learner.ranks, one.rollout.engines, one.rollout.colocated) == (1, 1, True)
     assert not planner.plan(one).fits
     change, plan = smallest_change(planner, one)
@@ -103,33 +111,27 @@ def test_one_gpu_is_shared_and_needs_an_adapter(model):
     assert again == plan.recipe
 
 
-def test_no_smaller_change_would_do(model):
-    planner = Planner(recipe_of(model), 80 * GIB)
-    one = placed(planner, 1)
+def test_no_smaller_change_would_do(planner, one):
     change, _ = smallest_change(planner, one)
     singles = [each for kind in _changes(one) for each in _products((kind,))]
     fitting = [each for each in singles if tried(planner, one, each)]
     assert fitting == [] or (len(change) == 1 and change.keys() == fitting[0].keys())
 
 
-def test_the_largest_share_of_a_shared_gpu(model):
-    shared = ("learner.ranks=1", "rollout.engines=1", "rollout.colocated=true", "model.adapter.rank=16")
-    planner = Planner(recipe_of(model, *shared, "rollout.gpu_memory_utilization=0.5"), 80 * GIB)
-    largest = planner.plan().largest_utilization
+def test_the_largest_share_of_a_shared_gpu(planner, one):
+    shared = changed(one, {"model.adapter": {"rank": 16}})
+    largest = planner.plan(shared).largest_utilization
     for share, fits in ((largest, True), (largest + 0.01, False)):
-        plan = planner.plan(changed(planner.recipe, {"rollout.gpu_memory_utilization": share}))
+        plan = planner.plan(changed(shared, {"rollout.gpu_memory_utilization": share}))
         assert plan.devices[0].fits("checkpoint") is fits
-    assert KEPT_FREE > 0
 
 
-def test_a_small_gpu_is_refused_and_nothing_is_promised(model):
+def test_a_small_gpu_is_refused_and_nothing_is_promised(model, one):
     planner = Planner(recipe_of(model), 8 * GIB)
-    one = placed(planner, 1)
     assert not planner.plan(one).fits and smallest_change(planner, one) is None
 
 
-def test_a_change_that_contradicts_the_recipe_is_not_tried(model):
-    planner = Planner(recipe_of(model), 80 * GIB)
+def test_a_change_that_contradicts_the_recipe_is_not_tried(planner):
     assert tried(planner, planner.recipe, {"learner.zero_stage": 1}) is None  # bfloat16 needs 2
 
 
@@ -143,9 +145,8 @@ def test_keys_and_values_of_layers_that_attend():
     assert cache_bytes_per_token(hybrid, 2) == attending * 2 * hybrid.num_key_value_heads * hybrid.head_dim * 2
 
 
-def test_time_and_cost(model):
-    recipe = recipe_of(model, algorithm="grpo")
-    plan = Planner(recipe, 80 * GIB).plan()
+def test_time_and_cost(planner, model):
+    plan = planner.plan(recipe_of(model, algorithm="grpo"))
     found = budget(plan, Speeds(tflops=100.0, bandwidth=1.0, response=1000), 8, evaluated=40)
     assert found.sampled == 256 * 1000
     assert found.learned == 32 * 2048 + 256 * 1000
