@@ -153,8 +153,10 @@ def losses_memory(
     weight = made(shapes.vocabulary, shapes.hidden, dtype=dtype).requires_grad_(shapes.head_trains)
     hidden = made(counted, shapes.hidden, dtype=dtype).requires_grad_()
     theirs = [made(counted, shapes.hidden, dtype=dtype) for _ in range(teachers)]
-    floats = [field.name for field in fields(Targets) if field.name != "tokens"]
-    targets = Targets(tokens=made(counted, dtype=torch.int64), **{name: made(counted) for name in floats})
+    given = {field.name: made(counted) for field in fields(Targets)} | {"tokens": made(counted, dtype=torch.int64)}
+    if plan.policy_gradient is not None and plan.policy_gradient.variant != "gspo":
+        given["sequence_log_ratio"] = None
+    targets = Targets(**given)
 
     def teacher(rows: slice) -> torch.Tensor:
         each = [project(hidden[rows], weight.detach()) for hidden in theirs]
@@ -162,7 +164,7 @@ def losses_memory(
 
     objective = build_objective(plan, targets, teacher if teachers else None, triton)
     with Live() as live, torch.enable_grad():
-        live.ignore([weight, hidden, *theirs, *vars(targets).values()])
+        live.ignore([weight, hidden, *theirs, *(t for t in vars(targets).values() if t is not None)])
         projected_loss(hidden, weight, objective, chunk_tokens=chunk_tokens)[0].backward()
     restricted = plan.distillation is not None and bool(teachers) and plan.distillation.top_k is not None
     searched = restricted * _SEARCHED * min(chunk_tokens, tokens) * shapes.vocabulary

@@ -13,6 +13,7 @@ from sdpo.cli import main
 from sdpo.cli.plan_memory import placed_on
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.paths import PROJECT
+from sdpo.config.registry import ALGORITHMS
 from sdpo.errors import UserError
 from sdpo.learner.memory import total
 from sdpo.learner.shapes import shapes_of
@@ -160,6 +161,12 @@ def test_time_and_cost(planner, model):
     assert found.generate == pytest.approx(1000 * reading / 1e12)
     evaluating = 9 * 1000 * (PARAMETERS * 2 + 10 * (2048 + 500) * 147_456) / 1e12
     assert found.hours == pytest.approx((80 * found.step + evaluating) * 8 / 3600)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_is_counted(planner, model, algorithm):
+    losses = planner.plan(recipe_of(model, algorithm=algorithm)).learner.moments["losses"]
+    assert losses["logits, the head's gradient"] > HEAD * 4  # in fp32, and chunks of logits
 
 
 def test_an_option_without_effect_is_refused(capsys, tmp_path, monkeypatch):

@@ -33,7 +33,8 @@ SHAPES = {
 }
 GPU_RESULTS = PROJECT / "docs" / "results" / "gpu"
 ONE_GPU = ("learner.ranks=1", "rollout.engines=1", "learner.zero_stage=2")
-PACK = ("learner.micro_batch_tokens=8192", "context.max_prompt_tokens=1024", "context.max_reprompt_tokens=4096")
+PACK = ("learner.micro_batch_tokens=8192", "context.max_prompt_tokens=1024")
+FULL = ("distillation.top_k=null", "distillation.tail=null")
 GIB = 2**30
 GROUPS = typical_pack(8192, 1024, 1024, 8)
 
@@ -45,7 +46,8 @@ def shapes(name: str, recipe, layers: int | None = None):
 
 
 def gpu_recipe(algorithm: str, *overrides: str):
-    return load_recipe(find_recipe("livecodebench", algorithm), "gpu", (*ONE_GPU, *PACK, *overrides))
+    teacher = ("context.max_reprompt_tokens=4096",) if algorithm == "sdpo" else ()
+    return load_recipe(find_recipe("livecodebench", algorithm), "gpu", (*ONE_GPU, *PACK, *teacher, *overrides))
 
 
 class Update:
@@ -119,8 +121,8 @@ def test_every_layer_adds_the_same(checkpointing):
 
 
 def tracked_recipe(checkpointing: str):
-    sizes = ("rollout.max_response_tokens=1024", "distillation.top_k=null")
-    return gpu_recipe("sdpo", f"learner.gradient_checkpointing={checkpointing}", *sizes)
+    options = (f"learner.gradient_checkpointing={checkpointing}", "rollout.max_response_tokens=1024")
+    return gpu_recipe("sdpo", *options, *FULL)
 
 
 def plan_of(recipe):
@@ -145,8 +147,7 @@ def test_a_run_measured_on_a_gpu():
 def test_a_step_measured_on_a_gpu(name, algorithm):
     """One response of 4,000 tokens behind a prompt of 1,000, gradients in bfloat16, no optimiser."""
     rows = {row[0]: float(row[4]) for row in read(f"learner_step_{name}.json")["rows"]}
-    full = ("distillation.top_k=null",) if algorithm == "sdpo" else ()
-    recipe = gpu_recipe(algorithm, *full)
+    recipe = gpu_recipe(algorithm, *(FULL if algorithm == "sdpo" else ()))
     found = shapes(name, recipe)
     layers = layer_memory(found, (SharedPrefix(1000, (4000,)),))[0]
     kept = layers.output * len(found.layers) + 5000 * found.hidden * 10
@@ -157,11 +158,11 @@ def test_a_step_measured_on_a_gpu(name, algorithm):
     assert peak / GIB == pytest.approx(rows[algorithm.upper()], rel=0.1)
 
 
-@pytest.mark.parametrize(("side", "top_k"), [("linear_divergence", "null"), ("linear_divergence, top 20", "20")])
-def test_chunks_of_logits_measured_on_a_gpu(side, top_k):
+@pytest.mark.parametrize(("side", "options"), [("linear_divergence", FULL), ("linear_divergence, top 20", ())])
+def test_chunks_of_logits_measured_on_a_gpu(side, options):
     """The measured peaks are without the two gradients that are handed over."""
     record = read("linear_divergence.json")
-    recipe = gpu_recipe("sdpo", f"distillation.top_k={top_k}")
+    recipe = gpu_recipe("sdpo", *options)
     found, tokens = shapes("8B", recipe), record["size"]["tokens"]
     handed_over = (tokens * found.hidden + found.head) * 2
     counted = losses_memory(plan_of(recipe), found, tokens, 1024, True, 1) - handed_over
