@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -91,20 +92,31 @@ def response_tokens(groups: Groups) -> int:
 def layer_memory(shapes: Shapes, groups: Groups) -> dict[int, LayerMemory]:
     """Of each kind of layer (`Shapes.kinds`) on a pack."""
     calls: dict[int, tuple[tuple, dict]] = {}
+    kinds = set(shapes.kinds)
+
+    def note(kind: int, args: tuple, kwargs: dict) -> None:
+        calls[kind] = args, kwargs
+        if len(calls) == len(kinds):
+            raise _AllSeen
+
     handles = [
         shapes.layers[kind].register_forward_pre_hook(
-            lambda _, args, kwargs, kind=kind: calls.setdefault(kind, (args, kwargs)) and None, with_kwargs=True
+            lambda _, args, kwargs, kind=kind: note(kind, args, kwargs), with_kwargs=True
         )
-        for kind in set(shapes.kinds)
+        for kind in kinds
     ]
     ids = torch.zeros(1, sum(group.length for group in groups), dtype=torch.int64, device="meta")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_AllSeen):
             shapes.model.base_model(input_ids=ids, position_ids=ids, groups=groups, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
     return {kind: _one_layer(shapes.layers[kind], *call) for kind, call in calls.items()}
+
+
+class _AllSeen(Exception):
+    """No further layer tells anything new."""
 
 
 def _one_layer(layer: nn.Module, args: tuple, kwargs: dict) -> LayerMemory:

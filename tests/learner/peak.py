@@ -16,10 +16,10 @@ from sdpo.types import Sample, TeacherContext
 
 # hidden size, width within MLPs, layers, vocabulary; options of the recipe
 SHAPES = {
-    "deep": ((256, 1024, 12, 2000), ("learner.zero_stage=0",)),
+    "deep": ((256, 1024, 8, 2000), ("learner.zero_stage=0",)),
     "wide vocabulary": ((256, 512, 3, 40_000), ("learner.zero_stage=2", "learner.gradient_checkpointing=true")),
 }
-PROMPT, RESPONSE, RESPONSES, GROUPS = 64, 192, 4, 6
+PROMPT, RESPONSE, RESPONSES, GROUPS = 64, 192, 4, 4
 
 
 def recipe_of(shape: str, folder: Path):
