@@ -17,6 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # with a dot are this file's: no option begins with one, so that no option can take the place of a variable here.
 .common := ARGS PROFILE PYTHON TORCH_INDEX CC CXX
 .own-train := RECIPE ALGORITHM SEEDS DRY_RUN
+.own-plan := RECIPE ALGORITHM GPUS GPU_MEMORY
 .own-submit := RECIPE ALGORITHM SEEDS ADDRESS
 .own-profile := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
@@ -28,7 +29,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train submit profile eval compare inspect export results faults test bench lock
+.goals := train plan submit profile eval compare inspect export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -52,9 +53,12 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 .recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train submit compare inspect eval export profile
+.PHONY: train plan submit compare inspect eval export profile
 train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
 	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+plan: nothing-unused recipe-given setup  ## what a run takes of GPUs, time and money, and whether it fits: RECIPE=livecodebench [ALGORITHM=grpo] [GPUS=1] [GPU_MEMORY=80] [key=value …]
+	@$(.sdpo) plan $(.choice) $(call .flag,GPUS,--gpus) $(call .flag,GPU_MEMORY,--gpu-memory) \
+	    $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 submit: nothing-unused setup  ## train as a job of a Ray cluster, and follow it: RECIPE=… ADDRESS=http://head:8265 [ALGORITHM=grpo] [key=value …], ARGS='--stop JOB'
 	@$(.sdpo) submit $(call .flag,ADDRESS,--address) $(.choice) $(call .flag,SEEDS,--seeds) \
 	    $(if $(RECIPE),$(call .squote,$(RECIPE))) $(.overrides) $(ARGS)

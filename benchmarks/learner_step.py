@@ -10,13 +10,13 @@ import sys
 
 import torch
 
-from benchmarks.arithmetic import packed, step_flops
 from benchmarks.common import Record, interleave, median_ratio, medians, parser, timed
 from benchmarks.learner import dealt, start_worker, step
 from benchmarks.responses import sampled_groups, samples_of
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.model_files import load_config
 from sdpo.config.schema import Recipe
+from sdpo.learner.arithmetic import packed, step_flops
 from sdpo.learner.packing import fill, pack
 from sdpo.learner.rows import Row
 from sdpo.types import Sample

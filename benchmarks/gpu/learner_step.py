@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from benchmarks.arithmetic import rows as row_by_row
-from benchmarks.arithmetic import step_flops
 from benchmarks.common import Record, interleave, median_ratio, medians, parser
 from benchmarks.gpu.device import choose, matmul_limit, measure
+from sdpo.learner.arithmetic import rows as row_by_row
+from sdpo.learner.arithmetic import step_flops
 from sdpo.losses.chunked import projected_loss
 from sdpo.losses.linear import linear_divergence
 from sdpo.losses.policy import policy_gradient

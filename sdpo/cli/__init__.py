@@ -18,7 +18,8 @@ from sdpo.training.interrupt import STOPPED, Signals
 STARTERS = ("train", "evaluate", "profile")  # the commands that start processes, which a signal must not orphan
 EXIT_STATUS = """exit status:
   0    done; a run: finished
-  1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem
+  1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem;
+       `plan`: the run does not fit
   2    an error that you can correct, explained in one message; or unknown arguments
   130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command resumes it"""
 
@@ -81,6 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--fork", metavar="NAME", help="start a new run NAME from the last checkpoint of the run that would be resumed"
     )
+
+    plan = _command(
+        commands, "plan", "print what a recipe's run takes of every GPU, of time and of money, and whether it fits"
+    )
+    _recipe(plan)
+    plan.add_argument("--gpus", type=int, help="GPUs there are; default: as many as the recipe asks for")
+    plan.add_argument("--gpu-memory", type=float, metavar="GIB", help="of each GPU; default: 80")
+    plan.add_argument("--tflops", type=float, help="what a GPU of the learner computes, TFLOP/s; default: 300")
+    plan.add_argument("--bandwidth", type=float, help="what a GPU of an engine reads, TB/s; default: 1.5")
+    plan.add_argument(
+        "--response-tokens", type=int, metavar="N", help="mean length of a response; default: the longest"
+    )
+    plan.add_argument("--price", type=float, help="of a GPU hour, in any currency")
 
     submit = _command(commands, "submit", "train as a job of a Ray cluster, and follow it")
     submit.add_argument("recipe", nargs="?", help="a recipe's name, or a YAML file in the current folder")

@@ -223,7 +223,8 @@ def _run(
     """The pass over all chunks; returns the loss, fills `outputs` and `gradients`."""
     total: Tensor | None = None
     # The dtype of the inputs decides, so autocast has no say in the products below.
-    with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
+    # On the meta device, where there is no autocast, memory is counted.
+    with torch.autocast("cpu" if hidden.is_meta else hidden.device.type, enabled=False), torch.no_grad():
         for rows in chunks(hidden.shape[0], chunk_tokens):
             uncapped = _uncapped(hidden[rows], head)
             with torch.set_grad_enabled(gradients is not None):

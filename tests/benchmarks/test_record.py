@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import page
-from benchmarks.arithmetic import Forward, layer_flops, projection_flops, rows, step_flops
 from benchmarks.common import QUIET, Record, interleave, median_ratio, medians
+from sdpo.learner.arithmetic import Forward, layer_flops, projection_flops, rows, step_flops
 
 
 @pytest.fixture

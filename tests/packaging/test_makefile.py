@@ -37,6 +37,11 @@ def test_train_passes_recipe_flags_and_overrides():
     assert words[2:] == "--algorithm grpo --profile cpu --dry-run livecodebench learner.lr=1e-3 seed=4".split()
 
 
+def test_plan_passes_the_machine_on():
+    words = command("plan", *"RECIPE=livecodebench PROFILE=gpu GPUS=1 GPU_MEMORY=24 seed=4".split())
+    assert words[1:] == "plan --profile gpu --gpus 1 --gpu-memory 24 livecodebench seed=4".split()
+
+
 def test_seeds_and_runs_to_compare_arrive():
     assert command("train", "RECIPE=x", "SEEDS=0,1", "name=y")[2:] == ["--seeds", "0,1", "x", "name=y"]
     compared = command("compare", 'RUNS=a b:"my label" c*')

@@ -1,4 +1,4 @@
-"""Multiplications and additions of a learner step, counted from shapes; nothing is measured here.
+"""Multiplications and additions of models on sequences, counted from shapes; nothing is measured here.
 
 Counted: matrix products of the decoder layers, attention over the causal half, and the output projection, which runs on
 response tokens only.  A backward pass costs twice its forward pass.  Not counted: norms, activations, softmaxes, the
@@ -37,14 +37,20 @@ def packed(packs: Iterable[Any]) -> Forward:
     return Forward(tuple(segments), sum(len(pack.predicts) for pack in packs))
 
 
-def layer_flops(config: Any, forward: Forward) -> float:
-    """One forward pass of the decoder layers of a Llama-shaped model."""
-    hidden, queries = config.hidden_size, config.num_attention_heads * config.head_dim
-    keys_and_values = 2 * config.num_key_value_heads * config.head_dim
-    per_token = 2 * hidden * (2 * queries + keys_and_values + 3 * config.intermediate_size)
+def layer_flops(config: Any, forward: Forward, matrices: float | None = None) -> float:
+    """One forward pass of the decoder layers; every layer attends.
+
+    matrices: elements that a token is multiplied with in all layers; None: those of a Llama-shaped model.
+    """
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries = config.num_attention_heads * size
+    if matrices is None:
+        wide = 2 * queries + 2 * config.num_key_value_heads * size + 3 * config.intermediate_size
+        matrices = config.num_hidden_layers * config.hidden_size * wide
     # QKᵀ and PV: 2 · 2 per query channel and pair of tokens, half of the pairs within a segment.
     pairs = sum(before * n + n**2 / 2 for before, n in forward.segments)
-    return config.num_hidden_layers * (per_token * sum(n for _, n in forward.segments) + 4 * queries * pairs)
+    tokens = sum(n for _, n in forward.segments)
+    return 2 * matrices * tokens + config.num_hidden_layers * 4 * queries * pairs
 
 
 def projection_flops(config: Any, forward: Forward) -> float:
@@ -53,13 +59,17 @@ def projection_flops(config: Any, forward: Forward) -> float:
 
 
 def step_flops(
-    config: Any, student: Forward, teacher: Forward = NOTHING, checkpointing: bool = False
+    config: Any,
+    student: Forward,
+    teacher: Forward = NOTHING,
+    checkpointing: bool = False,
+    matrices: float | None = None,
 ) -> dict[str, float]:
     """One optimiser step: the student forward and backward (its layers forward again with checkpointing), the teacher
-    forward."""
-    layers, projection = layer_flops(config, student), projection_flops(config, student)
+    forward.  `matrices` as in `layer_flops`."""
+    layers, projection = layer_flops(config, student, matrices), projection_flops(config, student)
     counted = {
         "student": (4 if checkpointing else 3) * layers + 3 * projection,
-        "teacher": layer_flops(config, teacher) + projection_flops(config, teacher),
+        "teacher": layer_flops(config, teacher, matrices) + projection_flops(config, teacher),
     }
     return counted | {"total": sum(counted.values())}

@@ -1,0 +1,187 @@
+"""Memory of activations, counted on the meta device: the code that trains runs on tensors that have shapes only.
+
+What is counted are the storages that PyTorch's operators return.  What an operator needs while it runs is not seen;
+where that is as large as a chunk of logits it is added (`_SEARCHED`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sdpo.algorithms.base import LossPlan
+from sdpo.learner.objective import Targets, build_objective
+from sdpo.learner.packing import SharedPrefix
+from sdpo.learner.shapes import Shapes
+from sdpo.losses.chunked import project, projected_loss
+from sdpo.losses.logits import mix_logits
+
+Groups = tuple[SharedPrefix, ...]
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """Bytes of one decoder layer on a pack."""
+
+    output: int  # what the next layer starts from: all that is kept of a layer that is computed anew
+    saved: int  # for its backward pass, the output included
+    backward: int  # most at a time from the saved until the gradient of its input is there
+    forward: int  # most at a time in a pass without gradient
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages that were made within the context and are still there, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._counted: set[int] = set()
+
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Those that were there before."""
+        self._counted.update(tensor.untyped_storage()._cdata for tensor in tensors)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._counted:
+            return
+        self._counted.add(storage._cdata)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+
+    def _gone(self, key: int, size: int) -> None:
+        self._counted.discard(key)
+        self.now -= size
+
+
+def typical_pack(tokens: int, prompt: int, response: int, responses: int) -> Groups:
+    """A full pack: groups of so many responses of `response` tokens behind a prompt, the last response cut off."""
+    groups, left = [], tokens
+    while left > 0:
+        shared = min(prompt, left)
+        left -= shared
+        own: list[int] = []
+        while left > 0 and len(own) < responses:
+            own.append(min(response, left))
+            left -= own[-1]
+        groups.append(SharedPrefix(shared, tuple(own)))
+    return tuple(groups)
+
+
+def response_tokens(groups: Groups) -> int:
+    return sum(sum(group.own) for group in groups)
+
+
+@lru_cache
+def layer_memory(shapes: Shapes, groups: Groups) -> dict[int, LayerMemory]:
+    """Of each kind of layer (`Shapes.kinds`) on a pack."""
+    calls: dict[int, tuple[tuple, dict]] = {}
+    kinds = set(shapes.kinds)
+
+    def note(kind: int, args: tuple, kwargs: dict) -> None:
+        calls[kind] = args, kwargs
+        if len(calls) == len(kinds):
+            raise _AllSeen
+
+    handles = [
+        shapes.layers[kind].register_forward_pre_hook(
+            lambda _, args, kwargs, kind=kind: note(kind, args, kwargs), with_kwargs=True
+        )
+        for kind in kinds
+    ]
+    ids = torch.zeros(1, sum(group.length for group in groups), dtype=torch.int64, device="meta")
+    try:
+        with torch.no_grad(), suppress(_AllSeen):
+            shapes.model.base_model(input_ids=ids, position_ids=ids, groups=groups, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {kind: _one_layer(shapes.layers[kind], *call) for kind, call in calls.items()}
+
+
+class _AllSeen(Exception):
+    """No further layer tells anything new."""
+
+
+def _one_layer(layer: nn.Module, args: tuple, kwargs: dict) -> LayerMemory:
+    def run(hidden: torch.Tensor) -> torch.Tensor:
+        found = layer(hidden, *args[1:], **kwargs)
+        return found[0] if isinstance(found, tuple) else found
+
+    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    hidden = args[0].detach().requires_grad_()
+    there = [*given, *layer.parameters(), *layer.buffers()]
+    with Live() as live, torch.no_grad():
+        live.ignore(there)
+        run(hidden)
+    forward = live.peak
+    dropped = [p.register_post_accumulate_grad_hook(_drop) for p in layer.parameters() if p.requires_grad]
+    try:
+        with Live() as live, torch.enable_grad():
+            live.ignore(there)
+            output = run(hidden)
+            saved = live.now
+            output.backward(torch.empty_like(output))
+    finally:
+        for handle in dropped:
+            handle.remove()
+    return LayerMemory(output.untyped_storage().nbytes(), saved, live.peak, forward)
+
+
+def _drop(parameter: nn.Parameter) -> None:
+    """What reduces gradients takes them as they come (`sdpo.learner.memory`)."""
+    parameter.grad = None
+
+
+@lru_cache
+def losses_memory(
+    plan: LossPlan, shapes: Shapes, tokens: int, chunk_tokens: int, triton: bool, teachers: int = 0
+) -> int:
+    """Most bytes at a time from the hidden states [tokens, H] of responses until their gradients are there.
+
+    teachers: sets of logits that a teacher's are made of, 0 without a teacher.
+    """
+    dtype, counted = shapes.model.dtype, min(tokens, 3 * chunk_tokens)  # a fourth chunk is as the third
+
+    def made(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype, device="meta")
+
+    weight = made(shapes.vocabulary, shapes.hidden, dtype=dtype).requires_grad_(shapes.head_trains)
+    hidden = made(counted, shapes.hidden, dtype=dtype).requires_grad_()
+    theirs = [made(counted, shapes.hidden, dtype=dtype) for _ in range(teachers)]
+    given = {field.name: made(counted) for field in fields(Targets)} | {"tokens": made(counted, dtype=torch.int64)}
+    if plan.policy_gradient is not None and plan.policy_gradient.variant != "gspo":
+        given["sequence_log_ratio"] = None
+    targets = Targets(**given)
+
+    def teacher(rows: slice) -> torch.Tensor:
+        each = [project(hidden[rows], weight.detach()) for hidden in theirs]
+        return each[0] if len(each) == 1 else mix_logits(each[0], each[1], 0.5)
+
+    objective = build_objective(plan, targets, teacher if teachers else None, triton)
+    with Live() as live, torch.enable_grad():
+        live.ignore([weight, hidden, *theirs, *(t for t in vars(targets).values() if t is not None)])
+        projected_loss(hidden, weight, objective, chunk_tokens=chunk_tokens)[0].backward()
+    restricted = plan.distillation is not None and bool(teachers) and plan.distillation.top_k is not None
+    searched = restricted * _SEARCHED * min(chunk_tokens, tokens) * shapes.vocabulary
+    gradient = (tokens - counted) * shapes.hidden * dtype.itemsize
+    return live.peak + searched + gradient
+
+
+_SEARCHED = 4  # bytes per logit: `logsumexp`, for the mass outside of the top K, exponentiates a copy

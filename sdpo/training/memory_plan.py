@@ -1,0 +1,180 @@
+"""Who holds how much at which moment of a run, on every kind of GPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import psutil
+import torch
+
+from sdpo.algorithms import build_algorithm
+from sdpo.config.model_files import load_config
+from sdpo.config.schema import Recipe
+from sdpo.errors import UserError
+from sdpo.learner.activations import layer_memory
+from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
+from sdpo.learner.packing import SharedPrefix
+from sdpo.learner.shapes import Shapes, shapes_of
+from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
+from sdpo.rollout.startup import kv_cache_bytes
+from sdpo.training.placement import engine_options
+
+LEARNER_OVERHEAD = GIB  # CUDA's context and cuBLAS's workspaces
+NCCL_OVERHEAD = GIB  # of a rank that has others
+LEARNER_PROCESS, ENGINE_PROCESS = int(0.7 * GIB), 2 * GIB  # resident on a CPU before a model is there
+KEPT_FREE = 0.05  # of a GPU: what the allocator loses between blocks of different sizes
+_PASS = 2048  # tokens of the pass by which an engine's activations are counted
+
+
+@dataclass(frozen=True)
+class Device:
+    """Devices of one kind: what each of them holds, by phase of a step."""
+
+    name: str
+    count: int
+    memory: int  # bytes
+    phases: dict[str, Parts]
+
+    def fits(self, phase: str) -> bool:
+        return total(self.phases[phase]) <= (1 - KEPT_FREE) * self.memory
+
+    @property
+    def worst(self) -> str:
+        return max(self.phases, key=lambda phase: total(self.phases[phase]))
+
+
+class MemoryPlan:
+    """Of a recipe on GPUs of `gpu` bytes each (profile cpu: in this machine's memory)."""
+
+    def __init__(self, recipe: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
+        self.recipe, self.gpu, self.shapes, self.config = recipe, gpu, shapes, config
+        self.learner: LearnerMemory = learner_memory(recipe, build_algorithm(recipe).plan, shapes)
+        self.on_gpu = recipe.profile == "gpu"
+
+    @cached_property
+    def engine(self) -> EngineMemory:
+        """On a CPU with the cache that the engine would like to have; it takes half of the free memory at most."""
+        groups = (SharedPrefix(0, (_PASS,)),)
+        activations = max(layer.forward for layer in layer_memory(self.shapes, groups).values())
+        weights = (self.shapes.parameters - self._adapter) * (4 if self.recipe.model.dtype == "float32" else 2)
+        found = engine_memory(self.recipe, self.config, weights, activations // _PASS, self.gpu)
+        if self.on_gpu:
+            return found
+        cache = kv_cache_bytes(found.token, engine_options(self.recipe), available=2**62)
+        return EngineMemory(weights, 0, ENGINE_PROCESS, cache, found.token)
+
+    @property
+    def _adapter(self) -> int:
+        return 0 if self.recipe.model.adapter is None else self.shapes.trained
+
+    @cached_property
+    def devices(self) -> list[Device]:
+        recipe, learner, engine = self.recipe, self.learner, self.engine
+        ranks, engines = recipe.learner.ranks, recipe.rollout.engines
+        own = learner.resident | {"CUDA, NCCL": LEARNER_OVERHEAD + NCCL_OVERHEAD * (ranks > 1)}
+        awake = {"engine's weights": engine.weights, "engine's work": engine.working + engine.overhead}
+        whole = awake | {"keys and values": max(0, engine.cache)}
+        loading = {"engine loads": self._reload()}
+        if not self.on_gpu:
+            return [self._machine()]
+        if recipe.rollout.colocated:
+            asleep = {"engine, asleep": engine.overhead}
+            phases = {
+                "generate": own | whole,
+                "update": own | learner.update | asleep,
+                "publish": own | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
+                "checkpoint": own | learner.saving | whole,
+            }
+            return [Device("shared", ranks, self.gpu, phases)]
+        learns = {
+            "generate": own,
+            "update": own | learner.update,
+            "publish": own | learner.publishing,
+            "checkpoint": own | learner.saving,
+        }
+        serves = {"generate": whole, "publish": whole | loading}
+        width = recipe.rollout.tensor_parallel_size
+        return [Device("learner", ranks, self.gpu, learns), Device("engine", engines * width, self.gpu, serves)]
+
+    def _machine(self) -> Device:
+        """Learner and engines take turns on the cores, and have their memory side by side."""
+        ranks, engines = self.recipe.learner.ranks, self.recipe.rollout.engines
+        memory = psutil.virtual_memory()
+        always = {f"learner's {name}": ranks * size for name, size in self.learner.resident.items()}
+        cache = min(self.engine.cache, memory.available // 2)
+        always |= {
+            "engines' weights": engines * self.engine.weights,
+            "keys and values": engines * cache,
+            "processes": ranks * LEARNER_PROCESS + engines * ENGINE_PROCESS,
+        }
+        update = {name: ranks * size for name, size in self.learner.update.items()}
+        publish = {name: size for name, size in self.learner.publishing.items()}
+        saving = self.learner.saving | self.learner.host
+        phases = {"generate": always, "update": always | update, "publish": always | publish}
+        return Device("this machine", 1, memory.total, phases | {"checkpoint": always | saving})
+
+    def _reload(self) -> int:
+        """A layer as the engine loads it anew, and its copy of the bucket."""
+        width = self.engine.weights / max(1, self.shapes.parameters)
+        bucket = self.recipe.rollout.weight_bucket_mb * 2**20
+        return int(self.shapes.layer * width) + max(bucket, int(self.shapes.matrix * width))
+
+    @property
+    def host(self) -> Parts:
+        """In the memory of a machine with all ranks, while a checkpoint is written."""
+        return {
+            name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
+            for name, size in self.learner.host.items()
+        }
+
+    @property
+    def fits(self) -> bool:
+        return all(d.fits(phase) for d in self.devices for phase in d.phases) and self.sequences >= 1
+
+    @property
+    def sequences(self) -> int:
+        """Of full length in an engine's cache."""
+        return self.engine.sequences(self.recipe.max_model_len)
+
+    @property
+    def largest_utilization(self) -> float | None:
+        """`rollout.gpu_memory_utilization` beside the learner, rounded down; None where nobody shares a GPU."""
+        if not (self.on_gpu and self.recipe.rollout.colocated):
+            return None
+        shared = self.devices[0].phases["checkpoint"]
+        engine = sum(size for name, size in shared.items() if name.startswith(("engine's", "keys")))
+        left = (1 - KEPT_FREE) * self.gpu - (total(shared) - engine)
+        return max(0.0, math.floor(100 * left / self.gpu) / 100)
+
+
+class Planner:
+    """Plans of one recipe and of others that differ in where it computes."""
+
+    def __init__(self, recipe: Recipe, gpu: int) -> None:
+        self.recipe, self.gpu, self.config = recipe, gpu, load_config(recipe)
+        self._shapes: dict[Any, Shapes] = {}
+
+    def shapes(self, recipe: Recipe) -> Shapes:
+        model = recipe.model
+        key = (model.dtype, model.attention, model.adapter)
+        if key not in self._shapes:
+            dtype = getattr(torch, model.dtype)
+            self._shapes[key] = shapes_of(self.config, dtype, model.attention, model.adapter)
+        return self._shapes[key]
+
+    def plan(self, recipe: Recipe | None = None) -> MemoryPlan:
+        """Raises UserError for a model whose memory cannot be counted."""
+        recipe = recipe or self.recipe
+        try:
+            return MemoryPlan(recipe, self.gpu, self.shapes(recipe), self.config)
+        except UserError:
+            raise
+        except Exception as error:  # what models that look at the values of tensors raise on the meta device
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"The memory of {recipe.model.path} ({self.config.model_type}) cannot be counted without running it: "
+                f"{reason}"
+            ) from error
