@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED
 
 _PATIENCE_S = 10.0  # for the server to accept a connection
+_AGENTS_S = 60.0  # for a cluster that has just been started to have a process that takes jobs
 _DEFAULT = "http://HOST:8265, where HOST is the cluster's first machine"
 
 
@@ -101,7 +103,17 @@ class _Jobs:
 
     def submit(self, command: str, environment: dict[str, Any], name: str) -> str:
         say(f"Sending {environment['working_dir']} to {self.address}: {command.removeprefix('exec ')}")
-        job = self._ask(self._client.submit_job, entrypoint=command, runtime_env=environment, submission_id=name)
+        until = time.monotonic() + _AGENTS_S
+        while True:
+            try:
+                job = self._ask(
+                    self._client.submit_job, entrypoint=command, runtime_env=environment, submission_id=name
+                )
+                break
+            except UserError as error:
+                if "No available agent" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(1)
         say(f"Job {job}. Ctrl-C stops following it and leaves it running.")
         return job
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 def test_stopped_parts_die_with_the_driver(tmp_path):
     run = Run(tmp_path, "run.steps=200", "learner.ranks=1")
-    run.wait_for("step 1/200")
+    run.wait_for("step   1/200")
     names = ("ray::LearnerRank", "ray::RolloutEngine", "VLLM::EngineCore")
     parts = []
     for process in psutil.Process(run.process.pid).children(recursive=True):

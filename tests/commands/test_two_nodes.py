@@ -25,5 +25,6 @@ def test_losing_the_machine_of_the_engines_does_not_lose_the_run(tmp_path, monke
         cluster.shutdown()
     folder = tmp_path / "runs" / "livecodebench-sdpo-seed0"
     events = json.loads((folder / "run.json").read_text())["events"]
-    assert [event["part"] for event in events] == ["rollout engine 0"] and "machine" in events[0]["cause"], events
+    # More than one where Ray puts the first replacement on the machine that is going.
+    assert {event["part"] for event in events} == {"rollout engine 0"} and "machine" in events[0]["cause"], events
     assert "Traceback" not in run.output

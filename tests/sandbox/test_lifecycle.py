@@ -225,8 +225,8 @@ NEEDS_CPU = "import time\nwhile time.process_time() < 0.8: pass\nprint(int(input
 
 @pytest.mark.slow
 def test_waiting_for_a_core_is_not_the_programs_time():
-    """Six busy processes for every core; the wall limit is less than what a share of a core needs."""
-    many = 6 * len(os.sched_getaffinity(0))
+    """Three busy processes for every core; the wall limit is less than what a share of a core needs."""
+    many = 3 * len(os.sched_getaffinity(0))
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(many)]
     try:
         with Sandbox() as sandbox:
