@@ -143,8 +143,8 @@ def _shown_settings() -> dict[str, tuple[str, tuple[Setting, ...]]]:
     folder, found = RECIPES / SHOWN_RECIPE, dict[str, tuple[str, tuple[Setting, ...]]]()
     for algorithm in registry.ALGORITHMS:
         by_place: dict[tuple[str, str], Setting] = {}
-        for path in (RECIPES / "placements.yaml", folder / "base.yaml", folder / f"{algorithm}.yaml"):
-            text = path.read_text(encoding="utf-8")
+        for file in (RECIPES / "placements.yaml", folder / "base.yaml", folder / f"{algorithm}.yaml"):
+            text = file.read_text(encoding="utf-8")
             by_place |= {(path, setting.profile): setting for path, setting in read_settings(text)}
         for path in {path: None for path, _ in by_place}:
             found.setdefault(path, (algorithm, tuple(s for (p, _), s in by_place.items() if p == path)))
