@@ -19,7 +19,7 @@ SHAPES = {
     "deep": ((256, 1024, 8, 2000), ("learner.zero_stage=0",)),
     "wide vocabulary": ((256, 512, 3, 40_000), ("learner.zero_stage=2", "learner.gradient_checkpointing=true")),
 }
-PROMPT, RESPONSE, RESPONSES, GROUPS = 64, 192, 4, 4
+PROMPT, RESPONSE, RESPONSES, GROUPS = 64, 192, 4, 3
 
 
 def recipe_of(shape: str, folder: Path):

@@ -21,6 +21,7 @@ from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import shapes_of
 from sdpo.losses.chunked import project, projected_loss
+from tests.learner.families import family
 from tests.learner.peak import SHAPES as PEAK_SHAPES
 
 QWEN3 = {"vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 40_960}
@@ -167,6 +168,15 @@ def test_chunks_of_logits_measured_on_a_gpu(side, options):
     handed_over = (tokens * found.hidden + found.head) * 2
     counted = losses_memory(plan_of(recipe), found, tokens, 1024, True, 1) - handed_over
     assert counted == pytest.approx(record["medians"][side]["peak_bytes"], rel=0.02)
+
+
+@pytest.mark.parametrize(("kind", "kinds"), [("gemma3_text", 1), ("mistral", 1), ("qwen3_moe", 1), ("qwen3_next", 2)])
+def test_layers_of_other_families_are_counted(kind, kinds):
+    """Experts, layers that see a window, linear attention."""
+    found = layer_memory(shapes_of(family(kind), torch.bfloat16), (SharedPrefix(0, (512,)),))
+    assert len(found) == kinds
+    for layer in found.values():
+        assert layer.output == 512 * 32 * 2 < layer.saved < layer.backward
 
 
 @pytest.mark.slow
