@@ -139,12 +139,8 @@ def test_wrong_input_gets_one_clear_message(arguments, says, tmp_path, monkeypat
     assert shown.startswith("error: ") and says in shown and "Traceback" not in shown
 
 
-@pytest.mark.parametrize(("kind", "named", "reason"), [
-    ("stablelm", "StableLmForCausalLM", "does not pass on the options of its call"),
-    ("jamba", "JambaForCausalLM", r"differ by up to \S+ nats, where 0.0001 is allowed"),
-])  # fmt: skip
-def test_a_model_that_the_learner_would_compute_wrongly_is_refused(model, data, kind, named, reason):
-    config = family(kind, max_position_embeddings=40960, vocab_size=768, architectures=[named])
+def test_a_model_that_cannot_be_packed_is_planned_one_sequence_at_a_time(model, data):
+    config = family("stablelm", max_position_embeddings=40960, vocab_size=768, architectures=["StableLmForCausalLM"])
     (model / "config.json").write_text(config.to_json_string())
-    with pytest.raises(UserError, match=reason):
-        plan(model, data, "sdpo")
+    text = plan(model, data, "sdpo").text()
+    assert "stablelm is trained without packing" in text and "does not pass on the options of its call" in text
