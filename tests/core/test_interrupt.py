@@ -177,7 +177,7 @@ def test_what_a_terminal_took_with_it_is_not_missed():
     )  # fmt: skip
     os.close(follower), os.close(writer)
     output = b""
-    while b"ready" not in output:
+    while b"ready\r\n" not in output:  # all of it: a write that is under way would fail
         output += os.read(leader, 1024)
     os.close(leader)  # the terminal's window is closed
     assert process.wait(50) == 130
