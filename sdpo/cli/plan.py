@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
-from sdpo.cli.plan_memory import device_tables, memory_lines, needs, placed_on
+from sdpo.cli.plan_memory import device_tables, memory_lines, placed_on
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.model_files import longest_context, longest_sequence
@@ -24,7 +24,7 @@ from sdpo.training.budget import Speeds, budget
 from sdpo.training.fitting import parameter_count
 from sdpo.training.memory_plan import MemoryPlan, Planner
 from sdpo.training.parts import check_numbers, load_checked
-from sdpo.training.placement import plan_placement
+from sdpo.training.placement import gpus_needed, plan_placement
 from sdpo.training.remedy import changed, words
 from sdpo.training.sinks import check_sinks
 
@@ -164,7 +164,7 @@ def _cost(recipe: Recipe, memory: MemoryPlan | None, speeds: Speeds, dataset: Da
     if memory is None or recipe.profile == "cpu" or memory.sequences < 1:
         return []
     problems = sum(map(len, dataset.evaluation_sets(recipe.evaluation.training_problems).values()))
-    gpus = needs(recipe)
+    gpus = gpus_needed(recipe)
     found = budget(memory, speeds, gpus, problems * recipe.evaluation_samples)
     length = "all at the mean given" if speeds.response else "all at full length"
     lines = [

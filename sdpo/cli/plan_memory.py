@@ -9,13 +9,8 @@ from sdpo.errors import UserError
 from sdpo.learner.memory import total
 from sdpo.rollout.memory import GIB
 from sdpo.training.memory_plan import KEPT_FREE, MemoryPlan, Planner
+from sdpo.training.placement import gpus_needed
 from sdpo.training.remedy import LEAST_UTILIZATION, UTILIZATION, Change, changed, smallest_change, words
-
-
-def needs(recipe: Recipe) -> int:
-    """GPUs of a run."""
-    own = recipe.rollout.engines * recipe.rollout.tensor_parallel_size
-    return recipe.learner.ranks + (0 if recipe.rollout.colocated else own)
 
 
 def placed_on(planner: Planner, recipe: Recipe, gpus: int) -> Change:
@@ -23,7 +18,7 @@ def placed_on(planner: Planner, recipe: Recipe, gpus: int) -> Change:
 
     Raises UserError where the recipe cannot be placed so.
     """
-    if recipe.profile == "cpu" or needs(recipe) <= gpus:
+    if recipe.profile == "cpu" or gpus_needed(recipe) <= gpus:
         return {}
     if gpus > 1:
         ranks = gpus // 2

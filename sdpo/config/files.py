@@ -71,9 +71,10 @@ def load_recipe(path: Path, profile: str, overrides: Iterable[str] = (), gpus: i
 
 def placed(path: Path, profile: str, gpus: int | None) -> dict[str, Any]:
     """What a recipe says for so many GPUs alone."""
-    chain, said = _chain(path), dict[str, Any]()
+    said, chain = dict[str, Any](), _chain(path)
+    placement = _placement(chain, profile, gpus)
     for own in chain:
-        said = _merge(said, own.get("profiles", {}).get(_placement(chain, profile, gpus)) or {})
+        said = _merge(said, own.get("profiles", {}).get(placement) or {})
     return said
 
 

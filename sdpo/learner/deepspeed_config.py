@@ -51,11 +51,11 @@ def training_config(recipe: Recipe) -> dict[str, Any]:
 
 def check_deepspeed(recipe: Recipe) -> None:
     """Raises UserError for what a recipe hands on and DeepSpeed refuses, or never looks at."""
-    config = _Noting(training_config(recipe))
     if not recipe.learner.deepspeed:
         return
     from deepspeed.runtime.config import DeepSpeedConfig
 
+    config = _Noting(training_config(recipe))
     try:
         DeepSpeedConfig(config)
     except Exception as error:  # noqa: BLE001 — whatever it raises for values that it does not take

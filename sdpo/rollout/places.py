@@ -26,7 +26,7 @@ from sdpo.supervision.watch import Watch
 CONCURRENT_CALLS = 65536  # per engine: vLLM queues requests itself, and control calls must not wait behind them
 POLL_SECONDS = 0.5
 SHUTDOWN_SECONDS = 15.0
-ROOM_SECONDS = 60.0  # for Ray to find a place for an engine that replaces another
+ROOM_SECONDS = 60.0  # for Ray to find the places of a run, or one for an engine that replaces another
 MOMENTARY = ("running", "tokens_per_second", "memory_bytes")  # numbers of an engine that count nothing
 
 Progress = Callable[[str], None]

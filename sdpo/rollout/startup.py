@@ -11,12 +11,12 @@ from sdpo.config.files import nearest
 from sdpo.config.handed_on import handed_on
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
+from sdpo.rollout.memory import GIB
 from sdpo.rollout.requests import EngineError
 from sdpo.rollout.servable import argument_names
 from sdpo.supervision.logs import kept_log, last_words, own_logs, refers_to_log
 from sdpo.weights.plugin import backend_name
 
-GIB = 1024**3
 CPU_BLOCK_TOKENS = 128  # block size of vLLM's CPU attention
 OWNERS = {  # arguments of vLLM that the recipe has a name of its own for
     "model": "model.path",

@@ -23,6 +23,7 @@ from sdpo.config.schema import Recipe
 from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
 from sdpo.report import run_report
+from sdpo.rollout.places import ROOM_SECONDS
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
@@ -36,7 +37,6 @@ from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
 
 RAY_STARTS = 3  # on a busy machine a start may outlast Ray's own time limit, which cannot be set
-ROOM_SECONDS = 60.0  # for Ray to find places that engines and ranks share
 
 
 async def train(

@@ -25,6 +25,12 @@ class Placement:
     bundles: tuple[dict[str, float], ...] = ()
 
 
+def gpus_needed(recipe: Recipe, learner: bool = True) -> int:
+    """GPUs of a run, or of its engines alone; an engine that is colocated takes the one of a rank."""
+    engines = recipe.rollout.engines * recipe.rollout.tensor_parallel_size
+    return engines + recipe.learner.ranks * (learner and not recipe.rollout.colocated)
+
+
 def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = True) -> Placement:
     """Resources on a cluster with so many CPUs and GPUs; without `learner`, for engines alone.
 
@@ -44,7 +50,7 @@ def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = Tru
             description=f"{ranks} learner rank(s) and {engines} engine(s) take turns on {cpus:.0f} CPU cores",
         )
     colocated = recipe.rollout.colocated
-    needed = ranks * (learner and not colocated) + engines * width
+    needed = gpus_needed(recipe, learner)
     if needed > gpus:
         raise UserError(
             f"This run needs {needed} GPUs ({ranks} learner ranks, {engines} engines × {width}); {gpus:.0f} are there. "
