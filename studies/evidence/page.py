@@ -12,6 +12,7 @@ from studies.evidence.markdown import Origin, Section, code, number
 from studies.evidence.pictures import Picture, draw
 from studies.evidence.record import Record
 from studies.evidence.sections import (
+    adapters,
     claims,
     comparison,
     forgetting,
@@ -46,6 +47,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     single_world.limits,
     single_world.longer,
     single_world.sizes,
+    adapters.section,
     teacher.section,
     repeats.section,
     claims.section,
