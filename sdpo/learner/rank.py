@@ -104,7 +104,7 @@ class LearnerRank:
     @ray.method
     @_timed
     def scores(self, micro_batches: MicroBatches) -> list[list[ScoredTokens]]:
-        return self.worker.passes.scores(micro_batches)
+        return self.worker.scores(micro_batches)
 
     @ray.method
     @_timed
