@@ -275,6 +275,7 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "above run.max_restarts, which ends the run before",
     ),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
+    ("learner.offload_states", lambda r: not r.rollout.colocated, "without rollout.colocated"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
     ("learner.triton", lambda r: r.profile == "cpu", "with profile=cpu (kernels need a GPU)"),

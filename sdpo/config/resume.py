@@ -15,7 +15,8 @@ from sdpo.config.schema import Recipe
 FREE = frozenset({
     # how the learner is cut up and computes
     "learner.ranks", "learner.zero_stage", "learner.micro_batch_tokens", "learner.packing", "learner.chunk_tokens",
-    "learner.triton", "learner.gradient_checkpointing", "learner.cpu_threads", "learner.max_skipped", "model.attention",
+    "learner.triton", "learner.gradient_checkpointing", "learner.offload_states", "learner.cpu_threads",
+    "learner.max_skipped", "model.attention",
     # how the engines are
     "rollout.engines", "rollout.tensor_parallel_size", "rollout.max_num_seqs", "rollout.gpu_memory_utilization",
     "rollout.enforce_eager", "rollout.colocated", "rollout.cpu_threads", "rollout.weight_bucket_mb",

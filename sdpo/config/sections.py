@@ -261,6 +261,11 @@ class LearnerSettings(Settings):
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
+    offload_states: bool = Field(
+        False,
+        description="keep optimiser, teacher and reference policy in pinned host memory while engines use the GPUs "
+        "(rollout.colocated)",
+    )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
     deepspeed: dict[str, Any] = Field({}, description="more of DeepSpeed's configuration, handed on as it is")
 

@@ -178,7 +178,7 @@ class Learner:
         return split(rows, self.recipe.learner.ranks, self.recipe.learner.pass_tokens)
 
     async def usage(self) -> dict[str, float]:
-        """Seconds at work, peak memory and peak GPU memory (bytes): of each the maximum over the ranks."""
+        """`LearnerRank.usage`: of each number the maximum over the ranks."""
         ranks = await self._all("usage", [rank.usage.remote() for rank in self.ranks])
         return {name: max(values[name] for values in ranks) for name in ranks[0]}
 

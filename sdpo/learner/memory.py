@@ -24,6 +24,7 @@ GATHERED_ELEMENTS = (
 )
 ALLREDUCE_ELEMENTS = 500_000_000  # DeepSpeed's buffer for gradients without ZeRO
 FP32 = 4
+_OFFLOADED = {"optimiser", "master weights", "moving average", "initial policy"}  # by `learner.offload_states`
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class LearnerMemory:
     """Of one rank."""
 
     resident: Parts  # from the first update to the run's end
+    between: Parts  # what of it is there while engines work
     moments: dict[str, Parts]  # of an update: what is there beside the resident
     publishing: Parts  # the same while weights go to the engines
     saving: Parts  # the same while a checkpoint is written
-    host: Parts  # for a checkpoint, in the rank that takes most
+    host: Parts  # for a checkpoint, in the rank that takes most, and for what it offloads
 
     @property
     def update(self) -> Parts:
@@ -66,7 +68,13 @@ class _Rank:
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
 
     def memory(self) -> LearnerMemory:
-        return LearnerMemory(self._resident(), self._moments(), self._publishing(), self._saving(), self._host())
+        resident = self._resident()
+        away = _OFFLOADED & resident.keys() if self.recipe.learner.offload_states else set()
+        between = {name: size for name, size in resident.items() if name not in away}
+        host = self._host()
+        if away:
+            host["offloaded states"] = total(resident) - total(between)
+        return LearnerMemory(resident, between, self._moments(), self._publishing(), self._saving(), host)
 
     def _shared(self, elements: int, stage: int) -> int:
         """Elements of one rank, of what ZeRO shares out from this stage on."""

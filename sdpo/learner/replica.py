@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import deepspeed
@@ -57,6 +58,10 @@ class Replica:
         """What this rank holds of them."""
         return ((name, stored(p)) for name, p in self.policy.model.named_parameters())
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return map(stored, self.policy.parameters())
+
     def _own(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.policy.named_parameters()
 
@@ -71,6 +76,10 @@ class AdapterReplica:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What this rank holds of them."""
         return ((name.removeprefix("model."), weights) for name, weights in self._weights.items())
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return iter(self._weights.values())
 
     @torch.no_grad()
     def hidden(self, pack: Pack) -> torch.Tensor:
@@ -112,6 +121,10 @@ class _Average:
             average = self.average[name]
             average.lerp_(master(theirs).to(average.device).view_as(average), rate)
         self.take_over()
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return chain(super().tensors(), self.average.values())
 
     def held(self, rank: int) -> Iterator[Held]:
         """What this rank holds of the average, for checkpoints; after writing to it: `take_over`."""

@@ -33,6 +33,10 @@ class Teacher:
         if self.initial is None and settings.kind in ("frozen", "trust_region"):
             self.initial = make(False)
 
+    def replicas(self) -> list[AnyReplica]:
+        """Second sets of weights that it holds beside the student."""
+        return [replica for replica in (self.average, self.initial) if replica is not None]
+
     @contextmanager
     def logits(
         self, student: PolicyModel, run_student: Callable, packs: Sequence[Pack], temperature: float, scatter: Callable

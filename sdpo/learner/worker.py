@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import deepspeed
@@ -33,14 +34,15 @@ from sdpo.learner.deepspeed_config import (
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
+from sdpo.learner.offload import Offload
 from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
-from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica
+from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica, stored
 from sdpo.learner.rows import Row
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
-from sdpo.types import TokenCredit
+from sdpo.types import ScoredTokens, TokenCredit
 from sdpo.weights.publisher import Publisher
 
 
@@ -113,24 +115,39 @@ class LearnerWorker:
         parts = self.engine, optimizer, self.student, self.teacher, self.advantage_clip
         self.checkpointing = Checkpointing(*parts, self.rank, settings.ranks, base)
         self.held = HeldState(self.student, self.checkpointing.weights, self.teacher, self.reference, self.device)
+        self.offload = Offload(self._for_updates, self._for_engines)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(
                 f"The model {self.recipe.model.path} cannot be trained: {bad}, in {self.recipe.model.dtype}. Give "
                 "another folder as model.path, or download or export this one again."
             )
         self.passes.check_numbers()
-        self._free_cache()
+        self._make_room()
 
     def load(self, checkpoint: str) -> None:
         """Go on from what ranks of any number and stage have saved.  Collective.  Raises Damaged."""
+        self.offload.back()
         self.checkpointing.load(checkpoint)
-        self._free_cache()
+        self._make_room()
 
-    def _free_cache(self) -> None:
-        """An engine on the same GPU wakes up next: leave it what the allocator keeps for later, and what was shared."""
+    def _make_room(self) -> None:
+        """An engine on the same GPU wakes up next: leave it what only updates need, what the allocator keeps for later,
+        and what was shared."""
+        if self.recipe.learner.offload_states:
+            self.offload.away()
         if self.recipe.rollout.colocated:
             torch.cuda.ipc_collect()
             torch.cuda.empty_cache()
+
+    def _for_updates(self) -> Iterator[torch.Tensor]:
+        replicas = [self.reference, *(self.teacher.replicas() if self.teacher is not None else ())]
+        yield from self.checkpointing.weights.tensors()
+        for replica in filter(None, replicas):
+            yield from replica.tensors()
+
+    def _for_engines(self) -> Iterator[torch.Tensor]:
+        yield from map(stored, self.student.parameters())
+        yield from self.student.buffers()
 
     def _replica(self, follows: bool) -> Replica | AdapterReplica:
         """The weights of this moment beside the student: a copy that stays, or one that follows as a moving average."""
@@ -142,6 +159,11 @@ class LearnerWorker:
         replica.policy.head.entries = self.student.head.entries
         return replica
 
+    def scores(self, micro_batches: list[list[Row]]) -> list[list[ScoredTokens]]:
+        """What a weight hook sees of every row, under the present student and teacher.  Collective."""
+        self.offload.back()
+        return self.passes.scores(micro_batches)
+
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
         """One optimiser step on this rank's micro-batches.
 
@@ -151,6 +173,7 @@ class LearnerWorker:
         optimiser, its schedule, nor the teacher.  Then `learner/skipped_updates` is 1.  Weights that a step made
         infinite all the same make `learner/broken_weights` 1 (on the ranks that hold them), and end the run.
         """
+        self.offload.back()
         sums, credit = Sums(), []
         for rows in micro_batches:
             loss, outputs = self.passes.loss(rows, record=True)
@@ -219,7 +242,7 @@ class LearnerWorker:
         if self.teacher is not None and self._moved:
             self.teacher.follow(self.student, "batch")
         self._moved = False
-        self._free_cache()
+        self._make_room()
 
     def publish(self, engines: list[Any], version: int) -> dict[str, float]:
         """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
@@ -227,7 +250,7 @@ class LearnerWorker:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
-        self._free_cache()
+        self._make_room()
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
 

@@ -74,7 +74,8 @@ class MemoryPlan:
     def devices(self) -> list[Device]:
         recipe, learner, engine = self.recipe, self.learner, self.engine
         ranks, engines = recipe.learner.ranks, recipe.rollout.engines
-        own = learner.resident | {"CUDA, NCCL": LEARNER_OVERHEAD + NCCL_OVERHEAD * (ranks > 1)}
+        overhead = {"CUDA, NCCL": LEARNER_OVERHEAD + NCCL_OVERHEAD * (ranks > 1)}
+        own, between = learner.resident | overhead, learner.between | overhead
         awake = {"engine's weights": engine.weights, "engine's work": engine.working + engine.overhead}
         whole = awake | {"keys and values": max(0, engine.cache)}
         loading = {"engine loads": self._reload()}
@@ -83,10 +84,10 @@ class MemoryPlan:
         if recipe.rollout.colocated:
             asleep = {"engine, asleep": engine.overhead}
             phases = {
-                "generate": own | whole,
+                "generate": between | whole,
                 "update": own | learner.update | asleep,
-                "publish": own | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
-                "checkpoint": own | learner.saving | whole,
+                "publish": between | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
+                "checkpoint": between | learner.saving | whole,
             }
             return [Device("shared", ranks, self.gpu, phases)]
         learns = {
@@ -124,7 +125,7 @@ class MemoryPlan:
 
     @property
     def host(self) -> Parts:
-        """In the memory of a machine with all ranks, while a checkpoint is written."""
+        """In the memory of a machine with all ranks, while a checkpoint is written and engines work."""
         return {
             name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
             for name, size in self.learner.host.items()

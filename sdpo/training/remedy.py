@@ -24,7 +24,7 @@ def smallest_change(planner: Planner, recipe: Recipe) -> tuple[Change, MemoryPla
     """The first change that fits, and its plan: single ones before two or three together.  None: none of them does.
 
     In this order: smaller micro-batches, activations computed anew, all shared out by ZeRO-3, another share for the
-    engines, an adapter.
+    engines, the optimiser on the host while they work, an adapter.
     """
     kinds = [list(kind) for kind in _changes(recipe) if kind]
     for count in range(1, MOST_CHANGES + 1):
@@ -46,6 +46,7 @@ def _changes(recipe: Recipe) -> Iterator[list[Change]]:
     yield [] if learner.gradient_checkpointing else [{"learner.gradient_checkpointing": True}]
     yield [{"learner.zero_stage": 3}] if learner.ranks > 1 and learner.zero_stage < 3 else []
     yield [{UTILIZATION: None}] if recipe.profile == "gpu" else []  # its value follows from the others
+    yield [{"learner.offload_states": True}] if recipe.rollout.colocated and not learner.offload_states else []
     yield [] if recipe.model.adapter is not None else [{"model.adapter": {"rank": 16}}]
 
 
