@@ -1,4 +1,4 @@
-"""The model card of an exported policy: README.md with the front matter that the Hugging Face hub reads, and a picture."""
+"""The model card of an exported policy: README.md with the front matter that the Hugging Face hub reads; a picture."""
 
 from __future__ import annotations
 
