@@ -68,23 +68,29 @@ def test_what_was_said_of_another_model_is_told_from_what_was_said_of_this_one(t
     assert (chat.path, chat.template, chat.since) == ("a", "published", {"model.path", "model"})
 
 
+def fit(model, *overrides, algorithm="sdpo", recorded=None):
+    file, given = find_recipe("livecodebench", algorithm), [f"model.path={model}", *overrides]
+    return fitting.fitted(load_recipe(file, "cpu", given), file, given, recorded=recorded)
+
+
 @pytest.mark.parametrize("algorithm", ["sdpo", "grpo"])
 def test_another_model_in_a_bundled_recipe_gets_what_suits_it_and_keeps_what_was_given(model, algorithm, capsys):
-    words = ["--algorithm", algorithm, "--profile", "cpu", f"model.path={model}", "rollout.max_response_tokens=100"]
-    assert main(["train", "livecodebench", *words, "--dry-run"]) == 0
+    found = fit(model, "rollout.max_response_tokens=100", algorithm=algorithm)
     said = capsys.readouterr().out
     assert f"The recipe was written for policies/minicode. For {model}, which has another vocabulary:" in said
     assert "  context.template: compact → published (the wording for chat models)" in said
-    assert re.search(r"  context.max_prompt_tokens: 256 → \d+ \(the longest of \d+ prompts has \d+\)", said)
+    line = re.search(r"  context.max_prompt_tokens: 256 → (\d+) \(the longest of \d+ prompts has (\d+)\)", said)
+    assert int(line[1]) == found.context.max_prompt_tokens >= int(line[2])
     assert ("  context.max_reprompt_tokens: 512 → " in said) == (algorithm == "sdpo")
     assert ("  learner.lr: 0.0005 → 0.001 (" in said) == (algorithm == "grpo")  # SDPO's is the same
-    assert "  rollout.max_response_tokens" not in said and "Nothing was started." in said
-    assert main(["tasks", "check", "livecodebench", "--n", "2", *words]) == 0
+    assert "  rollout.max_response_tokens" not in said and found.rollout.max_response_tokens == 100
 
 
-def fit(model, *overrides, recorded=None):
-    file, given = find_recipe("livecodebench", "sdpo"), [f"model.path={model}", *overrides]
-    return fitting.fitted(load_recipe(file, "cpu", given), file, given, recorded=recorded)
+def test_it_checks_and_plans_without_another_word(model, capsys):
+    words = ["livecodebench", "--profile", "cpu", f"model.path={model}"]
+    assert main(["tasks", "check", "--n", "2", *words]) == 0
+    assert main(["train", *words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("  context.template: compact → published") == 2
 
 
 def test_a_resumed_run_keeps_what_it_was_begun_with(model, tmp_path, capsys):
