@@ -99,11 +99,12 @@ def _eval_results(run: Run, name: str, result: EvaluationResult) -> list[EvalRes
 def _opening(run: Run, step: int, hub: str | None) -> str:
     rows = [row for row in run.rows if row.get("step", 0) <= step]
     generations = int(max((row.get("generations", 0) for row in rows), default=0))
-    path = run.recipe["model"]["path"]
+    path, adapter = run.recipe["model"]["path"], run.recipe["model"].get("adapter")
+    what = "all weights" if adapter is None else f"a LoRA adapter of rank {adapter['rank']}"
     base = f"[{hub}](https://huggingface.co/{hub})" if hub else f"the model folder `{Path(path).name}`"
     return (
         f"# {run.name}\n\n{base[0].upper() + base[1:]}, trained with {display(run.info.algorithm)} by sdpo "
-        f"{__version__}: all weights, {step} of {run.recipe['run']['steps']} steps, {generations:,} sampled responses."
+        f"{__version__}: {what}, {step} of {run.recipe['run']['steps']} steps, {generations:,} sampled responses."
         "\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")\n```'
     )

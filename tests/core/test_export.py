@@ -17,6 +17,8 @@ from sdpo.cli import main
 from sdpo.config.files import load_resolved
 from sdpo.config.paths import PROJECT
 from sdpo.evaluation import EvaluationResult, ProblemResult
+from sdpo.report.card import model_card
+from sdpo.report.runs import load_run
 from sdpo.training.checkpoints import Checkpoints
 from tests.helpers.checkpoints import write
 from tests.helpers.compared import write_run
@@ -74,6 +76,12 @@ def test_the_card_says_what_stands_in_the_run(run, tmp_path, capsys):
     assert len(curve) == 1 and str(now.pass_at_k[1]) in curve[0]
     picture = re.search(r"## Curve\n\n!\[[^]]+\]\(([^)]+)\)\n", text)[1]
     assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_card_says_how_much_was_trained(run, tmp_path):
+    assert "by sdpo" in (card := str(model_card(load_run(run), 40))) and ": all weights, 40 of" in card
+    adapted = write_run(tmp_path / "runs", "adapted", "model.adapter={rank: 4}")
+    assert ": a LoRA adapter of rank 4, 40 of" in str(model_card(load_run(adapted), 40))
 
 
 def test_a_run_that_was_measured_once_has_no_curve(run, tmp_path):
