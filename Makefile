@@ -102,7 +102,7 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/mypy
 docs: nothing-unknown setup  ## write the documents as a site, build/site; a dead link or anchor is an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build $(ARGS)
-	@echo "build/site/index.html   (with search: python3 -m http.server -d build/site)"
+	@echo build/site/index.html
 doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.

@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
     compare.add_argument("--wandb", action="store_true", help="also log curves, tables and the page to W&B")
+    compare.add_argument("--wandb-report", action="store_true", help="as --wandb, and write a report on its server")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
     inspect = _command(

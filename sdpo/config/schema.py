@@ -174,6 +174,21 @@ class Recipe(Settings):
         return self.run.questions * self.rollout.responses
 
 
+def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values of some options, given by their paths.
+
+    Raises UserError or ValidationError where the options contradict each other.
+    """
+    values = recipe.model_dump()
+    for option, value in change.items():
+        *parents, leaf = option.split(".")
+        part = values
+        for name in parents:
+            part = part[name]
+        part[leaf] = value
+    return Recipe.model_validate(values, context={"resolved": True})
+
+
 def _resolved(info: ValidationInfo) -> bool:
     return bool(info.context and info.context.get("resolved"))
 

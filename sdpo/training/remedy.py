@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sdpo.config.schema import Recipe
+from sdpo.config.schema import Recipe, changed
 from sdpo.errors import UserError
 from sdpo.training.memory_plan import MemoryPlan, Planner
 
@@ -73,18 +73,6 @@ def tried(planner: Planner, recipe: Recipe, change: Change) -> tuple[Change, Mem
     except (UserError, ValidationError):
         return None
     return (change, plan) if plan.fits else None
-
-
-def changed(recipe: Recipe, change: Change) -> Recipe:
-    """Raises UserError or ValidationError where the options contradict each other."""
-    values = recipe.model_dump()
-    for option, value in change.items():
-        *parents, leaf = option.split(".")
-        part = values
-        for name in parents:
-            part = part[name]
-        part[leaf] = value
-    return Recipe.model_validate(values, context={"resolved": True})
 
 
 def words(change: Change) -> str:
