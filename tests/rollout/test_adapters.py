@@ -96,8 +96,8 @@ async def test_a_response_keeps_the_adapter_that_it_began_with(loading, start):
     worker = start(*LOADED)
     move(worker, seed=1)
     await asyncio.to_thread(worker.publish, loading.handles, 7)
-    tasks = [asyncio.ensure_future(loading.generate_group(PROMPT, 1, Sampling(max_tokens=150), i)) for i in range(8)]
-    while (await loading.metrics())["running"] < 8:
+    tasks = [asyncio.ensure_future(loading.generate_group(PROMPT, 1, Sampling(max_tokens=200), i)) for i in range(24)]
+    while (await loading.metrics())["running"] < 12:  # on a busy machine some end before others begin
         await asyncio.sleep(0.01)
     old = {name: p.clone() for name, p in worker.student.trained()}
     move(worker, seed=2)
@@ -124,7 +124,10 @@ async def test_an_adapter_that_does_not_fit_is_refused_and_the_old_one_stays(loa
     await asyncio.to_thread(worker.publish, loading.handles, 20)
     worker.checkpointing.export(str(tmp_path))
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    for layer, match in (("layers.7.self_attn.q_proj", "no layer for .*layers.7"), ("lm_head", "expected target")):
+    for layer, match in (
+        ("layers.7.self_attn.q_proj", "no layer for .*layers.7"),
+        ("layers.1.self_attn.other", "expected target"),
+    ):
         tensors = load(files["adapter_model.safetensors"])
         renamed = {name.replace("layers.1.self_attn.q_proj", layer): tensor for name, tensor in tensors.items()}
         given = files | {"adapter_model.safetensors": save(renamed)}
