@@ -122,6 +122,11 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
             "rollout.colocated puts one engine on the GPU of each learner rank: set "
             f"rollout.engines={recipe.learner.ranks} and rollout.tensor_parallel_size=1"
         )
+    if recipe.rollout.colocated and recipe.loads_adapter:
+        raise ValueError(
+            "rollout.adapter=loaded keeps the base model in the engines, and with rollout.colocated they give its "
+            "memory up while the learner works; leave rollout.adapter at merged"
+        )
     if recipe.rollout.staleness and recipe.rollout.colocated:
         raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
     for name in ("policy_gradient", "distillation"):
@@ -274,6 +279,8 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda r: r.supervision.same_step > r.run.max_restarts,
         "above run.max_restarts, which ends the run before",
     ),
+    ("rollout.adapter", lambda r: r.model.adapter is None, "without model.adapter"),
+    ("rollout.weight_bucket_mb", lambda r: r.loads_adapter, "with rollout.adapter=loaded"),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("learner.offload_states", lambda r: not r.rollout.colocated, "without rollout.colocated"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),

@@ -20,6 +20,7 @@ FREE = frozenset({
     # how the engines are
     "rollout.engines", "rollout.tensor_parallel_size", "rollout.max_num_seqs", "rollout.gpu_memory_utilization",
     "rollout.enforce_eager", "rollout.colocated", "rollout.cpu_threads", "rollout.weight_bucket_mb",
+    "rollout.adapter",
     # how programs are kept apart
     "sandbox.workers", "sandbox.isolation", "sandbox.outer",
     # when it is saved, where it lies, who is told

@@ -170,6 +170,11 @@ class Recipe(Settings):
         return "ipc" if self.rollout.colocated else "nccl"
 
     @property
+    def loads_adapter(self) -> bool:
+        """Whether engines load the adapter beside the base model, instead of weights with the adapter in them."""
+        return self.model.adapter is not None and self.rollout.adapter == "loaded"
+
+    @property
     def samples_per_step(self) -> int:
         return self.run.questions * self.rollout.responses
 

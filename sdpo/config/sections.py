@@ -179,6 +179,11 @@ class RolloutSettings(Settings):
     )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
+    adapter: Literal["merged", "loaded"] = Field(
+        "merged",
+        description="what engines get of model.adapter: merged: whole weights with the adapter in them; loaded: the "
+        "adapter alone, which vLLM keeps beside the base model",
+    )
     engine_args: dict[str, Any] = Field({}, description="more arguments of vLLM's engines, handed on as they are")
 
 

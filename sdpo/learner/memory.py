@@ -177,6 +177,8 @@ class _Rank:
 
     def _publishing(self) -> Parts:
         """A bucket under way, the next one that is packed meanwhile, and the buffer that engines read."""
+        if self.recipe.loads_adapter:
+            return {"gathered adapter": self.shapes.trained * self.width} if self.stage == 3 else {}
         bucket = max(self.recipe.rollout.weight_bucket_mb * 2**20, self.shapes.matrix * self.width)
         parts = {"buckets": 3 * bucket} | self._layer_in_full()
         if self.recipe.model.adapter is not None:

@@ -22,6 +22,7 @@ from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, conversations, fill, pack
 from sdpo.learner.replica import Replica
+from sdpo.learner.routing import Routing
 from sdpo.learner.rows import Row, unweighted_row
 from sdpo.learner.sums import scored_tokens
 from sdpo.learner.teacher import Teacher
@@ -47,6 +48,7 @@ class ForwardPasses:
         self.recipe, self.plan, self.engine, self.student = recipe, plan, engine, student
         self.teacher, self.reference, self.advantage_clip, self.device = teacher, reference, advantage_clip, device
         self._triton = None if recipe.learner.triton else False  # None: where there is a device for it
+        self.routing = Routing(student.model)
 
     def log_probs(self, micro_batches: list[list[Row]]) -> list[list[np.ndarray]]:
         """The current policy's log-probs of the response tokens, row by row, at the sampling temperature."""
@@ -58,7 +60,8 @@ class ForwardPasses:
         return [scored_tokens(rows, self.loss(rows)[1]) for rows in micro_batches]
 
     def loss(self, rows: list[Row], record: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The micro-batch's share of the loss, and outputs per token [N]; `record`: alternatives too (`Wanted`)."""
+        """The micro-batch's share of the loss, and outputs per token [N]; `record`: alternatives too (`Wanted`), and
+        what routers did is counted."""
         settings = self.recipe.learner
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
@@ -66,7 +69,8 @@ class ForwardPasses:
             plan = self.plan if self.advantage_clip is None else self.advantage_clip.applied(self.plan)
             wanted = Wanted.of(rows, teacher is not None) if record else None
             objective = build_objective(plan, targets, teacher, self._triton, wanted)
-            return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
+            with self.routing.counting() if record else nullcontext():
+                return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
 
     def _teacher_logits(self, rows: list[Row]):
         """Context of the teacher's logits for the rows' response tokens; zeros where a row has no teacher context."""

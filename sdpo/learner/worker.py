@@ -10,7 +10,9 @@ import logging
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -43,7 +45,7 @@ from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_ou
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
 from sdpo.types import ScoredTokens, TokenCredit
-from sdpo.weights.publisher import Publisher
+from sdpo.weights.publisher import Publisher, publish_adapter
 
 
 class LearnerWorker:
@@ -181,6 +183,7 @@ class LearnerWorker:
             self._backward(loss, one_or_nan(loss, outputs))
             sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
             credit.append(token_credit(rows, outputs, alternatives))
+        sums.routed = self.passes.routing.take()
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
@@ -245,13 +248,22 @@ class LearnerWorker:
         self._make_room()
 
     def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
+        """Send the student's weights to the rollout engines, or its adapter.  Collective; rank 0 sends."""
+        if self.recipe.loads_adapter:
+            return self._publish_adapter(engines, version)
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
         report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
         self._make_room()
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
+
+    def _publish_adapter(self, engines: list[Any], version: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            self.checkpointing.export(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        size = publish_adapter(files, engines, version) if self.rank == 0 else 0
+        return {"weights/bytes": float(size), "weights/pause_s": 0.0}
 
 
 def _shard_while_loading(config: dict) -> Any:

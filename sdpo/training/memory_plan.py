@@ -19,7 +19,7 @@ from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
 from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
-from sdpo.rollout.startup import kv_cache_bytes
+from sdpo.rollout.startup import kv_cache_bytes, padded_rank
 from sdpo.training.placement import engine_options
 
 LEARNER_OVERHEAD = GIB  # CUDA's context and cuBLAS's workspaces
@@ -59,7 +59,8 @@ class MemoryPlan:
         """On a CPU with the cache that the engine would like to have; it takes half of the free memory at most."""
         groups = (SharedPrefix(0, (_PASS,)),)
         activations = max(layer.forward for layer in layer_memory(self.shapes, groups).values())
-        weights = (self.shapes.parameters - self._adapter) * (4 if self.recipe.model.dtype == "float32" else 2)
+        width = 4 if self.recipe.model.dtype == "float32" else 2
+        weights = (self.shapes.parameters - self._adapter) * width + self._loaded * width
         found = engine_memory(self.recipe, self.config, weights, activations // _PASS, self.gpu)
         if self.on_gpu:
             return found
@@ -69,6 +70,13 @@ class MemoryPlan:
     @property
     def _adapter(self) -> int:
         return 0 if self.recipe.model.adapter is None else self.shapes.trained
+
+    @property
+    def _loaded(self) -> int:
+        """Elements of an engine's room for adapters, which vLLM fills up with zeros to a rank that it has."""
+        if (slots := engine_options(self.recipe).adapters) is None:
+            return 0
+        return slots.count * self._adapter // slots.rank * padded_rank(slots.rank)
 
     @cached_property
     def devices(self) -> list[Device]:
@@ -118,7 +126,9 @@ class MemoryPlan:
         return Device("this machine", 1, memory.total, phases | {"checkpoint": always | saving})
 
     def _reload(self) -> int:
-        """A layer as the engine loads it anew, and its copy of the bucket."""
+        """A layer as the engine loads it anew, and its copy of the bucket; an adapter has its room already."""
+        if self.recipe.loads_adapter:
+            return 0
         width = self.engine.weights / max(1, self.shapes.parameters)
         bucket = self.recipe.rollout.weight_bucket_mb * 2**20
         return int(self.shapes.layer * width) + max(bucket, int(self.shapes.matrix * width))
