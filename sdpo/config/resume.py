@@ -30,7 +30,7 @@ FREE = frozenset({
     "run.stop_limit_s", "run.max_restarts", "supervision.heartbeat_s", "supervision.floor_s", "supervision.factor",
     "supervision.first_s", "supervision.same_step",
 })  # fmt: skip
-STEPS = "run.steps"
+STEPS, GUARD = "run.steps", "guard.action"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def refused(old: Recipe, new: Recipe) -> list[str]:
     for change in changes(old, new):
         if change.option == STEPS and (reason := _steps_matter(old, new)):
             said.append(f"{change}, on which {reason} depends")
-        elif change.option != STEPS and change.option not in FREE:
+        elif change.option == GUARD and "rollback" in (change.old, change.new):
+            said.append(f"{change}, on which what checkpoints hold of the teacher depends")
+        elif change.option not in (STEPS, GUARD) and change.option not in FREE:
             said.append(str(change))
     return said
 

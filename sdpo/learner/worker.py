@@ -10,7 +10,8 @@ import logging
 import math
 import os
 import socket
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import deepspeed
 import torch
@@ -101,7 +102,8 @@ class LearnerWorker:
         self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
         if self.plan.distillation is not None:
-            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference)
+            replaced = self.recipe.teacher_is_replaced
+            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference, replaced)
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
@@ -221,12 +223,18 @@ class LearnerWorker:
         self._moved = False
         self._free_cache()
 
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
+    def replace_teacher(self, how: Literal["refresh", "fix"]) -> None:
+        """Give the teacher the student's weights, or keep its own from now on.  Collective."""
+        getattr(self.teacher, how)(self.student)
+        self._free_cache()
+
+    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines.  Collective; rank 0 sends."""
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
-        report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
+        with self.teacher.weights(self.student) if teacher else nullcontext(self.student) as policy:
+            report = self.publisher.publish(export.checkpoint_tensors(policy.model), engines, version)
         self._free_cache()
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
