@@ -45,8 +45,11 @@ class Guard:
     def _found(self) -> list[Alarm]:
         return alarms(self.rows) if self.settings.action != "off" else []
 
-    def look(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers of its own for the row of a step; a new alarm is told and noted in run.json."""
+    def look(self, step: int, metrics: Mapping[str, Any], rollbacks: int) -> dict[str, float]:
+        """The numbers of its own for the row of a step; a new alarm is told and noted in run.json.
+
+        rollbacks: how often the run has gone back so far.
+        """
         self.rows.append(_read({"step": step, **metrics}))
         found = self._found()
         for alarm in found:
@@ -55,6 +58,8 @@ class Guard:
                 self._harm = alarm if alarm.harmful and self._harm is None else self._harm
         self._told = {alarm.rule for alarm in found}
         watched = {} if self.settings.action == "off" else {"guard/alarms": float(len(found))}
+        if self.settings.action == "rollback":
+            watched["guard/rollbacks"] = float(rollbacks)
         return drift(self.rows) | watched
 
     def rolled_back(self, alarm: Alarm, done: int, step: int, how: str, number: int) -> None:

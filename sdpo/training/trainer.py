@@ -257,7 +257,7 @@ class Trainer:
         counts = {name: 0 for name in COUNTED} | self.contexts.counts
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
-        metrics |= self.guard.look(self.state.step, metrics)
+        metrics |= self.guard.look(self.state.step, metrics, self.state.rollbacks)
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         rows = rollout_rows(groups, samples, self.tokenizer.decode, credit)
         tracking = self.recipe.tracking
