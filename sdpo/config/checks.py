@@ -167,8 +167,8 @@ def _guards(recipe: Recipe) -> None:
         return
     if guard.teacher == "refresh" and teacher.kind == "live":
         raise ValueError(f"guard.teacher=refresh has no effect with teacher.kind=live; {REMOVE}")
-    if guard.teacher == "fix" and teacher.kind == "frozen":
-        raise ValueError(f"guard.teacher=fix has no effect with teacher.kind=frozen; {REMOVE}")
+    if guard.teacher == "freeze" and teacher.kind == "frozen":
+        raise ValueError(f"guard.teacher=freeze has no effect with teacher.kind=frozen; {REMOVE}")
     if teacher.refresh == "probe" and not recipe.probe.every:
         raise ValueError("teacher.refresh=probe needs probes: set probe.every")
 

@@ -33,8 +33,8 @@ class GuardSettings(Settings):
         "ends the run, saved; rollback: it goes back to the last good checkpoint, with another teacher",
     )
     rollbacks: int = Field(2, ge=1, description="most of a run; the alarm after the last one stops it")
-    teacher: Literal["refresh", "fix"] | None = Field(
+    teacher: Literal["refresh", "freeze"] | None = Field(
         None,
-        description="the teacher after a rollback: refresh: the policy that was gone back to; fix: the teacher as it "
-        "was then, which moves no more; null: refresh for teacher.kind=frozen, else fix",
+        description="the teacher after a rollback: refresh: the policy that was gone back to; freeze: the teacher as it "
+        "was then, which moves no more; null: refresh for teacher.kind=frozen, else freeze",
     )

@@ -188,9 +188,9 @@ class Recipe(Settings):
         return self.teacher is not None and (self.teacher.refresh is not None or self.guard.action == "rollback")
 
     @property
-    def teacher_after_rollback(self) -> Literal["refresh", "fix"]:
+    def teacher_after_rollback(self) -> Literal["refresh", "freeze"]:
         frozen = self.teacher is not None and self.teacher.kind == "frozen"
-        return self.guard.teacher or ("refresh" if frozen else "fix")
+        return self.guard.teacher or ("refresh" if frozen else "freeze")
 
 
 def _resolved(info: ValidationInfo) -> bool:

@@ -41,7 +41,7 @@ class LearnerState(BaseModel):
     global_steps: NonNegativeInt  # DeepSpeed's counters
     skipped_steps: NonNegativeInt
     mean_advantage: float | None  # of the advantage clip
-    teacher_fixed: bool = False  # for good, by a guard
+    teacher_frozen: bool = False  # for good, by a guard
 
 
 class Checkpointing:
@@ -125,7 +125,7 @@ class Checkpointing:
         self.weights.finish_load()
         if self.average is not None:
             self.average.take_over()
-            self.teacher.fixed = state.teacher_fixed
+            self.teacher.frozen = state.teacher_frozen
         for name, buffer in buffers.items():
             buffer.copy_(reader.full(BUFFER, name))
         self._resume_schedule(state)
@@ -175,7 +175,7 @@ class Checkpointing:
             global_steps=self.engine.global_steps,
             skipped_steps=self.engine.skipped_steps,
             mean_advantage=None if self.advantage_clip is None else self.advantage_clip.mean,
-            teacher_fixed=self.teacher is not None and self.teacher.fixed,
+            teacher_frozen=self.teacher is not None and self.teacher.frozen,
         )
 
     def _resume_schedule(self, state: LearnerState) -> None:

@@ -194,8 +194,8 @@ class Learner:
         """Send the student's weights, or the teacher's, to the rollout engines as `version`."""
         return (await self._all("publish", [rank.publish.remote(engines, version, teacher) for rank in self.ranks]))[0]
 
-    async def replace_teacher(self, how: Literal["refresh", "fix"]) -> None:
-        """refresh: the teacher's weights become the student's; fix: they stay as they are now."""
+    async def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        """refresh: the teacher's weights become the student's; freeze: they stay as they are now."""
         await self._all("replace_teacher", [rank.replace_teacher.remote(how) for rank in self.ranks])
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:

@@ -118,7 +118,7 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def replace_teacher(self, how: Literal["refresh", "fix"]) -> None:
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
         self.worker.replace_teacher(how)
 
     @ray.method

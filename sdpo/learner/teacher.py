@@ -25,7 +25,7 @@ class Teacher:
     trust region: q ∝ exp((1−τ)·log q_initial + τ·log q_live), a linear mix of two logit vectors behind the same prompt.
 
     One that may be `replaced` during the run holds its weights as a moving average does, also where it does not follow:
-    `average` is then what `refresh` and `fix` write to, and checkpoints hold.
+    `average` is then what `refresh` and `freeze` write to, and checkpoints hold.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Teacher:
     ) -> None:
         """`initial`: the frozen initial model if the run holds one already (for the reference KL)."""
         self.settings = settings
-        self.fixed = False  # for good, whatever its kind
+        self.frozen = False  # for good, whatever its kind
         self.average = make(True) if settings.kind == "ema" or replaced else None
         self.initial = None
         if settings.kind in ("frozen", "trust_region") and not replaced:
@@ -42,7 +42,7 @@ class Teacher:
     @property
     def _own(self) -> AnyReplica | None:
         """Weights of its own; None: it has the student's."""
-        return (self.average or self.initial) if self.settings.kind != "live" or self.fixed else None
+        return (self.average or self.initial) if self.settings.kind != "live" or self.frozen else None
 
     @contextmanager
     def logits(
@@ -59,7 +59,7 @@ class Teacher:
 
         if (own := self._own) is not None:
             parts.append((answer(own.hidden), own.policy))
-        if self.settings.kind in ("live", "trust_region") and not self.fixed:
+        if self.settings.kind in ("live", "trust_region") and not self.frozen:
             with torch.no_grad():
                 parts.append((answer(run_student), student))
         with gathered([parameter for _, policy in parts for parameter in policy.head.parameters()]):
@@ -72,18 +72,18 @@ class Teacher:
 
     def follow(self, student: PolicyModel, clock: str) -> None:
         """Move a moving average when its clock ticks: once per "batch" or per optimiser "update"."""
-        if self.settings.kind == "ema" and self.settings.clock == clock and not self.fixed:
+        if self.settings.kind == "ema" and self.settings.clock == clock and not self.frozen:
             self.average.update(student, self.settings.rate)
 
     def refresh(self, student: PolicyModel) -> None:
         """Its weights become the student's.  Collective."""
         self.average.update(student, 1.0)
 
-    def fix(self, student: PolicyModel) -> None:
+    def freeze(self, student: PolicyModel) -> None:
         """It keeps the weights that it has now; a trust region those of its initial policy.  Collective."""
         if self._own is None:
             self.refresh(student)
-        self.fixed = True
+        self.frozen = True
 
     @contextmanager
     def weights(self, student: PolicyModel) -> Iterator[PolicyModel]:

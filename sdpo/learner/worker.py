@@ -223,7 +223,7 @@ class LearnerWorker:
         self._moved = False
         self._free_cache()
 
-    def replace_teacher(self, how: Literal["refresh", "fix"]) -> None:
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
         """Give the teacher the student's weights, or keep its own from now on.  Collective."""
         getattr(self.teacher, how)(self.student)
         self._free_cache()

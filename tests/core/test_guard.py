@@ -93,7 +93,7 @@ def test_it_goes_back_so_often_and_then_stops(tracker, tmp_path):
             guard.act(number)
         if number < 2:
             assert (wanted.value.alarm.rule, wanted.value.alarm.good) == ("collapse", len(ROSE))
-            guard.rolled_back(wanted.value.alarm, 17, 8, "fix", number + 1)
+            guard.rolled_back(wanted.value.alarm, 17, 8, "freeze", number + 1)
     actions = [event["action"] for event in events(tmp_path)]
     assert [a for a in actions if "rollback" in a] == [
         f"rollback {n} of 2: back to step 8, the teacher moves no more" for n in (1, 2)
@@ -160,9 +160,9 @@ def recipe(*overrides, algorithm="sdpo"):
     [
         ("grpo", ("guard.action=rollback",), "set guard.action=stop"),
         ("sdpo", (*LIVE, "guard.action=rollback", "guard.teacher=refresh"), "has no effect with teacher.kind=live"),
-        ("sdpo", (*FROZEN, "guard.action=rollback", "guard.teacher=fix"), "has no effect with teacher.kind=frozen"),
+        ("sdpo", (*FROZEN, "guard.action=rollback", "guard.teacher=freeze"), "has no effect with teacher.kind=frozen"),
         ("sdpo", ("guard.rollbacks=3",), "unless guard.action=rollback"),
-        ("sdpo", ("guard.action=stop", "guard.teacher=fix"), "unless guard.action=rollback"),
+        ("sdpo", ("guard.action=stop", "guard.teacher=freeze"), "unless guard.action=rollback"),
         ("sdpo", ("probe.every=0", "probe.tasks=3"), "without probes"),
         ("sdpo", ("teacher.refresh=probe",), "teacher.refresh has no effect with teacher.kind=ema"),
         ("sdpo", (*FROZEN, "teacher.refresh=probe", "probe.every=0"), "needs probes: set probe.every"),
@@ -175,7 +175,7 @@ def test_what_contradicts_itself_is_refused(algorithm, overrides, said):
 
 
 def test_what_the_teacher_becomes():
-    assert recipe("guard.action=rollback").teacher_after_rollback == "fix"
+    assert recipe("guard.action=rollback").teacher_after_rollback == "freeze"
     assert recipe(*FROZEN, "guard.action=rollback").teacher_after_rollback == "refresh"
     assert recipe("guard.action=rollback", "guard.teacher=refresh").teacher_after_rollback == "refresh"
     assert not recipe().teacher_is_replaced and recipe(*FROZEN, "teacher.refresh=reward").teacher_is_replaced

@@ -84,6 +84,6 @@ async def test_a_run_that_breaks_goes_back_and_then_stops(workers, learner_for, 
 
     trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for, Trainer)
     assert trainer.state.rollbacks == 1 and len(folder.metrics) >= 7
-    fixed = [rank.__ray_call__.remote(lambda self: self.worker.teacher.fixed) for rank in trainer.learner.ranks]
-    assert [await each for each in fixed] == [True, True]
+    frozen = [rank.__ray_call__.remote(lambda self: self.worker.teacher.frozen) for rank in trainer.learner.ranks]
+    assert [await each for each in frozen] == [True, True]
     assert len(json.loads((folder.path / "run.json").read_text())["events"]) == 3  # nothing is told again

@@ -72,28 +72,28 @@ def test_a_refreshed_teacher_is_the_student_of_that_moment(model, start, kind):
 
 @pytest.mark.parametrize("adapter", [(), ADAPTER], ids=["whole", "adapter"])
 @pytest.mark.parametrize("kind", ["ema", "live", "trust_region"])
-def test_a_fixed_teacher_moves_no_more_and_stays_so(model, start, tmp_path, kind, adapter):
+def test_a_frozen_teacher_moves_no_more_and_stays_so(model, start, tmp_path, kind, adapter):
     settings = settings_of(model, kind, *adapter)
     worker = start(settings)
     learn(worker)
     before = sampled(worker)
-    worker.replace_teacher("fix")
+    worker.replace_teacher("freeze")
     assert same(sampled(worker), before)
     learn(worker)
     assert same(sampled(worker), before)
     worker.checkpointing.save(str(tmp_path))
     resumed = start(settings)
-    assert not resumed.teacher.fixed
+    assert not resumed.teacher.frozen
     resumed.checkpointing.load(str(tmp_path))
-    assert same(sampled(resumed), before) and resumed.teacher.fixed
+    assert same(sampled(resumed), before) and resumed.teacher.frozen
     assert learn(resumed) == learn(worker)
     assert same(sampled(resumed), before)
 
 
-def test_a_fixed_live_teacher_is_a_frozen_one(model, start):
+def test_a_live_teacher_that_is_frozen_is_a_frozen_one(model, start):
     """The same losses from then on, bit for bit."""
     live, frozen = start(settings_of(model, "live")), start(recipe(model, "sdpo", "learner.lr=1e-2", *KINDS["frozen"]))
-    live.replace_teacher("fix")
+    live.replace_teacher("freeze")
     assert [learn(live, 1) for _ in range(3)] == [learn(frozen, 1) for _ in range(3)]
 
 
