@@ -35,6 +35,6 @@ class GuardSettings(Settings):
     rollbacks: int = Field(2, ge=1, description="most of a run; the alarm after the last one stops it")
     teacher: Literal["refresh", "freeze"] | None = Field(
         None,
-        description="the teacher after a rollback: refresh: the policy that was gone back to; freeze: the teacher as it "
-        "was then, which moves no more; null: refresh for teacher.kind=frozen, else freeze",
+        description="the teacher after a rollback: refresh: the policy that was gone back to; freeze: the teacher of "
+        "then, which moves no more; null: refresh for teacher.kind=frozen, else freeze",
     )
