@@ -8,6 +8,7 @@ import pytest
 
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.guards import GuardSettings
+from sdpo.config.identity import configuration
 from sdpo.config.resume import refused
 from sdpo.errors import UserError
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
@@ -17,6 +18,7 @@ from sdpo.training.guard import Guard, RollBack, StoppedByGuard
 from sdpo.training.interrupt import Stopped
 from tests.helpers.checkpoints import names, write
 
+ACTIONS = ("off", "warn", "stop", "rollback")
 ROSE, FELL = [0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5], [0.0] * 9
 LIVE = ("teacher.kind=live", "teacher.rate=null", "teacher.clock=null")
 FROZEN = ("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null")
@@ -193,8 +195,9 @@ def test_a_probe_is_cheap(profile, algorithm):
 def test_a_run_may_go_on_with_another_guard_but_for_rollbacks():
     old = recipe()
     assert refused(old, recipe("guard.action=stop")) == []
-    [said] = refused(old, recipe("guard.action=rollback"))
-    assert said.startswith("guard.action: warn → rollback, on which")
+    assert refused(old, recipe("guard.action=rollback")) == ["guard.action: warn → rollback"]
+    alike = [configuration(recipe(f"guard.action={action}").model_dump(mode="json")) for action in ACTIONS]
+    assert alike[0] == alike[1] == alike[2] != alike[3]
 
 
 def test_an_alarm_reads_as_a_sentence():
