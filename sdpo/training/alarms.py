@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from sdpo.tracking.known import is_known, known, mean
@@ -20,6 +21,7 @@ DEGENERATE = 0.5  # share of responses, or of their 4-grams, beyond that at the 
 PROBES = 4
 SOLVING = 0.5  # where the policy solves that much by itself, it may be as good as its teacher
 
+PASS_RATE = "train/pass_rate"
 # Shown against the start as `drift/<name>`.
 DRIFT = {
     "divergence": "distillation/loss",
@@ -63,22 +65,30 @@ def drift(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
+def _means(steps: Sequence[Row], key: str) -> list[tuple[int, float]]:
+    """(last step, mean over WINDOW steps), from the first window on; steps in which it is not known do not count."""
+    values = [(row["step"], row[key]) for row in steps if is_known(row.get(key))]
+    ends = range(WINDOW, len(values) + 1)
+    return [(values[end - 1][0], fmean(value for _, value in values[end - WINDOW : end])) for end in ends]
+
+
+def _best(steps: Sequence[Row]) -> tuple[int, float]:
+    """The step after which the mean pass rate was at its best, the last of equals, and that mean; 0 without any."""
+    return max(_means(steps, PASS_RATE), key=lambda each: (each[1], each[0]), default=(0, 0.0))
+
+
 def _collapse(steps: Sequence[Row]) -> Iterator[Alarm]:
-    rates = [(row["step"], row["train/pass_rate"]) for row in steps if is_known(row.get("train/pass_rate"))]
-    best, good, since = 0.0, 0, 0
-    below = 0
-    for end in range(WINDOW, len(rates) + 1):
-        step, recent = rates[end - 1][0], sum(rate for _, rate in rates[end - WINDOW : end]) / WINDOW
-        if recent >= best:
-            best, good = recent, step
-        below = below + 1 if recent < FALL * best else 0
-        since = step if below == 1 else since
-    if below >= WINDOW:
+    highest, low = 0.0, []  # the latest means in a row that are far below what had been reached
+    for step, rate in (means := _means(steps, PASS_RATE)):
+        highest = max(highest, rate)
+        low = [*low, step] if rate < FALL * highest else []
+    if len(low) >= WINDOW:
+        good, best = _best(steps)
         yield Alarm(
             "collapse",
-            f"The training pass rate has fallen: its mean over {WINDOW} steps is {recent:.2f}, less than half of the "
-            f"{best:.2f} of step {good}",
-            since,
+            f"The training pass rate has fallen: its mean over {WINDOW} steps is {means[-1][1]:.2f}, less than half of "
+            f"the {best:.2f} of step {good}",
+            low[0],
             "try a teacher that follows the policy more slowly (teacher.kind=ema or frozen), or a lower learner.lr",
             good,
             harmful=True,
@@ -86,42 +96,37 @@ def _collapse(steps: Sequence[Row]) -> Iterator[Alarm]:
 
 
 def _degenerate(steps: Sequence[Row]) -> Iterator[Alarm]:
-    for key, what, remedy in (
-        ("response/truncated_fraction", "of the responses end at the token limit", "end tokens are no longer written"),
-        ("response/repetition", "of a response repeats itself (4-grams)", "text goes round in circles"),
+    for key, what in (
+        ("response/truncated_fraction", "of the responses end at the token limit"),
+        ("response/repetition", "of a response repeats itself (4-grams)"),
     ):
-        shares = [(row["step"], row[key]) for row in steps if is_known(row.get(key))]
-        if len(shares) < WINDOW:
-            continue
-        start = shares[0][1]
-        high = [mean(share for _, share in shares[end - WINDOW : end]) for end in range(WINDOW, len(shares) + 1)]
-        high = [value >= start + DEGENERATE for value in high]
-        if high[-1]:
-            first = len(high) - (high[::-1] + [False]).index(False)
-            since = shares[first + WINDOW - 1][0]
-            share = mean(share for _, share in shares[-WINDOW:])
+        start, high = next((row[key] for row in steps if is_known(row.get(key))), 0.0), []
+        for step, share in (means := _means(steps, key)):
+            high = [*high, step] if share >= start + DEGENERATE else []
+        if high:
+            before, (good, best) = max(0, high[0] - WINDOW), _best(steps)
             yield Alarm(
                 key.rpartition("/")[2],
-                f"{share:.0%} {what} on average over {WINDOW} steps, {start:.0%} in the first one",
-                since,
-                f"{remedy}: look at some with `sdpo inspect`, and try a lower learner.lr or a teacher that follows the "
+                f"{means[-1][1]:.0%} {what} on average over {WINDOW} steps, {start:.0%} in the first one",
+                high[0],
+                "look at some responses with `sdpo inspect`, and try a lower learner.lr or a teacher that follows the "
                 "policy more slowly",
-                max(0, since - WINDOW),
+                min(before, good) if best else before,
                 harmful=True,
             )
 
 
 def _no_progress(steps: Sequence[Row]) -> Iterator[Alarm]:
-    rates = [(row["step"], row["train/pass_rate"]) for row in steps if is_known(row.get("train/pass_rate"))]
+    rates = known(row.get(PASS_RATE) for row in steps)
     if len(rates) < SLOW:
         return
-    start, recent = mean(rate for _, rate in rates[:WINDOW]), mean(rate for _, rate in rates[-SLOW_WINDOW:])
-    if start is not None and recent is not None and recent <= start:
+    start, recent = fmean(rates[:WINDOW]), fmean(rates[-SLOW_WINDOW:])
+    if recent <= start:
         yield Alarm(
             "no_progress",
             f"Nothing is learned: the training pass rate is {recent:.2f} on average over {SLOW_WINDOW} steps, and was "
             f"{start:.2f} in the first {WINDOW}",
-            rates[0][0],
+            steps[0]["step"],
             "see whether the feedback is right and the hint helps (probe/gap, `sdpo inspect`), and try another "
             "learner.lr or easier tasks",
             0,

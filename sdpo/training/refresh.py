@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdpo.tracking.known import is_known, mean
-from sdpo.training.alarms import WINDOW, Row
+from sdpo.training.alarms import PASS_RATE, WINDOW, Row
 
 # Of the rule `reward`.  Its paper (arXiv 2606.03532) publishes no thresholds; these are ours.
 APART = 10  # steps between two teachers at least: the paper sees a collapse where it is every step or two
@@ -23,7 +23,7 @@ def refresh_reason(rule: str, rows: Sequence[Row], since: int, probed: Mapping[s
     """
     if rule == "probe":
         return _no_worse(probed) if rows and rows[-1]["step"] > since else ""
-    return _reward_rose([row for row in rows if row["step"] > since and is_known(row.get("train/pass_rate"))])
+    return _reward_rose([row for row in rows if row["step"] > since and is_known(row.get(PASS_RATE))])
 
 
 def _no_worse(probed: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def _reward_rose(rows: Sequence[Row]) -> str:
         then, now = mean(row.get(key) for row in rows[:WINDOW]), mean(row.get(key) for row in rows[-WINDOW:])
         return then or 0.0, now or 0.0
 
-    (rate, better), (truncated, more) = change("train/pass_rate"), change("response/truncated_fraction")
+    (rate, better), (truncated, more) = change(PASS_RATE), change("response/truncated_fraction")
     longest, longer = change("response/length_max")
     if better < rate + RISE or more > truncated + TRUNCATED or longer > LONGEST * longest:
         return ""
