@@ -122,6 +122,11 @@ class Distillation(PerGroup):
                 f"{recipe.algorithm.label} shows the teacher a text of the dataset: set context.demonstration to "
                 "solution or column"
             )
+        if recipe.teacher is not None and recipe.teacher.refresh == "reward" and not recipe.context.reads_outcomes:
+            raise ValueError(
+                f"teacher.refresh=reward needs the rewards of training responses, which {recipe.algorithm.label} with "
+                "these settings does without; set teacher.refresh=probe"
+            )
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         return samples_of(group, self.plan, teachers=teachers_of(group, contexts, rng, self.plan))

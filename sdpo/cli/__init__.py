@@ -21,6 +21,7 @@ EXIT_STATUS = """exit status:
   1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem;
        `plan`: the run does not fit
   2    an error that you can correct, explained in one message; or unknown arguments
+  3    stopped by its guard (guard.action): the run is saved
   130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command resumes it"""
 
 

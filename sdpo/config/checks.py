@@ -32,6 +32,7 @@ def check(recipe: Recipe, resolved: bool) -> None:
     _turns(recipe)
     _engines_and_data(recipe, resolved)
     _distillation(recipe)
+    _guards(recipe)
 
 
 def _classes(recipe: Recipe, resolved: bool) -> list[Any]:
@@ -159,6 +160,24 @@ def _distillation(recipe: Recipe) -> None:
         raise ValueError("context.demonstration=column needs the column's name: set context.column")
 
 
+def _guards(recipe: Recipe) -> None:
+    """What another teacher after a rollback needs, and one that is refreshed."""
+    teacher, guard = recipe.teacher, recipe.guard
+    if guard.action == "rollback" and teacher is None:
+        raise ValueError(
+            "guard.action=rollback goes back and changes the teacher, and without one the run would repeat itself; set "
+            "guard.action=stop"
+        )
+    if teacher is None:
+        return
+    if guard.teacher == "refresh" and teacher.kind == "live":
+        raise ValueError(f"guard.teacher=refresh has no effect with teacher.kind=live; {REMOVE}")
+    if guard.teacher == "freeze" and teacher.kind == "frozen":
+        raise ValueError(f"guard.teacher=freeze has no effect with teacher.kind=frozen; {REMOVE}")
+    if teacher.refresh == "probe" and not recipe.probe.every:
+        raise ValueError("teacher.refresh=probe needs probes: set probe.every")
+
+
 def _source(recipe: Recipe) -> None:
     """Responses of the dataset have no sampler and no siblings."""
     source = recipe.rollout.source
@@ -281,6 +300,14 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("rollout.adapter", lambda r: r.model.adapter is None, "without model.adapter"),
     ("rollout.weight_bucket_mb", lambda r: r.loads_adapter, "with rollout.adapter=loaded"),
+    *(
+        (f"probe.{option}", lambda r: not r.probe.every, "without probes (probe.every=0)")
+        for option in ("tasks", "samples")
+    ),
+    *(
+        (f"guard.{option}", lambda r: r.guard.action != "rollback", "unless guard.action=rollback")
+        for option in ("rollbacks", "teacher")
+    ),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
     ("learner.offload_states", lambda r: not r.rollout.colocated, "without rollout.colocated"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),

@@ -31,8 +31,15 @@ FREE = frozenset({
     # what is waited for, and how often
     "run.stop_limit_s", "run.max_restarts", "supervision.heartbeat_s", "supervision.floor_s", "supervision.factor",
     "supervision.first_s", "supervision.same_step",
+    # what an alarm leads to, short of a rollback
+    "guard.action",
 })  # fmt: skip
 STEPS = "run.steps"
+
+
+def is_free(option: str, *values: Any) -> bool:
+    """Whether an option with these values, one after the other or by itself, decides about no number."""
+    return option in FREE and not (option == "guard.action" and "rollback" in values)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def refused(old: Recipe, new: Recipe) -> list[str]:
     for change in changes(old, new):
         if change.option == STEPS and (reason := _steps_matter(old, new)):
             said.append(f"{change}, on which {reason} depends")
-        elif change.option != STEPS and change.option not in FREE:
+        elif change.option != STEPS and not is_free(change.option, change.old, change.new):
             said.append(str(change))
     return said
 

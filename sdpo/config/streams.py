@@ -22,6 +22,11 @@ class TeacherSettings(Settings):
     clock: Literal["batch", "update"] | None = Field(
         None, description="EMA: move once per generation batch (as released) or per optimiser step; null: batch"
     )
+    refresh: Literal["reward", "probe"] | None = Field(
+        None,
+        description="when a frozen teacher becomes the present policy: reward: the pass rate has risen and lengths are "
+        "sane (CGTR, arXiv 2606.03532); probe: told its hints, the policy solves no less (ours); null: never",
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> TeacherSettings:
@@ -34,6 +39,8 @@ class TeacherSettings(Settings):
             object.__setattr__(self, "clock", "batch")
         if self.kind != "ema" and self.clock is not None:
             raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
+        if self.kind != "frozen" and self.refresh is not None:
+            raise ValueError(f"teacher.refresh has no effect with teacher.kind={self.kind}; {REMOVE}")
         return self
 
 

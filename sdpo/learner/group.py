@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import ray
@@ -190,9 +190,13 @@ class Learner:
         """The operators of rank 0 that took longest by themselves, and the seconds of all."""
         return await self.ranks[0].end_profile.remote(operators)
 
-    async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines as `version`."""
-        return (await self._all("publish", [rank.publish.remote(engines, version) for rank in self.ranks]))[0]
+    async def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines as `version`."""
+        return (await self._all("publish", [rank.publish.remote(engines, version, teacher) for rank in self.ranks]))[0]
+
+    async def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        """refresh: the teacher's weights become the student's; freeze: they stay as they are now."""
+        await self._all("replace_teacher", [rank.replace_teacher.remote(how) for rank in self.ranks])
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """The student's log-probs of random tokens, see `ForwardPasses.probe`."""

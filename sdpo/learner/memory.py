@@ -66,6 +66,7 @@ class _Rank:
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
         self.bucket = min(BUCKET_ELEMENTS, shapes.trained)
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
+        self.average = self.kind == "ema" or recipe.teacher_is_replaced  # whether the teacher is held as one
 
     def memory(self) -> LearnerMemory:
         resident = self._resident()
@@ -88,9 +89,10 @@ class _Rank:
         parts["optimiser"] = trained * 2 * FP32  # two moments
         if self.half or self.stage:
             parts["master weights"] = trained * FP32
-        if self.kind == "ema":
+        if self.average:
             parts["moving average"] = own * (FP32 + whole * self.half * self.width)
-        if self.kind in ("frozen", "trust_region") or self.recipe.reference is not None:
+        frozen = self.kind in ("frozen", "trust_region") and not self.average
+        if frozen or self.recipe.reference is not None:
             parts["initial policy"] = own * self.width
         if self.stage == 3:
             parts |= self._gradients() | {"reduce bucket": self.bucket * FP32}
@@ -162,7 +164,8 @@ class _Rank:
         """What ZeRO-3 holds of weights in full: those that come next or again soon, and the head of a second model."""
         if self.stage < 3:
             return {}
-        heads = int(self.kind in ("ema", "frozen", "trust_region") and self.recipe.model.adapter is None)
+        own = self.average or self.kind in ("frozen", "trust_region")
+        heads = int(own and self.recipe.model.adapter is None)
         student = min(self.shapes.parameters, max(GATHERED_ELEMENTS, self.shapes.head))
         return {"gathered weights": (student + heads * self.shapes.head) * self.width}
 
@@ -200,6 +203,6 @@ class _Rank:
         if self.recipe.run.asynchronous_checkpoints:
             share = -(-shapes.trained // self.ranks)
             parts["weights and optimiser, copied"] = share * 3 * FP32
-            if self.kind == "ema":
+            if self.average:
                 parts["moving average, copied"] = share * FP32
         return parts

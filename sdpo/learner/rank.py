@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import ray
@@ -120,8 +120,13 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        return self.worker.publish(engines, version)
+    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        return self.worker.publish(engines, version, teacher)
+
+    @ray.method
+    @_timed
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        self.worker.replace_teacher(how)
 
     @ray.method
     @_timed

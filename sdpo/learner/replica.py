@@ -54,6 +54,11 @@ class Replica:
     def hidden(self, pack: Pack) -> torch.Tensor:
         return self._run(pack)
 
+    @contextmanager
+    def in_place(self) -> Iterator[PolicyModel]:
+        """Within the context: a model with these weights."""
+        yield self.policy
+
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What this rank holds of them."""
         return ((name, stored(p)) for name, p in self.policy.model.named_parameters())
@@ -83,11 +88,11 @@ class AdapterReplica:
 
     @torch.no_grad()
     def hidden(self, pack: Pack) -> torch.Tensor:
-        with self._in_place():
+        with self.in_place():
             return self._run(pack)
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
+    def in_place(self) -> Iterator[PolicyModel]:
         """Within the context the student computes with these weights; afterwards its own are back, bit for bit.
 
         Values change places, not layers: ZeRO-3 expects the same layers in every pass.
@@ -97,7 +102,7 @@ class AdapterReplica:
         try:
             for name, weights in students.items():
                 weights.copy_(self._weights[name])
-            yield
+            yield self.policy
         finally:
             for name, weights in students.items():
                 weights.copy_(kept[name])

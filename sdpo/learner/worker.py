@@ -12,8 +12,9 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import deepspeed
 import torch
@@ -105,7 +106,8 @@ class LearnerWorker:
         self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
         if self.plan.distillation is not None:
-            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference)
+            replaced = self.recipe.teacher_is_replaced
+            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference, replaced)
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
@@ -247,15 +249,32 @@ class LearnerWorker:
         self._moved = False
         self._make_room()
 
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines, or its adapter.  Collective; rank 0 sends."""
-        if self.recipe.loads_adapter:
-            return self._publish_adapter(engines, version)
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        """Give the teacher the student's weights, or keep its own from now on.  Collective."""
+        self.offload.back()
+        getattr(self.teacher, how)(self.student)
+        self._make_room()
+
+    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines, or the adapter alone.
+
+        Collective; rank 0 sends.
+        """
+        if teacher:
+            self.offload.back()
+        with self.teacher.weights(self.student) if teacher else nullcontext(self.student) as policy:
+            if self.recipe.loads_adapter:  # then `policy` is the student, with the adapter in question in its place
+                report = self._publish_adapter(engines, version)
+            else:
+                report = self._publish_all(policy, engines, version)
+        self._make_room()
+        return report
+
+    def _publish_all(self, policy: PolicyModel, engines: list[Any], version: int) -> dict[str, float]:
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
-        report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
-        self._make_room()
+        report = self.publisher.publish(export.checkpoint_tensors(policy.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
     def _publish_adapter(self, engines: list[Any], version: int) -> dict[str, float]:

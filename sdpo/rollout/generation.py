@@ -86,6 +86,15 @@ class Generation:
         pending = await self._group(task, n, self.evaluation_sampling, seed, "evaluation")
         return await pending.graded(on_outcome)
 
+    async def probe_group(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
+        """One graded rollout behind each of these prompts, sampled and graded as for training."""
+        number = _number(seed)
+        sampled = [
+            self.pool.generate(prompt, 1, self.training_sampling, _number([number, i]))[0]
+            for i, prompt in enumerate(prompts)
+        ]
+        return await (await self._rollouts(task, sampled, self.training_sampling, number, "training")).graded()
+
     async def _group(
         self,
         task: Task,
@@ -95,7 +104,21 @@ class Generation:
         purpose: Purpose | None,
         on_response: Callable[[int], None] = lambda count: None,
     ) -> PendingGroup:
-        number, most = _number(seed), self.recipe.turns(purpose)
+        number = _number(seed)
+        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
+        return await self._rollouts(task, sampled, sampling, number, purpose, on_response)
+
+    async def _rollouts(
+        self,
+        task: Task,
+        sampled: Sequence[Awaitable[Turn]],
+        sampling: Sampling,
+        number: int,
+        purpose: Purpose | None,
+        on_response: Callable[[int], None] = lambda count: None,
+    ) -> PendingGroup:
+        """The rollouts that begin with these responses; `number` is the seed of what is sampled after them."""
+        most = self.recipe.turns(purpose)
 
         async def rollout(index: int, sampled: Awaitable[Turn]) -> Awaitable[Rollout]:
             """Turn after turn; there when the last one is sampled, though it may still be graded."""
@@ -117,7 +140,6 @@ class Generation:
                 drawn = _number([number, index, len(turns)])
                 [sampled] = self.pool.generate(prompt, 1, sampling, drawn, engine=turns[-1].engine)
 
-        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
         return PendingGroup(task, tuple(await asyncio.gather(*itertools.starmap(rollout, enumerate(sampled)))))
 
     def _read(self, turn: Turn, purpose: Purpose | None) -> Turn:
