@@ -168,7 +168,7 @@ def _measure(draft: Draft, profile: str) -> list[str]:
         "context.max_reprompt_tokens": "the teacher's prompt: question, a right response, feedback",
         "rollout.max_response_tokens": answers,
     }
-    taught, trained = recipe.distillation is not None, len(dataset.train)
+    taught, trained = recipe.teacher is not None, len(dataset.train)
     if taught:
         draft.set("context.feedback", "fallback", "shown to the teacher where no sibling succeeded; or always, never")
     for each in ("cpu", "gpu"):

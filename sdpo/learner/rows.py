@@ -87,6 +87,14 @@ def reweighed(rows: Sequence[Row], factors: Sequence[np.ndarray | None]) -> list
     ]
 
 
+def with_advantages(rows: Sequence[Row], advantages: Sequence[np.ndarray | None]) -> list[Row]:
+    """The rows with the advantages that an advantage hook returned."""
+    return [
+        row if a is None else replace(row, advantages=a.astype(np.float32))
+        for row, a in zip(rows, advantages, strict=True)
+    ]
+
+
 def _stream_weights(samples, weights, settings, max_response_tokens, counted) -> list[np.ndarray]:
     """Coefficient × the stream's own token weight × its aggregation; `counted`: tokens [R] of the normaliser."""
     zeros = [np.zeros(len(s.response_ids), np.float32) for s in samples]

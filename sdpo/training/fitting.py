@@ -120,7 +120,7 @@ def check_template(recipe: Recipe, tokenizer: Any) -> None:
     room = response_room(ChatFormat(tokenizer, recipe.model.thinking), recipe.profile)
     rate = learning_rate(parameter_count(load_config(recipe)))
     wanted = {"context.template": usual, **limits(found, longest_context(recipe), room), "learner.lr": f"{rate:g}"}
-    if recipe.distillation is None:
+    if recipe.teacher is None:
         del wanted["context.max_reprompt_tokens"]
     advice = " ".join(f"{option}={value}" for option, value in wanted.items())
     raise UserError(
