@@ -22,6 +22,7 @@ ALGORITHMS: Mapping[str, str] = {
     "opsd": "sdpo.algorithms.opsd:OPSD",
     "sdft": "sdpo.algorithms.sdft:SDFT",
     "sft": "sdpo.algorithms.sft:SFT",
+    "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
