@@ -23,6 +23,7 @@ ALGORITHMS: Mapping[str, str] = {
     "sdft": "sdpo.algorithms.sdft:SDFT",
     "sft": "sdpo.algorithms.sft:SFT",
     "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
+    "rlsd": "sdpo.algorithms.rlsd:RLSD",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
