@@ -24,6 +24,7 @@ ALGORITHMS: Mapping[str, str] = {
     "sft": "sdpo.algorithms.sft:SFT",
     "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
     "rlsd": "sdpo.algorithms.rlsd:RLSD",
+    "sdpg": "sdpo.algorithms.sdpg:SDPG",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
