@@ -25,6 +25,7 @@ ALGORITHMS: Mapping[str, str] = {
     "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
     "rlsd": "sdpo.algorithms.rlsd:RLSD",
     "sdpg": "sdpo.algorithms.sdpg:SDPG",
+    "sdar": "sdpo.algorithms.sdar:SDAR",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
