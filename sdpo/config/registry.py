@@ -26,6 +26,7 @@ ALGORITHMS: Mapping[str, str] = {
     "rlsd": "sdpo.algorithms.rlsd:RLSD",
     "sdpg": "sdpo.algorithms.sdpg:SDPG",
     "sdar": "sdpo.algorithms.sdar:SDAR",
+    "rft": "sdpo.algorithms.rft:RFT",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
