@@ -27,6 +27,7 @@ ALGORITHMS: Mapping[str, str] = {
     "sdpg": "sdpo.algorithms.sdpg:SDPG",
     "sdar": "sdpo.algorithms.sdar:SDAR",
     "rft": "sdpo.algorithms.rft:RFT",
+    "ssd": "sdpo.algorithms.ssd:SSD",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 
