@@ -14,7 +14,8 @@ from sdpo.config.sections import AlgorithmSettings
 from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder
-from sdpo.types import Group, Sample, ScoredTokens, TeacherContext, Turn
+from sdpo.prompts.sources import sibling_failures
+from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext, Turn
 
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
@@ -212,6 +213,30 @@ def teachers_of(
             prompt = contexts.reprompt(group.task, hint, rollout.turns[: number + 1])
             teachers.append(TeacherContext(prompt, weight, hint))
     return teachers
+
+
+def contrasted(
+    group: Group,
+    teachers: Sequence[TeacherContext | None],
+    contexts: ContextBuilder,
+    pick: Callable[[list[Rollout]], Sequence[Rollout]],
+) -> list[TeacherContext | None]:
+    """The teachers of a group's turns, each also behind prompts that show failures of its siblings as demonstrations.
+
+    pick: which of a rollout's siblings that failed.
+    """
+    found: list[TeacherContext | None] = []
+    each = iter(teachers)
+    for index, rollout in enumerate(group.rollouts):
+        picked = pick(sibling_failures(group, index))
+        hints = [hint for failure in picked if (hint := contexts.shown(failure)) is not None]
+        for number, _ in enumerate(rollout.turns, start=1):
+            teacher = next(each)
+            if teacher is not None:
+                prompts = tuple(contexts.reprompt(group.task, hint, rollout.turns[:number]) for hint in hints)
+                teacher = replace(teacher, contrasts=prompts)
+            found.append(teacher)
+    return found
 
 
 def samples_of(

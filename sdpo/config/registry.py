@@ -24,6 +24,8 @@ ALGORITHMS: Mapping[str, str] = {
     "sft": "sdpo.algorithms.sft:SFT",
     "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
     "rlsd": "sdpo.algorithms.rlsd:RLSD",
+    "cepo": "sdpo.algorithms.cepo:CEPO",
+    "rlcsd": "sdpo.algorithms.rlcsd:RLCSD",
     "sdpg": "sdpo.algorithms.sdpg:SDPG",
     "sdar": "sdpo.algorithms.sdar:SDAR",
     "rft": "sdpo.algorithms.rft:RFT",

@@ -35,6 +35,7 @@ class Row:
     counts: bool = True  # False for filler, which belongs to no metric
     turn: int = 1  # its number within its rollout
     recorded: bool = False  # whether the numbers of its tokens are wanted back
+    contrasts: tuple[np.ndarray, ...] = ()  # int64 [P''] each: other prompts of the teacher, which a hook compares
 
 
 def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
@@ -67,6 +68,7 @@ def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_t
                 teacher_prompt_ids=None if s.teacher is None else np.asarray(s.teacher.prompt_ids, np.int64),
                 turn=s.turn,
                 recorded=s.recorded,
+                contrasts=() if s.teacher is None else tuple(np.asarray(p, np.int64) for p in s.teacher.contrasts),
             )
         )
     return rows

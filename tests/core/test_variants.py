@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdpo.algorithms import build_algorithm
+from sdpo.algorithms.rlcsd import Additions
 from sdpo.algorithms.rlsd import TeacherShaped
 from sdpo.algorithms.scsdpo import question_weights
 from sdpo.algorithms.sdar import Gate
@@ -113,6 +114,37 @@ def test_new_advantages_reach_the_rows(tokenizer):
     assert changed[1].advantages.dtype == np.float32
 
 
+def test_a_contrast_needs_a_failure_of_a_sibling(tokenizer):
+    contexts = builder(tokenizer, demonstration="solution", feedback="never")
+    task = problem(solution="print(3)")
+    mixed = with_outcome(group([True, False, False, False], task=task), 2, UNGRADED)
+    better = replace(mixed.rollouts[1].last.outcome, reward=0.5)
+    found = assign(load("cepo"), contexts, with_outcome(mixed, 1, better), group([True, True], task=task))
+    texts = [[tokenizer.decode(prompt) for prompt in s.teacher.contrasts] for s in (*found[0][:2], *found[1])]
+    assert [len(own) for own in texts] == [1, 1, 0, 0]  # of the fourth, whose reward is the lowest
+    assert all("answer 3" in own[0] and "print(3)" not in own[0] for own in texts[:2])
+    assert "answer 1" in tokenizer.decode(found[0][3].teacher.contrasts[0])
+    assert found[0][2].teacher is None  # nobody could grade it
+    own, alone = build_algorithm(load("cepo")).plan.advantage_hook(
+        [replace(scored([9.0], [2.0]), contrasts=np.array([[8.9]])), scored([9.0], [2.0])]
+    )
+    assert own == pytest.approx([1 + np.exp(0.1)]) and alone is None
+
+
+def test_additions_reach_zero_and_no_further_and_make_two_means():
+    hook = Additions(load("rlcsd", "algorithm.strength=1", "algorithm.changed_weight=3").algorithm)
+    contrast = np.zeros((2, 4), np.float32)
+    found = hook([
+        replace(scored([9.0, 0.0, -9.0, 0.0], [0.5] * 4), contrasts=contrast),
+        replace(scored([9.0] * 2, [0.0] * 2), contrasts=contrast[:, :2]),
+        scored(None, [-1.0] * 2), scored([1.0]),
+    ])  # fmt: skip
+    same, changed = 8 / 6, 3 * 8 / 2  # of 8 tokens two have an addition
+    assert found[0] == pytest.approx([1.5 * changed, 0.5 * same, 0.0, 0.5 * same])
+    assert found[1].tolist() == [0.0, 0.0] and found[2] == pytest.approx([-same] * 2) and found[3] is None
+    assert hook([scored(None, [1.0, -1.0])])[0].tolist() == [1.0, -1.0]  # none has one: GRPO
+
+
 def test_the_gate_opens_with_the_teachers_opinion():
     factor, untaught = Gate(5.0)([scored([0.0, 0.2, -0.2, 1e6, -1e6]), scored(None, [1.0])])
     wanted = [0.5, 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 1.0, 0.0]
@@ -184,6 +216,8 @@ def test_responses_grow_from_a_prefix_to_their_full_length():
         ("rlsd", ["distillation.alpha=1"], "distillation has no effect with these settings of rlsd"),
         ("rlsd", ["context.demonstration=none"], "the teacher needs a context"),
         ("rlsd", ["context.demonstration=random", "rollout.responses=1"], "a single response has no sibling"),
+        ("rlcsd", ["algorithm.threshold=0.5"], "algorithm.threshold=0.5 leaves no addition"),
+        ("rlcsd", ["policy_gradient.aggregation=fixed-length"], "rlcsd takes two means over tokens"),
         ("sdpg", ["policy_gradient.aggregation=fixed-length"], "both streams under one normaliser"),
         ("sdar", ["distillation.alpha=0.5"], "distillation.level=token is defined for the reverse KL only"),
         ("rft", ["policy_gradient.variant=ppo"], "rft maximises a likelihood"),

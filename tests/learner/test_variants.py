@@ -89,6 +89,59 @@ def test_rlsds_teacher_is_asked_in_the_pass_of_the_hook_only(model, start, token
     assert {"teacher_log_probs", "top_teacher_log_probs"} <= outputs.keys()
 
 
+def behind(teacher, sample, prompt) -> torch.Tensor:
+    """log q of the sampled tokens behind a prompt, a constant."""
+    return chosen(reference_log_probs(teacher, sample, prompt=prompt), sample).detach()
+
+
+def test_cepo(model, start, double, tokenizer):
+    """RLSD's form with log q(y|c⁺) − log q(y|c⁻): the solution, and the first of the siblings that failed."""
+    settings = recipe(model, "cepo", *ROUNDED, GRADIENT, "algorithm.strength_steps=null")
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, MIXED)
+    shown = [[tokenizer.decode(prompt) for prompt in s.teacher.contrasts] for s in samples]
+    wrong = [1, 2, 1, 1, 0, None, None]
+    assert [len(texts) for texts in shown] == [int(i is not None) for i in wrong]
+    assert all(f"answer {i}" in texts[0] for texts, i in zip(shown, wrong, strict=True) if i is not None)
+    student, terms, clipped = copy.deepcopy(double), [], []
+    for s, a in zip(samples, advantages(MIXED), strict=True):
+        factor = torch.ones(len(s.response_ids), dtype=torch.float64)
+        if s.teacher.contrasts:
+            contrast = behind(double, s, s.teacher.prompt_ids) - behind(double, s, s.teacher.contrasts[0])
+            ratio = (contrast * (1 if a > 0 else -1)).exp()
+            factor = 0.5 + 0.5 * ratio.clamp(0.8, 1.2)
+            clipped.append(ratio.clamp(0.8, 1.2) != ratio)
+        terms.append(-a * factor * on_policy(chosen(reference_log_probs(student, s), s)))
+    assert 0 < torch.cat(clipped).double().mean() < 1
+    compare(torch.cat(terms).mean(), student, loss, gradient)
+
+
+def test_rlcsd(model, start, double, tokenizer):
+    """Two means, over tokens with ρ = 0 and over the others, of −max(A + ρ, 0)·ratio (A > 0; < 0 likewise)."""
+    passed = [[True, False, False, True], [True, False], [True, True]]
+    settings = recipe(
+        model, "rlcsd", *ROUNDED, GRADIENT, "algorithm.strength=0.6", "algorithm.scale=0.5", "algorithm.threshold=0.1",
+        "algorithm.changed_weight=2",
+    )  # fmt: skip
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, passed)
+    # Nobody else succeeded, nobody else failed; and the last group is left out.
+    assert [s.teacher and len(s.teacher.contrasts) for s in samples[:6]] == [2, 1, 1, 2, None, 0]
+    assert all(s.advantages is None for s in samples[6:])
+    student, same, other, held = copy.deepcopy(double), [], [], 0
+    for s, a in zip(samples[:6], advantages(passed), strict=False):
+        rho = torch.zeros(len(s.response_ids), dtype=torch.float64)
+        if s.teacher is not None and s.teacher.contrasts:
+            wrong = torch.stack([behind(double, s, prompt).exp() for prompt in s.teacher.contrasts]).mean(0)
+            rho = 0.6 * torch.tanh((behind(double, s, s.teacher.prompt_ids) - wrong.log()) / 0.5)
+            rho = torch.where(rho.abs() > 0.1, rho, 0.0)
+        new = (a + rho).clamp(min=0) if a > 0 else (a + rho).clamp(max=0)
+        held += int((new == 0).sum())
+        terms = -new * on_policy(chosen(reference_log_probs(student, s), s))
+        same.append(terms[rho == 0])
+        other.append(terms[rho != 0])
+    assert held and min(len(torch.cat(same)), len(torch.cat(other))) > 2
+    compare(torch.cat(same).mean() + 2 * torch.cat(other).mean(), student, loss, gradient)
+
+
 @pytest.mark.parametrize("positive_only", [True, False])
 def test_sdpg(model, start, double, tokenizer, positive_only):
     """PG with A/std, β·KL(π‖q) where A > 0, α·½(log π − log π_ref)², all by the number of all tokens."""
