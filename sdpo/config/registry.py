@@ -22,7 +22,7 @@ ALGORITHMS: Mapping[str, str] = {
     "opsd": "sdpo.algorithms.opsd:OPSD",
     "sdft": "sdpo.algorithms.sdft:SDFT",
     "sft": "sdpo.algorithms.sft:SFT",
-    "scsdpo": "sdpo.algorithms.scsdpo:SCSDPO",
+    "sc-sdpo": "sdpo.algorithms.sc_sdpo:SCSDPO",
     "rlsd": "sdpo.algorithms.rlsd:RLSD",
     "cepo": "sdpo.algorithms.cepo:CEPO",
     "rlcsd": "sdpo.algorithms.rlcsd:RLCSD",

@@ -27,7 +27,7 @@ from sdpo.types import Sample, ScoredTokens, TeacherContext
 from tests.helpers.prompts import builder
 from tests.helpers.tasks import UNGRADED, group, problem, with_outcome
 
-RELATIVES = ("srpo", "opsd", "sdft", "sft", "scsdpo", "rlsd", "cepo", "rlcsd", "sdpg", "sdar", "rft",
+RELATIVES = ("srpo", "opsd", "sdft", "sft", "sc-sdpo", "rlsd", "cepo", "rlcsd", "sdpg", "sdar", "rft",
              "demopsd", "prefix")  # fmt: skip
 EXAMPLE = PROJECT / "docs" / "examples" / "agreement.yaml"
 

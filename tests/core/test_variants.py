@@ -10,7 +10,7 @@ import pytest
 from sdpo.algorithms import build_algorithm
 from sdpo.algorithms.rlcsd import Additions
 from sdpo.algorithms.rlsd import TeacherShaped
-from sdpo.algorithms.scsdpo import question_weights
+from sdpo.algorithms.sc_sdpo import question_weights
 from sdpo.algorithms.sdar import Gate
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.streams import DistillationSettings, Ramp
@@ -63,10 +63,10 @@ def test_smoothing_keeps_the_questions_that_nobody_solved():
 def test_what_weighs_nothing_has_no_teacher(tokenizer):
     half, none = group([True, False]), group([False, False])
     contexts = builder(tokenizer, feedback="always")
-    first, second = assign(load("scsdpo"), contexts, half, none)
+    first, second = assign(load("sc-sdpo"), contexts, half, none)
     assert [s.teacher is not None for s in (*first, *second)] == [False, True, False, False]
     assert first[1].teacher.weight.tolist() == [1.0, 1.0]
-    kept = sum(assign(load("scsdpo", "algorithm.smoothing=1"), contexts, half, none), [])
+    kept = sum(assign(load("sc-sdpo", "algorithm.smoothing=1"), contexts, half, none), [])
     assert [s.teacher is not None for s in kept] == [False, True, True, True]
     assert kept[1].teacher.weight[0] / kept[2].teacher.weight[0] == pytest.approx(0.5 / np.sqrt(3 / 16))
 
@@ -212,7 +212,7 @@ def test_responses_grow_from_a_prefix_to_their_full_length():
 @pytest.mark.parametrize(
     ("algorithm", "overrides", "says"),
     [
-        ("scsdpo", ["context.feedback=fallback"], "context.feedback has no effect with algorithm.smoothing=0"),
+        ("sc-sdpo", ["context.feedback=fallback"], "context.feedback has no effect with algorithm.smoothing=0"),
         ("rlsd", ["distillation.alpha=1"], "distillation has no effect with these settings of rlsd"),
         ("rlsd", ["context.demonstration=none"], "the teacher needs a context"),
         ("rlsd", ["context.demonstration=random", "rollout.responses=1"], "a single response has no sibling"),

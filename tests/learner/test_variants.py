@@ -35,9 +35,9 @@ def advantages(passed: list[list[bool]]) -> list[float]:
     return [float(x) - sum(row) / len(row) for row in passed for x in row]
 
 
-def test_scsdpo(model, start, double, tokenizer):
+def test_sc_sdpo(model, start, double, tokenizer):
     """Σ w·KL(π‖q) over the tokens with w > 0, by their number; w ∝ sqrt(p(1 − p)), mean 1 over questions with w > 0."""
-    settings = recipe(model, "scsdpo", *ROUNDED, OWN, "distillation.alpha=1")
+    settings = recipe(model, "sc-sdpo", *ROUNDED, OWN, "distillation.alpha=1")
     passed = [[True, False, False], [False, False], [True, False], [True, True]]
     samples, loss, gradient = learned(settings, start(settings), tokenizer, passed)
     # Whoever failed has feedback, who succeeded needs a sibling; without a failure or a success a question is left out.
