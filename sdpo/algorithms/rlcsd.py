@@ -19,15 +19,15 @@ from sdpo.types import Group, Rollout, Sample, ScoredTokens
 
 
 class RLCSDSettings(AlgorithmSettings):
-    contrasts: int = Field(4, ge=1, description="most wrong siblings that a response is compared behind")
-    strength: float = Field(0.5, gt=0, description="largest addition to an advantage; the paper's β·λ")
-    scale: float = Field(0.02, gt=0, description="τ: nats of contrast at which the addition saturates")
-    threshold: float = Field(0.02, ge=0, description="δ: smaller additions are none")
+    wrong_siblings: int = Field(4, ge=1, description="most wrong siblings that a response is compared behind")
+    largest_addition: float = Field(0.5, gt=0, description="β·λ: most that is added to an advantage or taken from it")
+    contrast_scale: float = Field(0.02, gt=0, description="τ: nats of contrast at which the addition saturates")
+    smallest_addition: float = Field(0.02, ge=0, description="δ: what is not larger is not added")
     changed_weight: float = Field(1.0, gt=0, description="η: weight of the mean over tokens with an addition")
 
 
 class RLCSD(PerGroup):
-    """A_t = A + ρ_t, never across 0, ρ = strength·tanh(e/τ) where that is more than δ in size, else 0.
+    """A_t = A + ρ_t, never across 0, ρ = β·λ·tanh(e/τ) where that is more than δ in size, else 0.
 
     e = log q(y_t|c⁺) − log mean_k q(y_t|c⁻_k), c⁺ the teacher's hint, c⁻ wrong siblings in the same words.  The loss is
     the mean of the surrogate over tokens with ρ = 0 plus η times its mean over the others.
@@ -50,17 +50,17 @@ class RLCSD(PerGroup):
         super().check(recipe)
         own, gradient = recipe.algorithm, recipe.policy_gradient
         assert isinstance(own, RLCSDSettings)
-        if own.threshold >= own.strength:
+        if own.smallest_addition >= own.largest_addition:
             raise ValueError(
-                f"algorithm.threshold={own.threshold:g} leaves no addition, which is algorithm.strength="
-                f"{own.strength:g} at most; lower it"
+                f"algorithm.smallest_addition={own.smallest_addition:g} leaves no addition, which is "
+                f"algorithm.largest_addition={own.largest_addition:g} at most; lower it"
             )
         if gradient is not None and gradient.aggregation != "token-mean":
             raise ValueError("rlcsd takes two means over tokens: set policy_gradient.aggregation=token-mean")
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         def pick(failures: list[Rollout]) -> list[Rollout]:
-            number = min(len(failures), self.settings.contrasts)
+            number = min(len(failures), self.settings.wrong_siblings)
             return [failures[i] for i in rng.choice(len(failures), number, replace=False)] if number else []
 
         advantages = response_advantages(group, self.gradient)
@@ -98,8 +98,8 @@ class Additions:
         if scored.log_ratio is None or scored.contrasts is None:
             return np.zeros(len(scored.advantages))
         wrong = np.logaddexp.reduce(scored.contrasts, axis=0) - math.log(len(scored.contrasts))
-        rho = self.settings.strength * np.tanh((scored.log_ratio - wrong) / self.settings.scale)
-        return np.where((np.abs(rho) > self.settings.threshold) & (scored.advantages != 0), rho, 0.0)
+        rho = self.settings.largest_addition * np.tanh((scored.log_ratio - wrong) / self.settings.contrast_scale)
+        return np.where((np.abs(rho) > self.settings.smallest_addition) & (scored.advantages != 0), rho, 0.0)
 
 
 def _within_sign(advantages: np.ndarray | None, rho: np.ndarray) -> np.ndarray:

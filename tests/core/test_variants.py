@@ -132,7 +132,7 @@ def test_a_contrast_needs_a_failure_of_a_sibling(tokenizer):
 
 
 def test_additions_reach_zero_and_no_further_and_make_two_means():
-    hook = Additions(load("rlcsd", "algorithm.strength=1", "algorithm.changed_weight=3").algorithm)
+    hook = Additions(load("rlcsd", "algorithm.largest_addition=1", "algorithm.changed_weight=3").algorithm)
     contrast = np.zeros((2, 4), np.float32)
     found = hook([
         replace(scored([9.0, 0.0, -9.0, 0.0], [0.5] * 4), contrasts=contrast),
@@ -216,7 +216,7 @@ def test_responses_grow_from_a_prefix_to_their_full_length():
         ("rlsd", ["distillation.alpha=1"], "distillation has no effect with these settings of rlsd"),
         ("rlsd", ["context.demonstration=none"], "the teacher needs a context"),
         ("rlsd", ["context.demonstration=random", "rollout.responses=1"], "a single response has no sibling"),
-        ("rlcsd", ["algorithm.threshold=0.5"], "algorithm.threshold=0.5 leaves no addition"),
+        ("rlcsd", ["algorithm.smallest_addition=0.5"], "algorithm.smallest_addition=0.5 leaves no addition"),
         ("rlcsd", ["policy_gradient.aggregation=fixed-length"], "rlcsd takes two means over tokens"),
         ("sdpg", ["policy_gradient.aggregation=fixed-length"], "both streams under one normaliser"),
         ("sdar", ["distillation.alpha=0.5"], "distillation.level=token is defined for the reverse KL only"),

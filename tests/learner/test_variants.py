@@ -119,8 +119,8 @@ def test_rlcsd(model, start, double, tokenizer):
     """Two means, over tokens with ρ = 0 and over the others, of −max(A + ρ, 0)·ratio (A > 0; < 0 likewise)."""
     passed = [[True, False, False, True], [True, False], [True, True]]
     settings = recipe(
-        model, "rlcsd", *ROUNDED, GRADIENT, "algorithm.strength=0.6", "algorithm.scale=0.5", "algorithm.threshold=0.1",
-        "algorithm.changed_weight=2",
+        model, "rlcsd", *ROUNDED, GRADIENT, "algorithm.largest_addition=0.6", "algorithm.contrast_scale=0.5",
+        "algorithm.smallest_addition=0.1", "algorithm.changed_weight=2",
     )  # fmt: skip
     samples, loss, gradient = learned(settings, start(settings), tokenizer, passed)
     # Nobody else succeeded, nobody else failed; and the last group is left out.
