@@ -65,10 +65,8 @@ def process(
     scope="module",
     params=[
         pytest.param((), id="whole"),
-        *(
-            pytest.param(more, id=name, marks=pytest.mark.slow)
-            for name, more in (("adapter", ADAPTER), ("blend", BLEND))
-        ),
+        pytest.param(ADAPTER, marks=pytest.mark.slow, id="adapter"),
+        pytest.param(BLEND, marks=pytest.mark.slow, id="blend"),
     ],
 )
 def results(request, model, tmp_path_factory):
