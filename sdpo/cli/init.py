@@ -163,7 +163,7 @@ def _measure(draft: Draft, profile: str) -> list[str]:
     draft.notes["model.path"] = f"{size / 1e6:,.1f} M parameters; it holds {positions:,} tokens"
     draft.set("learner.lr", rate, "to begin with, by the model's size; try a third and three times as much")
     notes = fitting.reasons(found, len(tasks))
-    taught, trained = recipe.distillation is not None, len(dataset.train)
+    taught, trained = recipe.teacher is not None, len(dataset.train)
     if taught:
         draft.set("context.feedback", "fallback", "shown to the teacher where no sibling succeeded; or always, never")
     for each in ("cpu", "gpu"):

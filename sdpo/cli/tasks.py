@@ -180,7 +180,7 @@ def look_at_feedback(recipe: Recipe, trials: Sequence[Trial], findings: Findings
     unsolved = [t for t in trials if t.outcome.reward is not None and not t.outcome.solved]
     if not unsolved or any(trial.outcome.feedback for trial in unsolved):
         return
-    if recipe.distillation is None or recipe.context.feedback == "never":
+    if recipe.teacher is None or recipe.context.feedback == "never":
         findings.notes.append("No answer got feedback; nothing in this recipe reads it.")
     else:
         findings.wrong.append(

@@ -110,7 +110,7 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
             "learner's weights and optimiser leave free (`--dry-run` prints them)"
         )
     if (
-        recipe.distillation is not None
+        recipe.teacher is not None
         and recipe.rollout.responses == 1
         and (recipe.context.demonstration, recipe.context.feedback) == ("random", "never")
     ):
@@ -146,13 +146,19 @@ def _distillation(recipe: Recipe) -> None:
         raise ValueError(
             f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
         )
+    prefix = distillation and distillation.prefix_tokens
+    if prefix and prefix >= recipe.rollout.max_response_tokens:
+        raise ValueError(
+            f"distillation.prefix_tokens={prefix} has no effect: no response is longer than "
+            f"rollout.max_response_tokens={recipe.rollout.max_response_tokens}; {REMOVE}"
+        )
     clips = ("advantage_clip", "advantage_clip_factor", "entry_clip")
     given = [f"distillation.{clip}" for clip in clips if distillation and getattr(distillation, clip) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; set one")
     if distillation and given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
         raise ValueError(f"{given[0]} is a form of the reverse KL; set distillation.alpha=1")
-    if distillation is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
+    if recipe.teacher is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
         raise ValueError(
             "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
         )
@@ -226,10 +232,6 @@ def _without_ratio(recipe: Any) -> bool:
     return recipe.policy_gradient.variant == "reinforce"
 
 
-def _demonstrated(recipe: Recipe) -> bool:
-    return recipe.rollout.source != "policy"
-
-
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said); asked of a recipe (Any) only where the option's section is not null
@@ -263,19 +265,16 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
     (
         "context.demonstration",
-        lambda r: r.distillation is None and r.context.demonstration != "none",
+        lambda r: r.teacher is None and r.context.demonstration != "none",
         "without a teacher",
     ),
     (
         "context.column",
-        lambda r: (r.distillation is None or r.context.demonstration != "column") and r.rollout.source != "column",
+        lambda r: (r.teacher is None or r.context.demonstration != "column") and r.rollout.source != "column",
         "unless a teacher has context.demonstration=column",
     ),
-    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
-    ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
-    ("policy_gradient.normalize_by_std", _demonstrated, "on demonstrations: they have no group"),
-    ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
-    ("policy_gradient.returns", _demonstrated, "on demonstrations"),
+    ("context.teacher_thinking", lambda r: r.teacher is None, "without a teacher"),
+    ("context.feedback", lambda r: r.teacher is None and r.context.feedback != "never", "without a teacher"),
     *(
         (option, lambda r: r.environment.turns == 1, "with environment.turns=1")
         for option in ("context.hint_at", "policy_gradient.returns")
@@ -284,14 +283,14 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         (option, lambda r: r.most_turns == 1, "with environment.turns=1, in evaluations too")
         for option in ("context.history", "context.max_reply_tokens", "rollout.max_model_len")
     ),
-    ("context.hint_at", lambda r: r.distillation is None, "without a teacher"),
+    ("context.hint_at", lambda r: r.teacher is None, "without a teacher"),
     (
         "policy_gradient.discount",
         lambda r: r.policy_gradient.returns != "turn",
         "unless policy_gradient.returns=turn",
     ),
-    ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
-    ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
+    ("context.max_reprompt_tokens", lambda r: r.teacher is None, "without a teacher"),
+    ("context.remove_thinking", lambda r: r.teacher is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
     (
         "supervision.same_step",

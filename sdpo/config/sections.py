@@ -162,6 +162,10 @@ class RolloutSettings(Settings):
     top_p: float = Field(1.0, gt=0, le=1, description="probability mass that is sampled from; 1: all")
     top_k: int = Field(0, ge=0, description="tokens that are sampled from, the likeliest ones; 0: all")
     max_response_tokens: int = Field(8192, ge=1, description="of one turn")
+    first_response_tokens: int | None = Field(
+        None, ge=1, description="the same at step 1, from where it grows in equal steps; null: it does not"
+    )
+    growth_steps: int | None = Field(None, ge=1, description="generation batches until max_response_tokens is reached")
     max_model_len: int | None = Field(
         None,
         ge=1,
@@ -185,6 +189,25 @@ class RolloutSettings(Settings):
         "adapter alone, which vLLM keeps beside the base model",
     )
     engine_args: dict[str, Any] = Field({}, description="more arguments of vLLM's engines, handed on as they are")
+
+    @model_validator(mode="after")
+    def _grows(self) -> RolloutSettings:
+        first, most = self.first_response_tokens, self.max_response_tokens
+        if (first is None) != (self.growth_steps is None):
+            raise ValueError("rollout.first_response_tokens and rollout.growth_steps belong together; set both or none")
+        if first is not None and first >= most:
+            raise ValueError(
+                f"rollout.first_response_tokens={first} leaves nothing to grow to below "
+                f"rollout.max_response_tokens={most}; lower it"
+            )
+        return self
+
+    def response_tokens(self, step: int) -> int:
+        """The limit of a turn in generation batch `step`, counted from 1."""
+        first, most = self.first_response_tokens, self.max_response_tokens
+        if first is None or self.growth_steps is None:
+            return most
+        return min(most, first + (most - first) * (step - 1) // self.growth_steps)
 
 
 class SandboxSettings(Settings):

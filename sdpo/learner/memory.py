@@ -143,8 +143,9 @@ class _Rank:
         """Chunks of logits and what belongs to them, hidden states of all responses by student and teacher."""
         learner, tokens = self.recipe.learner, response_tokens(groups)
         teachers = 0
-        if self.plan.distillation is not None:
-            teachers = 2 if self.kind == "trust_region" else 1
+        if self.kind is not None:
+            blended = self.plan.distillation is not None and self.plan.distillation.blend is not None
+            teachers = (2 if self.kind == "trust_region" else 1) * (1 + blended)
         triton = learner.triton and self.recipe.profile == "gpu"
         chunks = losses_memory(self.plan, self.shapes, tokens, learner.chunk_tokens, triton, teachers)
         return chunks + (1 + teachers) * tokens * self.shapes.hidden * self.width

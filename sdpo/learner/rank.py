@@ -193,4 +193,4 @@ def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
         "algorithm": AlgorithmSettings(name=recipe.algorithm.name),
         "environment": EnvironmentSettings(kind=recipe.environment.kind, turns=recipe.environment.turns),
     }
-    return recipe.model_copy(update=named), replace(plan, weight_hook=None)
+    return recipe.model_copy(update=named), replace(plan, weight_hook=None, advantage_hook=None)

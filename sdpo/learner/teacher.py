@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-from sdpo.config.streams import TeacherSettings
+from sdpo.config.streams import Blend, TeacherSettings
 from sdpo.learner.gathering import gathered
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
 from sdpo.learner.replica import AdapterReplica, Replica
-from sdpo.losses.logits import mix_logits
+from sdpo.losses.logits import blended_logits, mix_logits
 
 AnyReplica = Replica | AdapterReplica
+# Packs of prompts and responses, and what brings the hidden states of all of them to the student's order and number of
+# response tokens, N.
+Asked = tuple[Sequence[Pack], Callable[[torch.Tensor], torch.Tensor]]
 MakeReplica = Callable[[bool], AnyReplica]  # whether it follows the student as a moving average
 
 
@@ -50,13 +54,31 @@ class Teacher:
 
     @contextmanager
     def logits(
-        self, student: PolicyModel, run_student: Callable, packs: Sequence[Pack], temperature: float, scatter: Callable
+        self,
+        student: PolicyModel,
+        run_student: Callable,
+        told: Asked,
+        temperature: float,
+        untold: Asked | None = None,
+        blend: Blend | None = None,
     ) -> Iterator[TeacherLogits]:
         """Within the context: a function from a slice of the response tokens to the teacher's logits [n, V].
 
-        `scatter` brings the hidden states of all packs to the student's order and number of response tokens, N.
+        told: behind the teacher's prompts.  untold: behind the student's, where the two are blended.
         """
-        parts = []
+        sides = [self._answers(run_student, student, side) for side in (told, untold) if side is not None]
+        with gathered([parameter for _, policy in sides[0] for parameter in policy.head.parameters()]):
+
+            def logits(rows: slice) -> torch.Tensor:
+                each = [self._mixed(parts, rows, temperature) for parts in sides]
+                return each[0] if blend is None else blended_logits(each[0], each[1], blend.largest, blend.beta)
+
+            yield logits
+
+    def _answers(self, run_student: Callable, student: PolicyModel, asked: Asked) -> list[tuple[Any, Any]]:
+        """Hidden states [N, H] of every set of weights that the teacher is made of, with its head."""
+        packs, scatter = asked
+        parts: list[tuple[Any, Any]] = []
 
         def answer(run: Callable) -> torch.Tensor:
             return scatter(torch.cat([run(pack) for pack in packs]))
@@ -66,13 +88,11 @@ class Teacher:
         if self.settings.kind in ("live", "trust_region") and not self.frozen:
             with torch.no_grad():
                 parts.append((answer(run_student), student))
-        with gathered([parameter for _, policy in parts for parameter in policy.head.parameters()]):
+        return parts
 
-            def logits(rows: slice) -> torch.Tensor:
-                each = [policy.head.logits(hidden[rows], temperature) for hidden, policy in parts]
-                return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
-
-            yield logits
+    def _mixed(self, parts: list[tuple[Any, Any]], rows: slice, temperature: float) -> torch.Tensor:
+        each = [policy.head.logits(hidden[rows], temperature) for hidden, policy in parts]
+        return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
 
     def follow(self, student: PolicyModel, clock: str) -> None:
         """Move a moving average when its clock ticks: once per "batch" or per optimiser "update"."""

@@ -105,7 +105,7 @@ class LearnerWorker:
             optimizer.register_step_pre_hook(self._clip)
         self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
-        if self.plan.distillation is not None:
+        if self.recipe.teacher is not None:
             replaced = self.recipe.teacher_is_replaced
             self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference, replaced)
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor

@@ -53,13 +53,6 @@ class Generation:
     ) -> None:
         self.recipe, self.environment, self.contexts = recipe, environment, contexts
         self.tokenizer, self.pool = tokenizer, pool
-        rollout = recipe.rollout
-        self.training_sampling = Sampling(
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-            max_tokens=rollout.max_response_tokens,
-        )
         self.evaluation_sampling = evaluation_sampling(recipe)
 
     async def training_group(
@@ -68,8 +61,9 @@ class Generation:
         seed: Sequence[int],
         on_response: Callable[[int], None] = lambda count: None,
         graded: bool = True,
+        step: int = 1,
     ) -> PendingGroup:
-        """The group of a training step, as soon as all its responses are there.
+        """The group of a training step (counted from 1), as soon as all its responses are there.
 
         on_response: hears of every rollout that needs no further response.  graded: False for an algorithm that needs
         no rewards; its responses come without outcomes, unless replies to them are needed.
@@ -78,7 +72,7 @@ class Generation:
             on_response(1)
             return PendingGroup(task, (_done(Rollout((self._demonstrated(task),))),))
         n, purpose = self.recipe.rollout.responses, "training" if graded or self.recipe.environment.turns > 1 else None
-        return await self._group(task, n, self.training_sampling, seed, purpose, on_response)
+        return await self._group(task, n, training_sampling(self.recipe, step), seed, purpose, on_response)
 
     async def evaluation_group(self, task: Task, n: int, on_outcome: Callable[[], None] = lambda: None) -> Group:
         """n graded rollouts, seeded by the task alone: evaluations of different steps differ by the policy only."""
@@ -188,6 +182,16 @@ class Generation:
             finish_reason="stop" if len(ids) <= most else "length",
             text=text,
         )
+
+
+def training_sampling(recipe: Recipe, step: int) -> Sampling:
+    rollout = recipe.rollout
+    return Sampling(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_tokens=rollout.response_tokens(step),
+    )
 
 
 def evaluation_sampling(recipe: Recipe) -> Sampling:

@@ -154,7 +154,7 @@ def suiting(recipe: Recipe, tokenizer: Any) -> tuple[dict[str, Any], dict[str, s
         **limits(found, longest_context(recipe), room),
         "learner.lr": learning_rate(count),
     }
-    if recipe.distillation is None:
+    if recipe.teacher is None:
         del values["context.max_reprompt_tokens"]
     why = {
         "context.template": "the wording for chat models",

@@ -71,7 +71,7 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
     check_template(recipe, tokenizer)
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
-    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
+    if recipe.teacher is not None and recipe.context.demonstration in ("solution", "column"):
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
@@ -80,7 +80,7 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     neutralised = []
     for task in {t.id: t for t in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(task)
-        if recipe.distillation is not None:
+        if recipe.teacher is not None:
             contexts.check_room(task)
         if contexts.is_neutralised(task):
             neutralised.append(task.id)

@@ -220,7 +220,7 @@ class Trainer:
         seed, graded = self.recipe.seed, self.algorithm.needs_rewards
         return await asyncio.gather(
             *(
-                self.generation.training_group(task, [seed, step, i], on_response, graded)
+                self.generation.training_group(task, [seed, step, i], on_response, graded, step)
                 for i, task in enumerate(self.draw(step - 1))
             )
         )
