@@ -18,6 +18,7 @@ from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
+    DiscoverySettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,
@@ -74,6 +75,9 @@ class Recipe(Settings):
     reference: ReferenceSettings | None = Field(None, description="KL to the initial policy; null: none")
     learner: LearnerSettings = Field(LearnerSettings(), description="optimiser and ranks")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="how pass@k is measured")
+    discovery: DiscoverySettings = Field(
+        DiscoverySettings(), description="of `sdpo discover` (arXiv 2601.20802 §5), which alone reads it"
+    )
     run: RunSettings = Field(RunSettings(), description="length, checkpoints and folder of a run")
     supervision: SupervisionSettings = Field(
         SupervisionSettings(), description="how it is noticed that a part of a run is dead, stopped or hangs"

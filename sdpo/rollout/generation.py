@@ -86,6 +86,12 @@ class Generation:
         pending = await self._group(task, n, self.evaluation_sampling, seed, "evaluation")
         return await pending.graded(on_outcome)
 
+    async def attempt(self, task: Task, prompt: Sequence[int], seed: Sequence[int]) -> Turn:
+        """One graded response to a prompt of somebody else's making."""
+        [sampled] = self.pool.generate(prompt, 1, self.training_sampling, _number(seed))
+        turn = self._read(await sampled, "training")
+        return replace(turn, outcome=BROKEN) if turn.broken else (await self._graded(task, (turn,), "training"))[-1]
+
     async def _group(
         self,
         task: Task,

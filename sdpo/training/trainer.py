@@ -30,6 +30,7 @@ from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_s
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
+from sdpo.training.handover import Handover
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
 from sdpo.training.recording import credit_of, with_recorded
@@ -64,6 +65,7 @@ class Trainer:
         self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.handover = Handover(pool, learner, recipe.rollout.colocated)
         self.utilization = Utilization(pool, learner)
         self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
         self.learning = asyncio.Lock()  # held while the learner's weights are not those of a complete step
@@ -141,10 +143,10 @@ class Trainer:
             self.tracker.message(warning)
         async with self.learning:
             with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
-                await self._free_gpus()
+                await self.handover.free_gpus()
                 learned = await self._learn(sound, progress.advance, step)
             with self.tracker.phase("publish"):
-                learned |= await self._publish(version=step + 1)
+                learned |= await self.handover.publish(version=step + 1)
             self.state.step = step
         learned |= await self.utilization.since_last()
         self.state.generations += self.recipe.samples_per_step
@@ -190,22 +192,6 @@ class Trainer:
                 f"The state after step {self.state.step} is not saved, because of {bad}. Give another run (name=…) a "
                 f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; {self._repeats()}."
             )
-
-    async def _free_gpus(self) -> None:
-        """Engines that share their GPUs with the learner give their memory back while it works."""
-        if self.recipe.rollout.colocated and self.pool.awake:
-            await self.pool.sleep()
-
-    async def _publish(self, version: int) -> dict[str, float]:
-        """Give the engines the learner's weights, and their memory: that of the cache when the transfer needs none."""
-        colocated = self.recipe.rollout.colocated
-        if colocated:
-            await self.pool.wake_up("weights")
-        published = await self.learner.publish(self.pool.handles, version)
-        if colocated:
-            await self.pool.wake_up("kv_cache")
-        await self.pool.confirm(version)
-        return published
 
     def draw(self, step: int) -> list[Task]:
         """The tasks of a step: seeded permutations of the training tasks, one after the other."""
@@ -294,7 +280,7 @@ class Trainer:
                     "from the checkpoint before it, or from the start."
                 )
         with self.tracker.phase("publishing weights to the engines", announce=True):
-            published = await self._publish(version=self.state.step + 1)
+            published = await self.handover.publish(version=self.state.step + 1)
         # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
@@ -317,7 +303,7 @@ class Trainer:
         self.folder.resume(self.state.step if last is not None else -1)
         async with self.learning:
             with self.tracker.phase("restarting the learner", announce=True):
-                await self._free_gpus()
+                await self.handover.free_gpus()
                 await self.learner.restart()
             await self._load_and_publish(last)
         await self.utilization.since_last()
