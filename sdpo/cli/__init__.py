@@ -126,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _overrides(evaluate, "options of the recipe, e.g. evaluation.temperature=0.8")
 
+    discover = _command(
+        commands,
+        "discover",
+        "search hard questions one by one: by training on each, by sampling, by telling what failed",
+    )
+    _recipe(discover)
+
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
     profile.add_argument(

@@ -19,6 +19,7 @@ from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
+    DiscoverySettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,
@@ -75,6 +76,9 @@ class Recipe(Settings):
     reference: ReferenceSettings | None = Field(None, description="KL to the initial policy; null: none")
     learner: LearnerSettings = Field(LearnerSettings(), description="optimiser and ranks")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="how pass@k is measured")
+    discovery: DiscoverySettings = Field(
+        DiscoverySettings(), description="of `sdpo discover` (arXiv 2601.20802 §5), which alone reads it"
+    )
     run: RunSettings = Field(RunSettings(), description="length, checkpoints and folder of a run")
     probe: ProbeSettings = Field(ProbeSettings(), description="how policy and teacher are watched during training")
     guard: GuardSettings = Field(GuardSettings(), description="what an alarm leads to")

@@ -80,7 +80,7 @@ class Generation:
         pending = await self._group(task, n, self.evaluation_sampling, seed, "evaluation")
         return await pending.graded(on_outcome)
 
-    async def probe_group(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
+    async def group_behind(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
         """One graded rollout behind each of these prompts, sampled and graded as for training."""
         number = _number(seed)
         sampled = [

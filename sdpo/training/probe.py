@@ -111,7 +111,7 @@ class Probe:
 
         async def group(index: int) -> Group:
             seed = [self.recipe.seed, *stream, index]
-            answered = await self.generation.probe_group(self.tasks[index], prompts[index], seed)
+            answered = await self.generation.group_behind(self.tasks[index], prompts[index], seed)
             on_task()
             return answered
 
