@@ -111,8 +111,14 @@ class _Jobs:
                 )
                 break
             except UserError as error:
-                if "No available agent" not in str(error) or time.monotonic() > until:
+                if "No available agent" not in str(error):
                     raise
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"No process of the cluster at {self.address} takes jobs (Ray's dashboard agent), after "
+                        f"{_AGENTS_S:.0f} s. Where another Ray of the machine has its port, start this one with "
+                        "--dashboard-agent-listen-port; otherwise logs/dashboard_agent.log of Ray's session says why."
+                    ) from None
                 time.sleep(1)
         say(f"Job {job}. Ctrl-C stops following it and leaves it running.")
         return job

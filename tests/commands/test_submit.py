@@ -160,13 +160,15 @@ def test_the_command_survives_the_shell():
 def server():
     """A cluster of this machine with a dashboard and a token, and its environment."""
     pytest.importorskip("ray.dashboard.optional_deps", reason="the job server needs ray[default], which gpu.lock has")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    # The agent takes jobs; on its usual port it fails where another Ray of this machine has it.
+    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+        port, agent_port = free.getsockname()[1], other.getsockname()[1]
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32, "WANDB_MODE": "offline"}
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--port=0", "--num-cpus=2", "--block"]
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         head = subprocess.Popen(
-            [*start, f"--dashboard-port={port}", f"--temp-dir={folder}", "--disable-usage-stats"],
+            [*start, f"--dashboard-port={port}", f"--dashboard-agent-listen-port={agent_port}",
+             f"--temp-dir={folder}", "--disable-usage-stats"],
             env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
