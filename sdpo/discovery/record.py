@@ -99,7 +99,7 @@ class DiscoveryFolder:
         return [_read(TypeAdapter(Search), line, self._searches) for line in lines]
 
     def append(self, search: Search) -> None:
-        line = json.dumps(asdict(search), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        line = json.dumps(asdict(search), ensure_ascii=False).encode() + b"\n"
         with disk_errors(self.path, len(line)), open(self._searches, "ab") as file:
             file.write(line)
             file.flush()

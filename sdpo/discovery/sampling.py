@@ -93,4 +93,5 @@ def told(generation: Generation, task: Task, said: list[str]) -> tuple[int, ...]
 async def solution_of(generation: Generation, task: Task, turn: Turn) -> Solution:
     """Graded once more, by the tests that measure."""
     outcome = await generation.environment.respond(task, (turn,), "evaluation")
-    return Solution(turn.text, turn.response_ids, outcome.solved)
+    text = turn.text.encode(errors="backslashreplace").decode()  # half a pair of UTF-16, say
+    return Solution(text, turn.response_ids, outcome.solved)

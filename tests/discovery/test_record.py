@@ -13,7 +13,7 @@ from sdpo.errors import UserError
 
 
 def search(method: str, question: str, attempts: int, solved: int, seed: int = 0) -> Search:
-    solution = Solution("print(1) # \ud800 <b>", (1, 2), True) if solved else None
+    solution = Solution("print(1) # <b>", (1, 2), True) if solved else None
     return Search(method, question, seed, attempts, solved, 1.5, 80, solution)
 
 
