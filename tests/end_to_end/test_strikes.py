@@ -66,9 +66,11 @@ class StruckTrainer(Trainer):
 
     def strike(self, whom, how):
         parts = [*self.pool.parts, *self.learner.parts]
-        [number] = [
-            pid for part in parts for pid, role in part.processes.items() if whom in (part.name, role)
-        ]  # fmt: skip
+        found = [pid for part in parts for pid, role in part.processes.items() if whom in (part.name, role)]
+        if not found:  # the one before is being replaced
+            asyncio.get_running_loop().call_later(0.05, self.strike, whom, how)
+            return
+        [number] = found
         os.kill(number, how)
         self.struck.append((time.monotonic(), number))
 

@@ -40,7 +40,7 @@ def train(settings, rank: int, address, out: Path, resume: bool) -> None:
             current.checkpointing.save(str(out / "checkpoint"))
             current = worker()
             current.checkpointing.load(str(out / "checkpoint"))
-    weights = {name: weight.numpy() for name, weight in named_weights(current).items()}
+    weights = {name: weight.float().numpy() for name, weight in named_weights(current).items()}
     np.savez(out / f"rank{rank}.npz", **weights, losses=np.array(losses), norms=np.array(norms))
 
 
