@@ -113,8 +113,11 @@ def test_two_ranks_learn_what_one_rank_learns(results, stage):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_bfloat16_with_recomputed_layers_and_a_moving_average_learns_the_same_when_sharded(model, tmp_path):
-    """What the gpu profile does, through a checkpoint under ZeRO-3.  Rounding of three steps stays below a learning
-    rate's step."""
+    """What the gpu profile does, through a checkpoint under ZeRO-3.
+
+    Sums of the ranks' gradients round in another order, and where one is near 0 an optimiser's step may then go the
+    other way: no weight ends further off than that allows, and nearly all end where they should.
+    """
     more = ("model.dtype=bfloat16", "learner.gradient_checkpointing=true", "teacher.kind=ema")
     port = free_port()
     mp.spawn(process, ([port], model, tmp_path, more, (2, 3)), nprocs=2)
@@ -125,6 +128,7 @@ def test_bfloat16_with_recomputed_layers_and_a_moving_average_learns_the_same_wh
     losses, _, weights = found.pop("one")
     assert losses[0] != losses[-1] and found.keys() == {"zero2", "zero3"}
     for other, _, theirs in found.values():
-        np.testing.assert_allclose(other, losses, rtol=1e-2)
-        for name, weight in weights.items():
-            np.testing.assert_allclose(theirs[name], weight, atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(other[0], losses[0], rtol=1e-3)
+        np.testing.assert_allclose(other, losses, atol=2e-3)  # sums of terms of either sign, up to some .5 in size
+        gaps = np.concatenate([np.abs(theirs[name] - weight).ravel() for name, weight in weights.items()])
+        assert gaps.max() <= 2 * STEPS * settings.learner.lr and gaps.mean() < settings.learner.lr / 10
