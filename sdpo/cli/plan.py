@@ -90,6 +90,8 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
         counted, tables = memory_lines(planner, memory), device_tables(memory)
     except UserError as error:
         memory, counted, tables = None, [("memory", str(error))], []
+    named = {"tests": dataset.test_split, "problems": dataset.problem_split}
+    splits = [f"{what} {how}" for what, how in named.items() if how]
     run, rollout = recipe.run, recipe.rollout
     updates = run.steps * recipe.learner.updates_per_batch
     generations, turns = run.steps * recipe.samples_per_step, recipe.environment.turns
@@ -105,7 +107,7 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
                     "data",
                     f"{dataset.name}: {len(dataset.train)} training, {len(dataset.evaluation)} evaluation tasks",
                 ),
-                ("splits", f"tests {dataset.test_split}, problems {dataset.problem_split}"),
+                *((("splits", ", ".join(splits)),) if splits else ()),
                 *(("note", line) for line in dataset.report.lines()),
             ],
             "model": [
