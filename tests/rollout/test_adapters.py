@@ -27,7 +27,7 @@ PROMPT = [3 + i * i % 120 for i in range(300)]  # longer than two blocks of the 
 
 
 @pytest.fixture(scope="module")
-def start(model_path):
+def start(cluster, model_path):
     """A learner of one rank in this process."""
     os.environ["DS_ACCELERATOR"] = "cpu"
     from sdpo.algorithms import build_algorithm
@@ -67,7 +67,7 @@ def log_probs(worker, response) -> np.ndarray:
 
 
 @pytest.mark.parametrize("way", ["merged", "loaded"])
-async def test_engines_give_the_learners_log_probs(way, request, policy, start):
+async def test_engines_give_the_learners_log_probs(way, request, start):
     pool = request.getfixturevalue("pool" if way == "merged" else "loading")
     worker = start(*(LORA if way == "merged" else LOADED))
     before = None
@@ -89,7 +89,7 @@ async def test_engines_give_the_learners_log_probs(way, request, policy, start):
             before = rollout
     finally:
         if way == "merged":
-            await policy.publish()  # what other tests expect
+            await request.getfixturevalue("policy").publish()  # what other tests expect
 
 
 async def test_a_response_keeps_the_adapter_that_it_began_with(loading, start):
