@@ -28,7 +28,7 @@ def config_of(kind: str, **changes):
     ("kind", "changes", "says"),
     [
         ("jamba", {"hidden_size": 128}, "folder cannot be sampled from on a CPU: .*selective scan.*Take a GPU"),
-        ("mamba", {}, "selective scan"),
+        ("mamba", {"hidden_size": 128}, "selective scan"),
         ("qwen3_next", {"head_dim": 32}, "in bfloat16 alone. Set model.dtype=bfloat16"),
         ("qwen3_5_text", {"head_dim": 32}, "in bfloat16 alone"),
     ],
@@ -53,13 +53,16 @@ def test_layers_that_a_cpu_has_no_kernels_for_are_refused_there_alone(kind, chan
     ],
 )
 def test_an_adapter_that_vllm_does_not_load_is_refused(kind, profile, says):
-    config = config_of(kind)
-    slots = AdapterSlots(16, 2, adapted_layers(config, AdapterSettings()))
+    slots = AdapterSlots(16, 2, ("kv_b_proj", "q_proj"))
     with pytest.raises(UserError, match=f"vLLM cannot load the adapter of folder: .*{says}"):
-        check_adapter(config, recipe(profile), slots)
+        check_adapter(config_of(kind), recipe(profile), slots)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "phi3", "gemma3_text", "gpt_neox", "olmo3"])
+def test_without_its_absorbed_projection_a_compressed_cache_is_no_obstacle():
+    check_adapter(config_of("deepseek_v3"), recipe("gpu"), AdapterSlots(16, 2, ("o_proj",)))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "phi3", "gemma3_text", "gpt_neox", "olmo3"])
 def test_an_adapter_that_it_loads_is_not(kind):
     config = config_of(kind)
     check_adapter(config, recipe("gpu"), AdapterSlots(16, 2, adapted_layers(config, AdapterSettings())))

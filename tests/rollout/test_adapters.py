@@ -27,7 +27,7 @@ PROMPT = [3 + i * i % 120 for i in range(300)]  # longer than two blocks of the 
 
 
 @pytest.fixture(scope="module")
-def start(model_path):
+def start(cluster, model_path):
     """A learner of one rank in this process."""
     os.environ["DS_ACCELERATOR"] = "cpu"
     from sdpo.algorithms import build_algorithm
@@ -66,30 +66,36 @@ def log_probs(worker, response) -> np.ndarray:
     return worker.passes.log_probs([[unweighted_row(PROMPT, response)]])[0][0]
 
 
-@pytest.mark.parametrize("way", ["merged", "loaded"])
-async def test_engines_give_the_learners_log_probs(way, request, policy, start):
-    pool = request.getfixturevalue("pool" if way == "merged" else "loading")
-    worker = start(*(LORA if way == "merged" else LOADED))
+@pytest.fixture(params=["merged", "loaded"])
+def way(request) -> Iterator[tuple[str, EnginePool]]:
+    """What engines get of an adapter, and an engine that takes it so."""
+    if request.param == "loaded":
+        yield "loaded", request.getfixturevalue("loading")
+        return
+    policy = request.getfixturevalue("policy")
+    yield "merged", policy.pool
+    asyncio.run(policy.publish())  # what other tests expect
+
+
+async def test_engines_give_the_learners_log_probs(way, start):
+    what, pool = way
+    worker = start(*(LOADED if what == "loaded" else LORA))
     before = None
-    try:
-        for version in (101, 102):
-            move(worker, seed=version)
-            sent = await asyncio.to_thread(worker.publish, pool.handles, version)
-            adapter = sum(p.numel() * 4 for _, p in worker.student.trained())
-            assert sent["weights/bytes"] < 1.5 * adapter if way == "loaded" else sent["weights/bytes"] > 4 * adapter
-            assert await pool.versions() == [version]
-            for rollout in await pool.generate_group(PROMPT, 4, Sampling(max_tokens=40), seed=1):
-                assert rollout.policy_version == rollout.final_version == version
-                wanted = log_probs(worker, rollout.response_ids)
-                np.testing.assert_allclose(rollout.sampler_log_probs, wanted, rtol=0, atol=1e-4)
-                found = await pool.score(PROMPT, rollout.response_ids)
-                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
-            if before is not None:
-                assert np.abs(await pool.score(PROMPT, before.response_ids) - before.sampler_log_probs).max() > 0.05
-            before = rollout
-    finally:
-        if way == "merged":
-            await policy.publish()  # what other tests expect
+    for version in (101, 102):
+        move(worker, seed=version)
+        sent = await asyncio.to_thread(worker.publish, pool.handles, version)
+        adapter = sum(p.numel() * 4 for _, p in worker.student.trained())
+        assert (sent["weights/bytes"] < 1.5 * adapter) == (what == "loaded")
+        assert await pool.versions() == [version]
+        for rollout in await pool.generate_group(PROMPT, 4, Sampling(max_tokens=40), seed=1):
+            assert rollout.policy_version == rollout.final_version == version
+            wanted = log_probs(worker, rollout.response_ids)
+            np.testing.assert_allclose(rollout.sampler_log_probs, wanted, rtol=0, atol=1e-4)
+            found = await pool.score(PROMPT, rollout.response_ids)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+        if before is not None:
+            assert np.abs(await pool.score(PROMPT, before.response_ids) - before.sampler_log_probs).max() > 0.05
+        before = rollout
 
 
 async def test_a_response_keeps_the_adapter_that_it_began_with(loading, start):
