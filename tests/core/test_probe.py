@@ -29,8 +29,8 @@ class Words(Environment):
 
 
 def recipe_of(algorithm, *overrides):
-    common = ("context.template=published", "context.max_prompt_tokens=900", "context.max_reprompt_tokens=2000",
-              "probe.tasks=4", "probe.samples=2")  # fmt: skip
+    common = ("context.template=published", "context.max_prompt_tokens=900", "probe.tasks=4", "probe.samples=2")
+    common += () if algorithm == "grpo" else ("context.max_reprompt_tokens=2000",)
     return load_recipe(find_recipe("livecodebench", algorithm), "cpu", (*common, *overrides))
 
 
