@@ -19,13 +19,13 @@ def check(recipe: Recipe, resolved: bool) -> None:
 
     resolved: every default is spelled out in this recipe, so what was set explicitly cannot be told any more.
     """
+    if recipe.distillation is not None and recipe.teacher is None:
+        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     if not resolved:
         _sections(recipe)
         _idle(recipe)
     _budget(recipe)
     _precision(recipe)
-    if recipe.distillation is not None and recipe.teacher is None:
-        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     for kind in _classes(recipe, resolved):
         kind.check(recipe)
     _source(recipe)
