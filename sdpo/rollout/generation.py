@@ -81,13 +81,10 @@ class Generation:
         return await pending.graded(on_outcome)
 
     async def group_behind(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
-        """One graded rollout behind each of these prompts, sampled and graded as for training."""
-        number = _number(seed)
-        sampled = [
-            self.pool.generate(prompt, 1, self.training_sampling, _number([number, i]))[0]
-            for i, prompt in enumerate(prompts)
-        ]
-        return await (await self._rollouts(task, sampled, self.training_sampling, number, "training")).graded()
+        """One graded rollout behind each of these prompts, sampled and graded as in the last step of training."""
+        number, sampling = _number(seed), training_sampling(self.recipe, self.recipe.run.steps)
+        sampled = [self.pool.generate(prompt, 1, sampling, _number([number, i]))[0] for i, prompt in enumerate(prompts)]
+        return await (await self._rollouts(task, sampled, sampling, number, "training")).graded()
 
     async def _group(
         self,

@@ -7,6 +7,7 @@ import pytest
 
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.envs import Dataset, Environment
+from sdpo.rollout.generation import training_sampling
 from sdpo.training.probe import Probe
 from sdpo.types import Outcome, Task
 from tests.helpers.policy import ScriptedPolicy
@@ -87,7 +88,7 @@ async def test_policy_and_teacher_beside_each_other(tokenizer):
     assert engines.switches == [True, False]
     asked = [prompt for teacher, prompt in engines.answered if teacher]
     assert len(asked) == round(8 * (1 - even)) and all("Wanted: word" in prompt for prompt in asked)
-    assert {sampling for _, sampling, _ in engines.pool.asked} == {probe.generation.training_sampling}
+    assert {sampling for _, sampling, _ in engines.pool.asked} == {training_sampling(probe.recipe, probe.recipe.run.steps)}
 
 
 async def test_a_teacher_that_does_not_read_its_hint_shows(tokenizer):
