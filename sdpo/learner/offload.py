@@ -31,7 +31,8 @@ class Offload:
     """
 
     def __init__(self, moving: Tensors, staying: Tensors) -> None:
-        """`moving`: asked anew each time; what shares memory with one of `staying` is left where it is."""
+        """`moving`: asked anew each time; what shares memory with one of `staying` is left where it is, and
+        what is not torch's own memory (a file that is mapped, on a CPU)."""
         self._moving, self._staying = moving, staying
         self._moved: list[_Moved] = []
         self._buffers: dict[int, list[torch.Tensor]] = {}  # by size; pinned memory takes long to be made
@@ -46,7 +47,7 @@ class Offload:
         for tensor in self._moving():
             storage = tensor.untyped_storage()
             where = storage.data_ptr()
-            if where in staying or not storage.nbytes():
+            if where in staying or not storage.nbytes() or not storage.resizable():
                 continue
             if where not in found:
                 found[where] = _Moved(storage, tensor.device, self._buffer(storage.nbytes(), tensor.device))

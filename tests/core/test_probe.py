@@ -88,7 +88,8 @@ async def test_policy_and_teacher_beside_each_other(tokenizer):
     assert engines.switches == [True, False]
     asked = [prompt for teacher, prompt in engines.answered if teacher]
     assert len(asked) == round(8 * (1 - even)) and all("Wanted: word" in prompt for prompt in asked)
-    assert {sampling for _, sampling, _ in engines.pool.asked} == {training_sampling(probe.recipe, probe.recipe.run.steps)}
+    as_trained = training_sampling(probe.recipe, probe.recipe.run.steps)
+    assert {sampling for _, sampling, _ in engines.pool.asked} == {as_trained}
 
 
 async def test_a_teacher_that_does_not_read_its_hint_shows(tokenizer):

@@ -18,6 +18,11 @@ def offloading(settings):
     return settings.model_copy(update={"learner": settings.learner.model_copy(update={"offload_states": True})})
 
 
+def resizable(tensor: torch.Tensor) -> bool:
+    """Not what lies in a mapped file.  A tensor that is away lies in the buffer, which is."""
+    return tensor.untyped_storage().resizable()
+
+
 def test_storages_without_memory_and_views_that_are_valid_again():
     flat, alone, kept = torch.arange(6.0), torch.ones(3, dtype=torch.bfloat16), torch.ones(2)
     first, second, part = flat[:2], flat[2:], flat.view(2, 3)[1]
@@ -47,7 +52,7 @@ def test_a_run_is_the_same(model, start, tmp_path, stage, overrides):
         assert update(plain) == update(worker)
         away = {id(t): t for t in worker._for_updates()}
         used = {t.untyped_storage().data_ptr() for t in worker._for_engines()}
-        moved = [t for t in away.values() if t.untyped_storage().data_ptr() not in used]
+        moved = [t for t in away.values() if t.untyped_storage().data_ptr() not in used and resizable(t)]
         assert moved and {id(t) for m in worker.offload._moved for t, _ in m.tensors.values()} == {id(t) for t in moved}
         assert all(m.storage.nbytes() == 0 for m in worker.offload._moved)
     same(everything(plain), everything(worker))
