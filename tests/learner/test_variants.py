@@ -119,7 +119,7 @@ def test_rlcsd(model, start, double, tokenizer):
     """Two means, over tokens with ρ = 0 and over the others, of −max(A + ρ, 0)·ratio (A > 0; < 0 likewise)."""
     passed = [[True, False, False, True], [True, False], [True, True]]
     settings = recipe(
-        model, "rlcsd", *ROUNDED, GRADIENT, "algorithm.largest_addition=2", "algorithm.contrast_scale=0.5",
+        model, "rlcsd", *ROUNDED, GRADIENT, "algorithm.largest_addition=2", "algorithm.contrast_scale=0.1",
         "algorithm.smallest_addition=0.3", "algorithm.changed_weight=2",
     )  # fmt: skip
     samples, loss, gradient = learned(settings, start(settings), tokenizer, passed)
@@ -131,7 +131,7 @@ def test_rlcsd(model, start, double, tokenizer):
         rho = torch.zeros(len(s.response_ids), dtype=torch.float64)
         if s.teacher is not None and s.teacher.contrasts:
             wrong = torch.stack([behind(double, s, prompt).exp() for prompt in s.teacher.contrasts]).mean(0)
-            rho = 2 * torch.tanh((behind(double, s, s.teacher.prompt_ids) - wrong.log()) / 0.5)
+            rho = 2 * torch.tanh((behind(double, s, s.teacher.prompt_ids) - wrong.log()) / 0.1)
             rho = torch.where(rho.abs() > 0.3, rho, 0.0)
         new = (a + rho).clamp(min=0) if a > 0 else (a + rho).clamp(max=0)
         held += int((new == 0).sum())
