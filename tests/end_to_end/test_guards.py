@@ -74,8 +74,9 @@ async def test_a_run_that_breaks_goes_back_and_then_stops(workers, learner_for, 
     trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for, Trainer, finishes=False)
     assert "end at the token limit" in trainer.guard.stopped
     events = json.loads((folder.path / "run.json").read_text())["events"]
-    assert [event["part"] for event in events] == ["guard"] * 3
-    assert events[1]["action"] == "rollback 1 of 1: back to step 0, the teacher moves no more"
+    assert {event["part"] for event in events} == {"guard"}
+    [rollback] = [event["action"] for event in events if event["action"].startswith("rollback")]
+    assert rollback == "rollback 1 of 1: back to step 0, the teacher moves no more"
     rows = [row for row in folder.metrics if "learner/loss" in row]
     assert [row["step"] for row in rows] == list(range(1, trainer.state.step + 1))
     assert {row["guard/rollbacks"] for row in rows} == {1}
@@ -86,4 +87,4 @@ async def test_a_run_that_breaks_goes_back_and_then_stops(workers, learner_for, 
     assert trainer.state.rollbacks == 1 and len(folder.metrics) >= 7
     frozen = [rank.__ray_call__.remote(lambda self: self.worker.teacher.frozen) for rank in trainer.learner.ranks]
     assert [await each for each in frozen] == [True, True]
-    assert len(json.loads((folder.path / "run.json").read_text())["events"]) == 3  # nothing is told again
+    assert json.loads((folder.path / "run.json").read_text())["events"] == events  # nothing is told again
