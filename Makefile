@@ -20,6 +20,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-plan := RECIPE ALGORITHM GPUS GPU_MEMORY
 .own-submit := RECIPE ALGORITHM SEEDS ADDRESS
 .own-profile := RECIPE ALGORITHM
+.own-discover := RECIPE ALGORITHM
 .own-eval := MODEL RECIPE OUT
 .own-compare := RECIPE RUNS
 .own-inspect := RUN
@@ -29,7 +30,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .own-test := TESTS
 .own-bench := BENCH
 .own-lock := UPGRADE
-.goals := train plan submit profile eval compare inspect export results faults test bench lock
+.goals := train plan submit profile discover eval compare inspect export results faults test bench lock
 .own := $(sort $(.common) $(foreach .goal,$(.goals),$(.own-$(.goal))))
 .used = $(.common) $(foreach .goal,$(MAKECMDGOALS),$(.own-$(.goal)))
 
@@ -53,7 +54,7 @@ $(foreach .key,$(.keys),$(if $(findstring $(.newline),$(value $(.key))),$(error 
 .recipes = $(sort $(notdir $(patsubst %/,%,$(wildcard recipes/*/))))
 
 ##@ The main job
-.PHONY: train plan submit compare inspect eval export profile
+.PHONY: train plan submit compare inspect eval export profile discover
 train: nothing-unused recipe-given setup  ## train a policy: RECIPE=livecodebench [ALGORITHM=grpo] [PROFILE=cpu|gpu] [SEEDS=0,1,2] [DRY_RUN=1] [key=value …]
 	@$(.sdpo) train $(.choice) $(call .flag,SEEDS,--seeds) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 plan: nothing-unused recipe-given setup  ## what a run takes of GPUs, time and money, and whether it fits: RECIPE=livecodebench [ALGORITHM=grpo] [GPUS=1] [GPU_MEMORY=80] [key=value …]
@@ -66,6 +67,8 @@ compare: nothing-unknown runs-given setup  ## draw pass@k against generations fo
 	@set -f; $(.sdpo) compare $(if $(RECIPE),$(call .squote,$(RECIPE))) $(RUNS) $(ARGS)
 profile: nothing-unused recipe-given setup  ## run a few steps, print where time and memory go: RECIPE=livecodebench [ALGORITHM=grpo] [key=value …]
 	@$(.sdpo) profile $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
+discover: nothing-unused recipe-given setup  ## search hard questions one by one, by training on each and by sampling: RECIPE=discover-livecodebench [key=value …]
+	@$(.sdpo) discover $(.choice) $(call .squote,$(RECIPE)) $(.overrides) $(ARGS)
 eval: nothing-unused model-given setup  ## pass@k of a run, a checkpoint or a Hugging Face folder: MODEL=path [RECIPE=…] [OUT=path] [key=value …]
 	@$(.sdpo) eval $(call .flag,RECIPE,--recipe) $(call .flag,PROFILE,--profile) $(call .flag,OUT,--out) \
 	    $(call .squote,$(MODEL)) $(.overrides) $(ARGS)
@@ -102,7 +105,7 @@ lint: nothing-unknown setup  ## check style, format and types; a minute at most
 	@.venv/bin/mypy
 docs: nothing-unknown setup  ## write the documents as a site, build/site; a dead link or anchor is an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build $(ARGS)
-	@echo "build/site/index.html   (with search: python3 -m http.server -d build/site)"
+	@echo build/site/index.html
 doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.

@@ -164,6 +164,7 @@ class TeacherContext:
     prompt_ids: tuple[int, ...]
     weight: np.ndarray  # float32 [response length]
     hint: Hint | None = None  # what the prompt was made from
+    contrasts: tuple[tuple[int, ...], ...] = ()  # other prompts, behind which it scores for a hook and teaches nothing
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class ScoredTokens:
     entropy: np.ndarray  # nats
     teacher_entropy: np.ndarray | None  # nats
     log_ratio: np.ndarray | None  # log q − log π of the sampled token
+    contrasts: np.ndarray | None = None  # float32 [K, R]: the same behind each of the context's other prompts
 
 
 @dataclass(frozen=True)

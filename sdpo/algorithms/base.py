@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -14,9 +14,19 @@ from sdpo.config.sections import AlgorithmSettings
 from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
 from sdpo.prompts.context import ContextBuilder
-from sdpo.types import Group, Sample, ScoredTokens, TeacherContext, Turn
+from sdpo.prompts.sources import sibling_failures
+from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext, Turn
 
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
+
+
+class AdvantageHook(Protocol):
+    """New advantages [R] of each response of one optimiser batch; None for those that it leaves alone."""
+
+    def __call__(self, scored: Sequence[ScoredTokens]) -> Sequence[np.ndarray | None]: ...
+
+    def at(self, step: int) -> AdvantageHook | None:
+        """The hook of one generation batch, counted from 1; None: none is needed there."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,11 @@ class LossPlan:
     optimiser batch, scored by student and teacher just before the update, so that it may normalise over all of them;
     it returns a factor [R] for each response, None for those that it leaves alone.  It costs that forward pass.  N does
     not follow the factors: a token that gets 0 still counts, unless the hook scales the others up.
+
+    `advantage_hook` replaces advantages of the policy-gradient stream.  It sees the same, from the same pass.  A plan
+    without a distillation stream asks its teacher in that pass only.
+
+    `temperature` is what the loss divides logits by; None: by what they were divided by in sampling.
     """
 
     policy_gradient: PolicyGradientSettings | None = None
@@ -37,6 +52,8 @@ class LossPlan:
     reference: ReferenceSettings | None = None
     shared_normalizer: bool = False
     weight_hook: WeightHook | None = None
+    advantage_hook: AdvantageHook | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if not self.shared_normalizer:
@@ -49,9 +66,9 @@ class LossPlan:
             )
 
     def at(self, step: int) -> LossPlan:
-        """The plan with the coefficients of one generation batch, counted from 1."""
-        streams = ("policy_gradient", "distillation", "reference")
-        return replace(self, **{n: s.at(step) for n in streams if (s := getattr(self, n)) is not None})
+        """The plan with the coefficients and the advantage hook of one generation batch, counted from 1."""
+        parts = ("policy_gradient", "distillation", "reference", "advantage_hook")
+        return replace(self, **{n: s.at(step) for n in parts if (s := getattr(self, n)) is not None})
 
 
 class Algorithm(ABC):
@@ -122,9 +139,57 @@ class Distillation(PerGroup):
                 f"{recipe.algorithm.label} shows the teacher a text of the dataset: set context.demonstration to "
                 "solution or column"
             )
+        if recipe.teacher is not None and recipe.teacher.refresh == "reward" and not recipe.context.reads_outcomes:
+            raise ValueError(
+                f"teacher.refresh=reward needs the rewards of training responses, which {recipe.algorithm.label} with "
+                "these settings does without; set teacher.refresh=probe"
+            )
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         return samples_of(group, self.plan, teachers=teachers_of(group, contexts, rng, self.plan))
+
+
+class Likelihood(PerGroup):
+    """Maximum likelihood of some of the responses.
+
+    Every token of theirs has advantage 1, so that the policy gradient −A·log π is the negative log-likelihood.
+    """
+
+    temperature: ClassVar[float | None] = 1.0  # whatever they were sampled at; None: as they were sampled
+    inert = tuple(
+        (f"policy_gradient.{option}", lambda recipe: True, "on a likelihood: it compares no responses")
+        for option in ("normalize_by_std", "drop_uniform_groups", "returns")
+    )
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.policy_gradient is not None
+        self.plan = LossPlan(recipe.policy_gradient, reference=recipe.reference, temperature=self.temperature)
+
+    @classmethod
+    def sections(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("policy_gradient",)
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        super().check(recipe)
+        gradient = recipe.policy_gradient
+        if gradient is not None and (gradient.variant != "reinforce" or gradient.sampler_threshold is not None):
+            raise ValueError(
+                f"{recipe.algorithm.label} maximises a likelihood, which has no ratio: set "
+                "policy_gradient.variant=reinforce and policy_gradient.sampler_threshold=null"
+            )
+
+    def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        chosen = self.chosen(group, rng)
+        ones = [
+            np.ones(len(turn.response_ids), np.float32) if wanted else None
+            for turn, wanted in zip(group.turns, chosen, strict=True)
+        ]
+        return samples_of(group, self.plan, advantages=ones)
+
+    @abstractmethod
+    def chosen(self, group: Group, rng: np.random.Generator) -> Sequence[bool]:
+        """Of each of `Group.turns`, whether its likelihood counts."""
 
 
 def teachers_of(
@@ -136,9 +201,11 @@ def teachers_of(
 ) -> list[TeacherContext | None]:
     """The teacher of every turn of the group; None where there is no hint, or none is wanted.
 
-    Every token weighs 1, the first `skip_tokens` of a turn nothing.
+    Every token weighs 1, the first `skip_tokens` of a turn nothing, nor those after `prefix_tokens`.
     """
-    assert plan.distillation is not None
+    counted = slice(0, None)
+    if plan.distillation is not None:
+        counted = slice(plan.distillation.skip_tokens, plan.distillation.prefix_tokens)
     teachers: list[TeacherContext | None] = []
     for index, rollout in enumerate(group.rollouts):
         for number, turn in enumerate(rollout.turns):
@@ -146,11 +213,35 @@ def teachers_of(
             if hint is None or turn.ungradable:
                 teachers.append(None)
                 continue
-            weight = np.ones(len(turn.response_ids), np.float32)
-            weight[: plan.distillation.skip_tokens] = 0
+            weight = np.zeros(len(turn.response_ids), np.float32)
+            weight[counted] = 1
             prompt = contexts.reprompt(group.task, hint, rollout.turns[: number + 1])
             teachers.append(TeacherContext(prompt, weight, hint))
     return teachers
+
+
+def contrasted(
+    group: Group,
+    teachers: Sequence[TeacherContext | None],
+    contexts: ContextBuilder,
+    pick: Callable[[list[Rollout]], Sequence[Rollout]],
+) -> list[TeacherContext | None]:
+    """The teachers of a group's turns, each also behind prompts that show failures of its siblings as demonstrations.
+
+    pick: which of a rollout's siblings that failed.
+    """
+    found: list[TeacherContext | None] = []
+    each = iter(teachers)
+    for index, rollout in enumerate(group.rollouts):
+        picked = pick(sibling_failures(group, index))
+        hints = [hint for failure in picked if (hint := contexts.shown(failure)) is not None]
+        for number, _ in enumerate(rollout.turns, start=1):
+            teacher = next(each)
+            if teacher is not None:
+                prompts = tuple(contexts.reprompt(group.task, hint, rollout.turns[:number]) for hint in hints)
+                teacher = replace(teacher, contrasts=prompts)
+            found.append(teacher)
+    return found
 
 
 def samples_of(

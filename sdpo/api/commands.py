@@ -21,7 +21,7 @@ from sdpo.config.terminal import say
 from sdpo.errors import UserError
 from sdpo.evaluation.results import EvaluationResult
 
-_STOPPED, _USER_ERROR = 130, 2  # exit statuses
+_STOPPED, _USER_ERROR, _GUARDED = 130, 2, 3  # exit statuses
 
 
 def train(
@@ -129,6 +129,8 @@ def _run(words: list[str], quiet: bool) -> None:
     if status == _USER_ERROR:
         said = "\n".join(lines)
         raise UserError(said[said.rfind("error: ") + len("error: ") :])
+    if status == _GUARDED:
+        raise UserError(f"The run was stopped by its guard: {lines[-1]}")
     if status:
         raise RuntimeError(f"`sdpo {words[0]}` ended with status {status}:\n" + "\n".join(lines[-20:]))
 

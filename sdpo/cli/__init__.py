@@ -21,6 +21,7 @@ EXIT_STATUS = """exit status:
   1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem;
        `plan`: the run does not fit
   2    an error that you can correct, explained in one message; or unknown arguments
+  3    stopped by its guard (guard.action): the run is saved
   130  stopped by Ctrl-C, SIGTERM or SIGHUP; a run is saved, and the same command resumes it"""
 
 
@@ -125,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _overrides(evaluate, "options of the recipe, e.g. evaluation.temperature=0.8")
 
+    discover = _command(
+        commands,
+        "discover",
+        "search hard questions one by one: by training on each, by sampling, by telling what failed",
+    )
+    _recipe(discover)
+
     profile = _command(commands, "profile", "run a few steps and print where time and memory go")
     _recipe(profile)
     profile.add_argument(
@@ -140,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--runs", default="runs", help="folder of run folders (default: %(default)s)")
     compare.add_argument("--wandb", action="store_true", help="also log curves, tables and the page to W&B")
+    compare.add_argument("--wandb-report", action="store_true", help="as --wandb, and write a report on its server")
     compare.add_argument("--out", help="folder of the page (default: <runs>/compare/<recipe or runs>)")
 
     inspect = _command(

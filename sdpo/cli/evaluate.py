@@ -17,6 +17,7 @@ from sdpo.config.terminal import say
 from sdpo.tracking import Console
 from sdpo.training.adapter_base import whole_model
 from sdpo.training.checkpoints import find_policy
+from sdpo.training.fitting import fitted
 from sdpo.training.parts import Parts, prepared
 from sdpo.training.private_folder import private_folder
 from sdpo.types import Group, Outcome, Turn
@@ -51,9 +52,10 @@ def _recipe(options, policy: Path) -> Recipe:
             return recipe
     profile, reason = choose_profile(options.profile)
     file = find_recipe(options.recipe or "livecodebench", registry.BASELINE)
-    recipe = load_recipe(file, profile, overrides, known_gpus(profile))
+    gpus = known_gpus(profile)
+    recipe = load_recipe(file, profile, overrides, gpus)
     say(f"Settings of recipe {recipe.recipe} (profile {profile}: {reason}; seed {recipe.seed}).")
-    return recipe
+    return fitted(recipe, file, overrides, gpus)
 
 
 def _name(policy: Path) -> str:

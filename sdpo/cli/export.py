@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from sdpo.config.terminal import say
 from sdpo.errors import UserError
-from sdpo.report.card import model_card
+from sdpo.report.card import write_card
 from sdpo.report.runs import load_run
 from sdpo.tracking import Console
 from sdpo.training.adapter_base import merge
@@ -36,7 +36,7 @@ def run(options) -> int:
         say(f"Copied {policy} to {out}")
     folder = policy.parents[2] if len(policy.parents) > 2 else policy  # <run>/checkpoints/step-000010/policy
     if policy.name == "policy" and (folder / "run.json").is_file():
-        model_card(load_run(folder), step_of(policy.parent)).save(out / "README.md")
+        write_card(load_run(folder), step_of(policy.parent), out)
         say(f"Wrote {out}/README.md, the model card")
     else:
         say("No model card was written: it tells of a run, and this policy lies in none.")

@@ -162,13 +162,8 @@ def _measure(draft: Draft, profile: str) -> list[str]:
     rate, chat = fitting.learning_rate(size), ChatFormat(tokenizer, thinking)
     draft.notes["model.path"] = f"{size / 1e6:,.1f} M parameters; it holds {positions:,} tokens"
     draft.set("learner.lr", rate, "to begin with, by the model's size; try a third and three times as much")
-    answers = "no row has a reference answer" if found.answer is None else f"the longest answer has {found.answer}"
-    notes = {
-        "context.max_prompt_tokens": f"the longest of {len(tasks)} prompts has {found.prompt}",
-        "context.max_reprompt_tokens": "the teacher's prompt: question, a right response, feedback",
-        "rollout.max_response_tokens": answers,
-    }
-    taught, trained = recipe.distillation is not None, len(dataset.train)
+    notes = fitting.reasons(found, len(tasks))
+    taught, trained = recipe.teacher is not None, len(dataset.train)
     if taught:
         draft.set("context.feedback", "fallback", "shown to the teacher where no sibling succeeded; or always, never")
     for each in ("cpu", "gpu"):
@@ -182,6 +177,6 @@ def _measure(draft: Draft, profile: str) -> list[str]:
     return [
         f"Model: {recipe.model.path}, {config.architectures[0] if config.architectures else config.model_type}, "
         f"{draft.notes['model.path']}.",
-        f"Tasks: {len(tasks)}; {notes['context.max_prompt_tokens']} tokens, {answers}.",
+        f"Tasks: {len(tasks)}; {notes['context.max_prompt_tokens']} tokens, {notes['rollout.max_response_tokens']}.",
         f"Template: {template}. Learning rate: {rate:g}.",
     ]

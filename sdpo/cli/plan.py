@@ -14,18 +14,18 @@ from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.model_files import longest_context, longest_sequence
 from sdpo.config.safe_console import SafeConsole
-from sdpo.config.schema import Recipe
+from sdpo.config.schema import Recipe, changed
 from sdpo.envs import Dataset, build_environment
 from sdpo.errors import UserError
 from sdpo.rollout.memory import GIB
 from sdpo.tracking.metric_names import dataset_title
 from sdpo.tracking.run_folder import check_no_link
 from sdpo.training.budget import Speeds, budget
-from sdpo.training.fitting import parameter_count
+from sdpo.training.fitting import fitted, parameter_count
 from sdpo.training.memory_plan import MemoryPlan, Planner
 from sdpo.training.parts import check_numbers, load_checked
 from sdpo.training.placement import gpus_needed, plan_placement
-from sdpo.training.remedy import changed, words
+from sdpo.training.remedy import words
 from sdpo.training.sinks import check_sinks
 
 GPU_MEMORY = 80.0  # GiB
@@ -57,7 +57,7 @@ def run(options) -> int:
         if value is not None and profile == "cpu":
             raise UserError(f"--{name.replace('_', '-')} has no effect with profile cpu; add --profile gpu.")
     file, gpus = find_recipe(options.recipe, options.algorithm), options.gpus or known_gpus(profile)
-    recipe = load_recipe(file, profile, options.overrides, gpus)
+    recipe = fitted(load_recipe(file, profile, options.overrides, gpus), file, options.overrides, gpus)
     given = {"tflops": options.tflops, "bandwidth": options.bandwidth}
     speeds = Speeds(
         **{name: value for name, value in given.items() if value is not None},
@@ -90,6 +90,8 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
         counted, tables = memory_lines(planner, memory), device_tables(memory)
     except UserError as error:
         memory, counted, tables = None, [("memory", str(error))], []
+    named = {"tests": dataset.test_split, "problems": dataset.problem_split}
+    splits = [f"{what} {how}" for what, how in named.items() if how]
     run, rollout = recipe.run, recipe.rollout
     updates = run.steps * recipe.learner.updates_per_batch
     generations, turns = run.steps * recipe.samples_per_step, recipe.environment.turns
@@ -105,7 +107,7 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
                     "data",
                     f"{dataset.name}: {len(dataset.train)} training, {len(dataset.evaluation)} evaluation tasks",
                 ),
-                ("splits", f"tests {dataset.test_split}, problems {dataset.problem_split}"),
+                *((("splits", ", ".join(splits)),) if splits else ()),
                 *(("note", line) for line in dataset.report.lines()),
             ],
             "model": [

@@ -20,6 +20,7 @@ from sdpo.learner.operators import Operator
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.tracking.known import mean
 from sdpo.tracking.metric_names import part
+from sdpo.training.fitting import fitted
 from sdpo.training.parts import Parts, prepared
 from sdpo.training.private_folder import private_folder
 
@@ -31,8 +32,9 @@ def run(options) -> int:
         raise UserError(f"--steps {options.steps}: at least one step is needed.")
     profile, reason = choose_profile(options.profile)
     file = find_recipe(options.recipe, options.algorithm)
-    recipe = load_recipe(file, profile, options.overrides, known_gpus(profile))
+    gpus = known_gpus(profile)
     say(f"Profile {profile}: {reason}.")
+    recipe = fitted(load_recipe(file, profile, options.overrides, gpus), file, options.overrides, gpus)
     algorithm = build_algorithm(recipe)
     title, last = f"profile of {recipe.name}", options.steps + 2
     with (

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from sdpo.config.terminal import say
 from sdpo.envs import Dataset, Environment, Purpose, build_environment
 from sdpo.errors import UserError
 from sdpo.tracking import Console
+from sdpo.training.fitting import fitted
 from sdpo.types import Outcome, Task, Turn
 
 NONSENSE = "This is no answer to anything."
@@ -58,8 +60,10 @@ class Findings:
 def check(options) -> int:
     """1 where something looks wrong.  Neither engines nor Ray are started."""
     profile, _ = choose_profile(options.profile, plan_only=True)
-    recipe = load_recipe(find_recipe(options.recipe, options.algorithm), profile, options.overrides)
-    findings = Findings()
+    file, findings = find_recipe(options.recipe, options.algorithm), Findings()
+    recipe = load_recipe(file, profile, options.overrides)
+    with suppress(UserError):  # of the model or the tasks, which is said below
+        recipe = fitted(recipe, file, options.overrides)
     with Console(f"check of {recipe.recipe}", 0) as console:
         try:
             dataset, trials = tried(recipe, options.n, findings, console)
@@ -176,7 +180,7 @@ def look_at_feedback(recipe: Recipe, trials: Sequence[Trial], findings: Findings
     unsolved = [t for t in trials if t.outcome.reward is not None and not t.outcome.solved]
     if not unsolved or any(trial.outcome.feedback for trial in unsolved):
         return
-    if recipe.distillation is None or recipe.context.feedback == "never":
+    if recipe.teacher is None or recipe.context.feedback == "never":
         findings.notes.append("No answer got feedback; nothing in this recipe reads it.")
     else:
         findings.wrong.append(

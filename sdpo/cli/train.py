@@ -19,6 +19,7 @@ from sdpo.tracking.run_folder import check_no_link
 from sdpo.tracking.run_info import now
 from sdpo.training.checkpoints import Checkpoints
 from sdpo.training.fetching import answering, fetch, is_complete
+from sdpo.training.fitting import fitted
 from sdpo.training.interrupt import Signals, at_end
 from sdpo.training.mirroring import Mirroring, mirror_of
 from sdpo.training.parts import check_numbers, prepared
@@ -37,7 +38,7 @@ def run(options) -> int:
             say(f"Run {number} of {len(seeds)}: {recipe.name}")
         if Signals.active is not None:
             Signals.active.again()
-        if status := _run(options, recipe, source):
+        if status := _run(options, file, gpus, recipe, source):
             return status
     return 0
 
@@ -67,14 +68,14 @@ def _resolved(options, file: Path, profile: str, gpus: int | None, seed: int | N
     return load_recipe(file, profile, [*overrides, f"name={options.fork}{mark}"], gpus), source
 
 
-def _run(options, recipe: Recipe, source: Path | None) -> int:
+def _run(options, file: Path, gpus: int | None, recipe: Recipe, source: Path | None) -> int:
     """One run: its plan, or to its end."""
     path = _folder(recipe)
-    mirror = mirror_of(recipe, path)
+    mirror, recorded = mirror_of(recipe, path), path / "recipe.yaml"
     if options.dry_run:
         from sdpo.cli.plan import print_plan
 
-        print_plan(recipe)
+        print_plan(fitted(recipe, file, options.overrides, gpus, None if options.fresh else recorded))
         return 0
     check_no_link(path)
     if options.fresh and (old := _set_aside(path, mirror)):
@@ -84,6 +85,7 @@ def _run(options, recipe: Recipe, source: Path | None) -> int:
         fetch(mirror, path)
     if source is not None:
         source = _fork(source, folder)
+    recipe = fitted(recipe, file, options.overrides, gpus, recorded)
     if folder.info is not None and _is_over(recipe, path, mirror, folder.info.status):
         if mirror is not None and not is_complete(mirror, path):
             with Mirroring(mirror, path) as mirroring:

@@ -19,19 +19,20 @@ def check(recipe: Recipe, resolved: bool) -> None:
 
     resolved: every default is spelled out in this recipe, so what was set explicitly cannot be told any more.
     """
+    if recipe.distillation is not None and recipe.teacher is None:
+        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     if not resolved:
         _sections(recipe)
         _idle(recipe)
     _budget(recipe)
     _precision(recipe)
-    if recipe.distillation is not None and recipe.teacher is None:
-        raise ValueError("distillation needs a teacher; add the section teacher (teacher={} for its defaults)")
     for kind in _classes(recipe, resolved):
         kind.check(recipe)
     _source(recipe)
     _turns(recipe)
     _engines_and_data(recipe, resolved)
     _distillation(recipe)
+    _guards(recipe)
 
 
 def _classes(recipe: Recipe, resolved: bool) -> list[Any]:
@@ -109,7 +110,7 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
             "learner's weights and optimiser leave free (`--dry-run` prints them)"
         )
     if (
-        recipe.distillation is not None
+        recipe.teacher is not None
         and recipe.rollout.responses == 1
         and (recipe.context.demonstration, recipe.context.feedback) == ("random", "never")
     ):
@@ -121,6 +122,11 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
         raise ValueError(
             "rollout.colocated puts one engine on the GPU of each learner rank: set "
             f"rollout.engines={recipe.learner.ranks} and rollout.tensor_parallel_size=1"
+        )
+    if recipe.rollout.colocated and recipe.loads_adapter:
+        raise ValueError(
+            "rollout.adapter=loaded keeps the base model in the engines, and with rollout.colocated they give its "
+            "memory up while the learner works; leave rollout.adapter at merged"
         )
     if recipe.rollout.staleness and recipe.rollout.colocated:
         raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
@@ -140,18 +146,42 @@ def _distillation(recipe: Recipe) -> None:
         raise ValueError(
             f"distillation.level={distillation.level} is defined for the reverse KL only; set distillation.alpha=1"
         )
+    prefix = distillation and distillation.prefix_tokens
+    if prefix and prefix >= recipe.rollout.max_response_tokens:
+        raise ValueError(
+            f"distillation.prefix_tokens={prefix} has no effect: no response is longer than "
+            f"rollout.max_response_tokens={recipe.rollout.max_response_tokens}; {REMOVE}"
+        )
     clips = ("advantage_clip", "advantage_clip_factor", "entry_clip")
     given = [f"distillation.{clip}" for clip in clips if distillation and getattr(distillation, clip) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; set one")
     if distillation and given and given[0] != "distillation.entry_clip" and distillation.alpha != 1.0:
         raise ValueError(f"{given[0]} is a form of the reverse KL; set distillation.alpha=1")
-    if distillation is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
+    if recipe.teacher is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
         raise ValueError(
             "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
         )
     if recipe.context.demonstration == "column" and recipe.context.column is None:
         raise ValueError("context.demonstration=column needs the column's name: set context.column")
+
+
+def _guards(recipe: Recipe) -> None:
+    """What another teacher after a rollback needs, and one that is refreshed."""
+    teacher, guard = recipe.teacher, recipe.guard
+    if guard.action == "rollback" and teacher is None:
+        raise ValueError(
+            "guard.action=rollback goes back and changes the teacher, and without one the run would repeat itself; set "
+            "guard.action=stop"
+        )
+    if teacher is None:
+        return
+    if guard.teacher == "refresh" and teacher.kind == "live":
+        raise ValueError(f"guard.teacher=refresh has no effect with teacher.kind=live; {REMOVE}")
+    if guard.teacher == "freeze" and teacher.kind == "frozen":
+        raise ValueError(f"guard.teacher=freeze has no effect with teacher.kind=frozen; {REMOVE}")
+    if teacher.refresh == "probe" and not recipe.probe.every:
+        raise ValueError("teacher.refresh=probe needs probes: set probe.every")
 
 
 def _source(recipe: Recipe) -> None:
@@ -202,10 +232,6 @@ def _without_ratio(recipe: Any) -> bool:
     return recipe.policy_gradient.variant == "reinforce"
 
 
-def _demonstrated(recipe: Recipe) -> bool:
-    return recipe.rollout.source != "policy"
-
-
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said); asked of a recipe (Any) only where the option's section is not null
@@ -239,19 +265,16 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("evaluation.top_p", lambda r: r.evaluation.temperature == 0, "with greedy decoding (evaluation.temperature=0)"),
     (
         "context.demonstration",
-        lambda r: r.distillation is None and r.context.demonstration != "none",
+        lambda r: r.teacher is None and r.context.demonstration != "none",
         "without a teacher",
     ),
     (
         "context.column",
-        lambda r: (r.distillation is None or r.context.demonstration != "column") and r.rollout.source != "column",
+        lambda r: (r.teacher is None or r.context.demonstration != "column") and r.rollout.source != "column",
         "unless a teacher has context.demonstration=column",
     ),
-    ("context.teacher_thinking", lambda r: r.distillation is None, "without a teacher"),
-    ("context.feedback", lambda r: r.distillation is None and r.context.feedback != "never", "without a teacher"),
-    ("policy_gradient.normalize_by_std", _demonstrated, "on demonstrations: they have no group"),
-    ("policy_gradient.drop_uniform_groups", _demonstrated, "on demonstrations"),
-    ("policy_gradient.returns", _demonstrated, "on demonstrations"),
+    ("context.teacher_thinking", lambda r: r.teacher is None, "without a teacher"),
+    ("context.feedback", lambda r: r.teacher is None and r.context.feedback != "never", "without a teacher"),
     *(
         (option, lambda r: r.environment.turns == 1, "with environment.turns=1")
         for option in ("context.hint_at", "policy_gradient.returns")
@@ -260,21 +283,32 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         (option, lambda r: r.most_turns == 1, "with environment.turns=1, in evaluations too")
         for option in ("context.history", "context.max_reply_tokens", "rollout.max_model_len")
     ),
-    ("context.hint_at", lambda r: r.distillation is None, "without a teacher"),
+    ("context.hint_at", lambda r: r.teacher is None, "without a teacher"),
     (
         "policy_gradient.discount",
         lambda r: r.policy_gradient.returns != "turn",
         "unless policy_gradient.returns=turn",
     ),
-    ("context.max_reprompt_tokens", lambda r: r.distillation is None, "without a teacher"),
-    ("context.remove_thinking", lambda r: r.distillation is None, "without a teacher"),
+    ("context.max_reprompt_tokens", lambda r: r.teacher is None, "without a teacher"),
+    ("context.remove_thinking", lambda r: r.teacher is None, "without a teacher"),
     ("context.remove_thinking", lambda r: r.context.demonstration == "none", "without demonstrations"),
     (
         "supervision.same_step",
         lambda r: r.supervision.same_step > r.run.max_restarts,
         "above run.max_restarts, which ends the run before",
     ),
+    ("rollout.adapter", lambda r: r.model.adapter is None, "without model.adapter"),
+    ("rollout.weight_bucket_mb", lambda r: r.loads_adapter, "with rollout.adapter=loaded"),
+    *(
+        (f"probe.{option}", lambda r: not r.probe.every, "without probes (probe.every=0)")
+        for option in ("tasks", "samples")
+    ),
+    *(
+        (f"guard.{option}", lambda r: r.guard.action != "rollback", "unless guard.action=rollback")
+        for option in ("rollbacks", "teacher")
+    ),
     ("rollout.colocated", lambda r: r.profile == "cpu", "with profile=cpu (they share the cores anyway)"),
+    ("learner.offload_states", lambda r: not r.rollout.colocated, "without rollout.colocated"),
     ("rollout.gpu_memory_utilization", lambda r: r.profile == "cpu", "with profile=cpu"),
     ("rollout.cpu_threads", lambda r: r.profile != "cpu", "unless profile=cpu"),
     ("learner.triton", lambda r: r.profile == "cpu", "with profile=cpu (kernels need a GPU)"),

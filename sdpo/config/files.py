@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,21 @@ def load_recipe(path: Path, profile: str, overrides: Iterable[str] = (), gpus: i
 
     Raises UserError with one line per mistake.
     """
-    values, chain = dict[str, Any](), _chain(path)
+    values = dict[str, Any]()
+    for said in layers(path, profile, gpus):
+        values = _merge(values, said)
+    values["profile"] = profile
+    apply(values, list(overrides))
+    return validate(values, str(path))
+
+
+def layers(path: Path, profile: str, gpus: int | None) -> Iterator[dict[str, Any]]:
+    """What the files of a recipe and their sections say, in the order in which later wins."""
+    chain = _chain(path)
     placement = _placement(chain, profile, gpus)
     for own in chain:
         sections = own.pop("profiles", {})
-        for said in (own, sections.get(profile), sections.get(placement)):
-            values = _merge(values, said or {})
-    values["profile"] = profile
-    _apply(values, list(overrides))
-    return validate(values, str(path))
+        yield from (said for said in (own, sections.get(profile), sections.get(placement)) if said)
 
 
 def placed(path: Path, profile: str, gpus: int | None) -> dict[str, Any]:
@@ -86,7 +92,7 @@ def load_resolved(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             "folder away, or start under another name (name=…)."
         )
     values = _yaml(path)
-    _apply(values, list(overrides))
+    apply(values, list(overrides))
     return validate(values, str(path), resolved=True)
 
 
@@ -186,7 +192,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(values: dict[str, Any], overrides: list[str]) -> None:
+def apply(values: dict[str, Any], overrides: list[str]) -> None:
     """Overrides in order; a source of rows with other tests leaves nothing of the recipe's section `data`."""
     source = next((text.partition("=")[2] for text in overrides if text.startswith("data.source=")), "")
     if source in registry.ASSERTION_SOURCES and (values.get("data") or {}).get("source") != source:

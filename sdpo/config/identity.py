@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdpo.config.resume import FREE
+from sdpo.config.resume import is_free
 
 # A run's own: its seed, and what it and its family are called.
 _OWN = frozenset({"seed", "name", "recipe"})
@@ -24,4 +24,5 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def configuration(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of a resolved recipe (`model_dump(mode="json")`) that counts, by its path."""
-    return {option: value for option, value in flatten(settings).items() if option not in FREE | _OWN}
+    flat = flatten(settings).items()
+    return {option: value for option, value in flat if option not in _OWN and not is_free(option, value)}

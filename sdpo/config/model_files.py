@@ -99,7 +99,7 @@ def load_generation_config(recipe: Recipe) -> Any:
 
 def longest_sequence(recipe: Recipe) -> int:
     """Tokens of the longest sequence that a run may compute."""
-    if not recipe.distillation:
+    if recipe.teacher is None:
         return recipe.max_model_len
     response = recipe.rollout.max_response_tokens
     later = min(recipe.later_turns(response, recipe.environment.turns), recipe.max_model_len - response)

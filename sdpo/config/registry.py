@@ -22,6 +22,14 @@ ALGORITHMS: Mapping[str, str] = {
     "opsd": "sdpo.algorithms.opsd:OPSD",
     "sdft": "sdpo.algorithms.sdft:SDFT",
     "sft": "sdpo.algorithms.sft:SFT",
+    "sc-sdpo": "sdpo.algorithms.sc_sdpo:SCSDPO",
+    "rlsd": "sdpo.algorithms.rlsd:RLSD",
+    "cepo": "sdpo.algorithms.cepo:CEPO",
+    "rlcsd": "sdpo.algorithms.rlcsd:RLCSD",
+    "sdpg": "sdpo.algorithms.sdpg:SDPG",
+    "sdar": "sdpo.algorithms.sdar:SDAR",
+    "rft": "sdpo.algorithms.rft:RFT",
+    "ssd": "sdpo.algorithms.ssd:SSD",
 }
 DEFAULT_ALGORITHM, BASELINE = list(ALGORITHMS)[:2]
 

@@ -15,10 +15,12 @@ from sdpo.config.schema import Recipe
 FREE = frozenset({
     # how the learner is cut up and computes
     "learner.ranks", "learner.zero_stage", "learner.micro_batch_tokens", "learner.packing", "learner.chunk_tokens",
-    "learner.triton", "learner.gradient_checkpointing", "learner.cpu_threads", "learner.max_skipped", "model.attention",
+    "learner.triton", "learner.gradient_checkpointing", "learner.offload_states", "learner.cpu_threads",
+    "learner.max_skipped", "model.attention",
     # how the engines are
     "rollout.engines", "rollout.tensor_parallel_size", "rollout.max_num_seqs", "rollout.gpu_memory_utilization",
     "rollout.enforce_eager", "rollout.colocated", "rollout.cpu_threads", "rollout.weight_bucket_mb",
+    "rollout.adapter",
     # how programs are kept apart
     "sandbox.workers", "sandbox.isolation", "sandbox.outer",
     # when it is saved, where it lies, who is told
@@ -29,8 +31,15 @@ FREE = frozenset({
     # what is waited for, and how often
     "run.stop_limit_s", "run.max_restarts", "supervision.heartbeat_s", "supervision.floor_s", "supervision.factor",
     "supervision.first_s", "supervision.same_step",
+    # what an alarm leads to, short of a rollback
+    "guard.action",
 })  # fmt: skip
 STEPS = "run.steps"
+
+
+def is_free(option: str, *values: Any) -> bool:
+    """Whether an option with these values, one after the other or by itself, decides about no number."""
+    return option in FREE and not (option == "guard.action" and "rollback" in values)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ def refused(old: Recipe, new: Recipe) -> list[str]:
     for change in changes(old, new):
         if change.option == STEPS and (reason := _steps_matter(old, new)):
             said.append(f"{change}, on which {reason} depends")
-        elif change.option != STEPS and change.option not in FREE:
+        elif change.option != STEPS and not is_free(change.option, change.old, change.new):
             said.append(str(change))
     return said
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdpo.config.files import load_recipe, placed
 from sdpo.config.identity import flatten
-from sdpo.config.resume import FREE, STEPS, changes
+from sdpo.config.resume import STEPS, changes, is_free
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 
@@ -44,7 +44,7 @@ def _differing(recipe: Recipe, file: Path, overrides: Sequence[str], gpus: int |
         differ = list(given)
     values = flatten(recipe.model_dump(mode="json"))
     told = []
-    for option in sorted(given.keys() - FREE - _ELSEWHERE):
+    for option in sorted(o for o in given.keys() - _ELSEWHERE if not is_free(o, given[o])):
         if any(f"{d}.".startswith(f"{option}.") or f"{option}.".startswith(f"{d}.") for d in differ):
             value = values.get(option, given[option])
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)

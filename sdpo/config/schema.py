@@ -13,11 +13,13 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 
 from sdpo.config import registry
 from sdpo.config.checks import check
+from sdpo.config.guards import GuardSettings, ProbeSettings
 from sdpo.config.names import check_file_name
 from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
+    DiscoverySettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,
@@ -74,7 +76,12 @@ class Recipe(Settings):
     reference: ReferenceSettings | None = Field(None, description="KL to the initial policy; null: none")
     learner: LearnerSettings = Field(LearnerSettings(), description="optimiser and ranks")
     evaluation: EvaluationSettings = Field(EvaluationSettings(), description="how pass@k is measured")
+    discovery: DiscoverySettings = Field(
+        DiscoverySettings(), description="of `sdpo discover` (arXiv 2601.20802 §5), which alone reads it"
+    )
     run: RunSettings = Field(RunSettings(), description="length, checkpoints and folder of a run")
+    probe: ProbeSettings = Field(ProbeSettings(), description="how policy and teacher are watched during training")
+    guard: GuardSettings = Field(GuardSettings(), description="what an alarm leads to")
     supervision: SupervisionSettings = Field(
         SupervisionSettings(), description="how it is noticed that a part of a run is dead, stopped or hangs"
     )
@@ -170,8 +177,44 @@ class Recipe(Settings):
         return "ipc" if self.rollout.colocated else "nccl"
 
     @property
+    def loads_adapter(self) -> bool:
+        """Whether engines load the adapter beside the base model, instead of weights with the adapter in them."""
+        return self.model.adapter is not None and self.rollout.adapter == "loaded"
+
+    @property
     def samples_per_step(self) -> int:
         return self.run.questions * self.rollout.responses
+
+    @property
+    def probe_tasks(self) -> int:
+        """Training tasks of a probe."""
+        answers = self.probe.samples * (1 if self.teacher is None else 2 + (self.teacher.refresh == "probe"))
+        return self.probe.tasks or max(1, self.probe.every * self.samples_per_step // (40 * answers))
+
+    @property
+    def teacher_is_replaced(self) -> bool:
+        """Whether something but a moving average may give the teacher other weights during the run."""
+        return self.teacher is not None and (self.teacher.refresh is not None or self.guard.action == "rollback")
+
+    @property
+    def teacher_after_rollback(self) -> Literal["refresh", "freeze"]:
+        frozen = self.teacher is not None and self.teacher.kind == "frozen"
+        return self.guard.teacher or ("refresh" if frozen else "freeze")
+
+
+def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values of some options, given by their paths.
+
+    Raises UserError or ValidationError where the options contradict each other.
+    """
+    values = recipe.model_dump()
+    for option, value in change.items():
+        *parents, leaf = option.split(".")
+        part = values
+        for name in parents:
+            part = part[name]
+        part[leaf] = value
+    return Recipe.model_validate(values, context={"resolved": True})
 
 
 def _resolved(info: ValidationInfo) -> bool:

@@ -162,6 +162,10 @@ class RolloutSettings(Settings):
     top_p: float = Field(1.0, gt=0, le=1, description="probability mass that is sampled from; 1: all")
     top_k: int = Field(0, ge=0, description="tokens that are sampled from, the likeliest ones; 0: all")
     max_response_tokens: int = Field(8192, ge=1, description="of one turn")
+    first_response_tokens: int | None = Field(
+        None, ge=1, description="the same at step 1, from where it grows in equal steps; null: it does not"
+    )
+    growth_steps: int | None = Field(None, ge=1, description="generation batches until max_response_tokens is reached")
     max_model_len: int | None = Field(
         None,
         ge=1,
@@ -179,7 +183,31 @@ class RolloutSettings(Settings):
     )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
+    adapter: Literal["merged", "loaded"] = Field(
+        "merged",
+        description="what engines get of model.adapter: merged: whole weights with the adapter in them; loaded: the "
+        "adapter alone, which vLLM keeps beside the base model",
+    )
     engine_args: dict[str, Any] = Field({}, description="more arguments of vLLM's engines, handed on as they are")
+
+    @model_validator(mode="after")
+    def _grows(self) -> RolloutSettings:
+        first, most = self.first_response_tokens, self.max_response_tokens
+        if (first is None) != (self.growth_steps is None):
+            raise ValueError("rollout.first_response_tokens and rollout.growth_steps belong together; set both or none")
+        if first is not None and first >= most:
+            raise ValueError(
+                f"rollout.first_response_tokens={first} leaves nothing to grow to below "
+                f"rollout.max_response_tokens={most}; lower it"
+            )
+        return self
+
+    def response_tokens(self, step: int) -> int:
+        """The limit of a turn in generation batch `step`, counted from 1."""
+        first, most = self.first_response_tokens, self.max_response_tokens
+        if first is None or self.growth_steps is None:
+            return most
+        return min(most, first + (most - first) * (step - 1) // self.growth_steps)
 
 
 class SandboxSettings(Settings):
@@ -261,6 +289,11 @@ class LearnerSettings(Settings):
     chunk_tokens: int = Field(1024, ge=1, description="response tokens whose logits exist at the same time")
     triton: bool = Field(True, description="loss kernels in Triton; false: plain PyTorch")
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
+    offload_states: bool = Field(
+        False,
+        description="keep optimiser, teacher and reference policy in pinned host memory while engines use the GPUs "
+        "(rollout.colocated)",
+    )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU rank")
     deepspeed: dict[str, Any] = Field({}, description="more of DeepSpeed's configuration, handed on as it is")
 
@@ -268,6 +301,18 @@ class LearnerSettings(Settings):
     def pass_tokens(self) -> int:
         """Tokens that fill a pass; one sequence always fits."""
         return self.micro_batch_tokens if self.packing == "auto" else 1
+
+
+class DiscoverySettings(Settings):
+    algorithms: tuple[str, ...] = Field(
+        (), description="of the recipe's folder that search by training; empty: the recipe's own"
+    )
+    hardness_samples: int = Field(64, ge=1, description="independent samples per question, before any is chosen")
+    hardness_k: int = Field(64, ge=1, description="k of the pass@k by which a question is hard")
+    max_pass_at_k: float = Field(0.0, ge=0, le=1, description="largest such pass@k of a question that is searched")
+    questions: int = Field(24, ge=1, description="most questions that are searched, drawn by the seed")
+    budget: int = Field(2750, ge=1, description="attempts of each method at each question")
+    seeds: int = Field(5, ge=1, description="searches of each method at each question; independent samples need one")
 
 
 class EvaluationSettings(Settings):

@@ -22,6 +22,11 @@ class TeacherSettings(Settings):
     clock: Literal["batch", "update"] | None = Field(
         None, description="EMA: move once per generation batch (as released) or per optimiser step; null: batch"
     )
+    refresh: Literal["reward", "probe"] | None = Field(
+        None,
+        description="when a frozen teacher becomes the present policy: reward: the pass rate has risen and lengths are "
+        "sane (CGTR, arXiv 2606.03532); probe: told its hints, the policy solves no less (ours); null: never",
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> TeacherSettings:
@@ -34,6 +39,8 @@ class TeacherSettings(Settings):
             object.__setattr__(self, "clock", "batch")
         if self.kind != "ema" and self.clock is not None:
             raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
+        if self.kind != "frozen" and self.refresh is not None:
+            raise ValueError(f"teacher.refresh has no effect with teacher.kind={self.kind}; {REMOVE}")
         return self
 
 
@@ -47,11 +54,12 @@ Aggregation = Annotated[
 
 
 class Ramp(Settings):
-    """A factor that goes from `start` to `end` in equal steps over the first `steps` generation batches, and stays."""
+    """A factor that goes from `start` to `end` in equal steps over `steps` generation batches, and stays there."""
 
     start: float = Field(1.0, ge=0, description="factor of the coefficient at step 1")
-    end: float = Field(1.0, ge=0, description="factor from step steps + 1 on")
+    end: float = Field(1.0, ge=0, description="factor from step after + steps + 1 on")
     steps: int = Field(ge=1, description="generation batches from start to end, in equal parts")
+    after: int = Field(0, ge=0, description="generation batches before it leaves start")
 
     @model_validator(mode="after")
     def _moves(self) -> Ramp:
@@ -61,7 +69,7 @@ class Ramp(Settings):
 
     def at(self, step: int) -> float:
         """The factor of the generation batch `step`, counted from 1."""
-        return self.start + (self.end - self.start) * min(1.0, (step - 1) / self.steps)
+        return self.start + (self.end - self.start) * min(1.0, max(0, step - 1 - self.after) / self.steps)
 
 
 class StreamSettings(Settings):
@@ -69,12 +77,29 @@ class StreamSettings(Settings):
 
     coefficient: float = Field(1.0, gt=0, description="weight in the sum of the losses")
     ramp: Ramp | None = Field(None, description="the coefficient's factor over the run; null: 1")
+    second_ramp: Ramp | None = Field(None, description="another factor: the fall after a rise, say; null: 1")
+
+    @model_validator(mode="after")
+    def _first_comes_first(self) -> StreamSettings:
+        if self.second_ramp is not None and self.ramp is None:
+            raise ValueError("second_ramp is a factor beside that of ramp; a single one is called ramp")
+        return self
 
     def at(self, step: int) -> StreamSettings:
         """These settings with the coefficient of one generation batch."""
         if self.ramp is None:
             return self
-        return self.model_copy(update={"coefficient": self.coefficient * self.ramp.at(step)})
+        factor = self.ramp.at(step) * (1.0 if self.second_ramp is None else self.second_ramp.at(step))
+        return self.model_copy(update={"coefficient": self.coefficient * factor})
+
+
+class Blend(Settings):
+    """A target between the teacher and the same weights without a hint: q^(1−α)·q̄^α, normalised, with a weight per
+    token, α = largest·(2σ(beta·s) − 1), s = JSD_.5(q̄, q) in nats (DemoPSD, arXiv 2607.02502).
+    """
+
+    largest: float = Field(0.15, gt=0, le=1, description="α where a hint changes everything")
+    beta: float = Field(50.0, gt=0, description="how fast α grows with the divergence that a hint makes")
 
 
 class DistillationSettings(StreamSettings):
@@ -91,6 +116,10 @@ class DistillationSettings(StreamSettings):
     support: Literal["student", "teacher"] = Field("student", description="whose top-K")
     entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
     skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
+    prefix_tokens: int | None = Field(None, ge=1, description="only so many first tokens carry loss; null: all")
+    blend: Blend | None = Field(
+        None, description="draw the target back to the teacher without a hint, where the hint changes much; null: not"
+    )
     advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
     advantage_clip_factor: float | None = Field(
         None, gt=0, description="the same with c = this times the running mean of |log q − log π|"
@@ -98,6 +127,14 @@ class DistillationSettings(StreamSettings):
     is_clip: float | None = Field(2.0, gt=0, description="cap of the policy ratio over several updates per batch")
     sampler_threshold: float | None = Field(2.0, gt=0, description="cap of the trainer/sampler ratio")
     aggregation: Aggregation = "token-mean"
+
+    @model_validator(mode="after")
+    def _some_token_counts(self) -> DistillationSettings:
+        if self.prefix_tokens is not None and self.prefix_tokens <= self.skip_tokens:
+            raise ValueError(
+                f"prefix_tokens={self.prefix_tokens} leaves no token beside skip_tokens={self.skip_tokens}; raise it"
+            )
+        return self
 
 
 class PolicyGradientSettings(StreamSettings):

@@ -23,7 +23,7 @@ from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes
 from sdpo.losses.chunked import project, projected_loss
-from sdpo.losses.logits import mix_logits
+from sdpo.losses.logits import blended_logits, mix_logits
 
 Groups = tuple[SharedPrefix, ...]
 
@@ -155,7 +155,7 @@ def losses_memory(
 ) -> int:
     """Most bytes at a time from the hidden states [tokens, H] of responses until their gradients are there.
 
-    teachers: sets of logits that a teacher's are made of, 0 without a teacher.
+    teachers: sets of logits that a teacher's are made of, those of a blend included; 0 without a teacher.
     """
     dtype, counted = shapes.model.dtype, min(tokens, 3 * chunk_tokens)  # a fourth chunk is as the third
 
@@ -170,9 +170,13 @@ def losses_memory(
         given["sequence_log_ratio"] = None
     targets = Targets(**given)
 
+    blend = None if plan.distillation is None else plan.distillation.blend
+
     def teacher(rows: slice) -> torch.Tensor:
         each = [project(hidden[rows], weight.detach()) for hidden in theirs]
-        return each[0] if len(each) == 1 else mix_logits(each[0], each[1], 0.5)
+        sides = [each] if blend is None else [each[: teachers // 2], each[teachers // 2 :]]
+        mixed = [side[0] if len(side) == 1 else mix_logits(side[0], side[1], 0.5) for side in sides]
+        return mixed[0] if blend is None else blended_logits(mixed[0], mixed[1], blend.largest, blend.beta)
 
     objective = build_objective(plan, targets, teacher if teachers else None, triton)
     with Live() as live, torch.enable_grad():

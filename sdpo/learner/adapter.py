@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from sdpo.config.sections import AdapterSettings
 from sdpo.errors import UserError
@@ -49,6 +49,20 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
             raise UserError(
                 f"model.adapter.targets names {name}, which is no linear layer of the model's body. Leave it out."
             )
+
+
+def adapted_layers(config: PretrainedConfig, settings: AdapterSettings) -> tuple[str, ...]:
+    """The last names (q_proj, …) of the layers that get an adapter in a model of a configuration.
+
+    The model is built without memory.  Raises UserError as `add_adapter`.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        add_adapter(model, settings, seed=0)
+    found = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    return tuple(sorted(found))
 
 
 def merged(model: nn.Module, tensors: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Tensor]]:

@@ -3,7 +3,7 @@
 state/rank-00000.json, …   tensors by name, in slices (`sdpo.checkpoints.slices`); of each parameter
                              weight                in fp32; what a bf16 policy computes with is its rounding
                              exp_avg, exp_avg_sq   the moments of AdamW, once it has moved the parameter
-                             average               the moving-average teacher's weight in fp32, where there is one
+                             average               the teacher's weight in fp32, where it may move or be replaced
                            and of each persistent buffer: buffer
 state/learner.json         `LearnerState`
 
@@ -41,6 +41,7 @@ class LearnerState(BaseModel):
     global_steps: NonNegativeInt  # DeepSpeed's counters
     skipped_steps: NonNegativeInt
     mean_advantage: float | None  # of the advantage clip
+    teacher_frozen: bool = False  # for good, by a guard
 
 
 class Checkpointing:
@@ -60,7 +61,7 @@ class Checkpointing:
         """`base`: what the student's adapter is for, as the recipe names it; None: all of the student trains."""
         self.base = base
         self.engine, self.optimizer, self.student = engine, optimizer, student
-        self.average = teacher.average if teacher is not None else None
+        self.teacher, self.average = teacher, teacher.average if teacher is not None else None
         self.advantage_clip, self.rank, self.ranks = advantage_clip, rank, ranks
         self.weights = OptimizedWeights(engine, optimizer, student, rank)
 
@@ -124,6 +125,7 @@ class Checkpointing:
         self.weights.finish_load()
         if self.average is not None:
             self.average.take_over()
+            self.teacher.frozen = state.teacher_frozen
         for name, buffer in buffers.items():
             buffer.copy_(reader.full(BUFFER, name))
         self._resume_schedule(state)
@@ -173,6 +175,7 @@ class Checkpointing:
             global_steps=self.engine.global_steps,
             skipped_steps=self.engine.skipped_steps,
             mean_advantage=None if self.advantage_clip is None else self.advantage_clip.mean,
+            teacher_frozen=self.teacher is not None and self.teacher.frozen,
         )
 
     def _resume_schedule(self, state: LearnerState) -> None:

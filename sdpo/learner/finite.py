@@ -14,6 +14,8 @@ from sdpo.learner.model import PolicyModel
 from sdpo.learner.replica import Replica, stored
 from sdpo.learner.teacher import Teacher
 
+_BATCH_BYTES = 2**28
+
 
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no element is NaN or infinite.
@@ -21,8 +23,24 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     Then the sum of their squares is neither, which a CPU has nine times as fast as the largest of them; where the sum
     overflows, that one decides.
     """
-    floats = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
-    return not floats or any(torch.nn.utils.get_total_norm(floats, order).isfinite() for order in (2.0, math.inf))
+    floats = (t.detach() for t in tensors if t.is_floating_point() and t.numel())
+    return all(
+        any(torch.nn.utils.get_total_norm(batch, order).isfinite() for order in (2.0, math.inf))
+        for batch in _batches(floats)
+    )
+
+
+def _batches(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Not all at once: of a shard that is on the host, DeepSpeed gives a copy on the GPU."""
+    batch, size = [], 0
+    for tensor in tensors:
+        batch.append(tensor)
+        size += tensor.nbytes
+        if size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def one_or_nan(loss: torch.Tensor, outputs: dict[str, torch.Tensor]) -> torch.Tensor:

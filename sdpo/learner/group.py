@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import ray
@@ -15,18 +15,18 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sdpo.algorithms.base import LossPlan, WeightHook
+from sdpo.algorithms.base import LossPlan
 from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
 from sdpo.errors import PartFailed
 from sdpo.learner.operators import Operator
 from sdpo.learner.rank import LearnerRank, MicroBatches, Updated, for_a_rank
-from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split
+from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split, with_advantages
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
 from sdpo.supervision.part import Part, answered
 from sdpo.supervision.watch import Watch
-from sdpo.types import Sample, TokenCredit
+from sdpo.types import Sample, ScoredTokens, TokenCredit
 
 _WRITTEN_S = 0.2  # between two questions whether a checkpoint is on the disk
 Result = TypeVar("Result")
@@ -123,8 +123,7 @@ class Learner:
             rows = await self._with_old_log_probs(rows)
         done, skipped, credit = [], [], []
         for number, batch in enumerate(rows, start=1):
-            if plan.weight_hook is not None:
-                batch = await self._hooked(batch, plan.weight_hook)
+            batch = await self._hooked(batch, plan)
             shares = self._split(batch)
             share = assign_to_ranks(batch, shares)
             given = zip(self.ranks, share, strict=True)
@@ -161,8 +160,29 @@ class Learner:
         scored = iter(replace(row, old_log_probs=values) for row, values in zip(rows, old, strict=True))
         return [[next(scored) for _ in batch] for batch in batches]
 
-    async def _hooked(self, rows: list[Row], hook: WeightHook) -> list[Row]:
-        return reweighed(rows, hook(await self._scored(rows, lambda rank, own: rank.scores.remote(own))))
+    async def _hooked(self, rows: list[Row], plan: LossPlan) -> list[Row]:
+        """The rows as the plan's hooks change them; the scores of one pass serve both."""
+        if plan.weight_hook is not None or plan.advantage_hook is not None:
+            scored = await self._scores(rows)
+            if plan.weight_hook is not None:
+                rows = reweighed(rows, plan.weight_hook(scored))
+            if plan.advantage_hook is not None:
+                rows = with_advantages(rows, plan.advantage_hook(scored))
+            rows = [replace(row, contrasts=()) for row in rows]
+        if plan.distillation is not None:
+            return rows
+        # No loss looks at the teacher; of recorded tokens its numbers are wanted back.
+        return [row if row.recorded else replace(row, teacher_prompt_ids=None) for row in rows]
+
+    async def _scores(self, rows: list[Row]) -> list[ScoredTokens]:
+        """What the hooks see; a row is scored once more for every other prompt of its teacher."""
+        again = [replace(row, teacher_prompt_ids=prompt) for row in rows for prompt in row.contrasts]
+        scored = await self._scored([*rows, *again], lambda rank, own: rank.scores.remote(own))
+        others = iter(scored[len(rows) :])
+        return [
+            replace(own, contrasts=np.stack([next(others).log_ratio for _ in row.contrasts])) if row.contrasts else own
+            for own, row in zip(scored[: len(rows)], rows, strict=True)
+        ]
 
     async def _scored(
         self,
@@ -178,7 +198,7 @@ class Learner:
         return split(rows, self.recipe.learner.ranks, self.recipe.learner.pass_tokens)
 
     async def usage(self) -> dict[str, float]:
-        """Seconds at work, peak memory and peak GPU memory (bytes): of each the maximum over the ranks."""
+        """`LearnerRank.usage`: of each number the maximum over the ranks."""
         ranks = await self._all("usage", [rank.usage.remote() for rank in self.ranks])
         return {name: max(values[name] for values in ranks) for name in ranks[0]}
 
@@ -190,9 +210,13 @@ class Learner:
         """The operators of rank 0 that took longest by themselves, and the seconds of all."""
         return await self.ranks[0].end_profile.remote(operators)
 
-    async def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines as `version`."""
-        return (await self._all("publish", [rank.publish.remote(engines, version) for rank in self.ranks]))[0]
+    async def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines as `version`."""
+        return (await self._all("publish", [rank.publish.remote(engines, version, teacher) for rank in self.ranks]))[0]
+
+    async def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        """refresh: the teacher's weights become the student's; freeze: they stay as they are now."""
+        await self._all("replace_teacher", [rank.replace_teacher.remote(how) for rank in self.ranks])
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """The student's log-probs of random tokens, see `ForwardPasses.probe`."""

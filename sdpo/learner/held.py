@@ -84,6 +84,13 @@ class OptimizedWeights:
             views = {kind: view.view(-1)[begin : begin + length] for kind, view in views.items()}
             yield Held(name, tuple(parameter.shape), offset, views, replicated=not self.stage)
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that the optimiser keeps on this rank.  Without ZeRO, its weights are the model's own."""
+        for flat in self._flats():
+            yield flat
+            if self._moved(flat):
+                yield from (self.optimizer.state[flat][kind] for kind in MOMENTS)
+
     def steps(self) -> dict[str, int]:
         """How often the optimiser has moved each parameter; those that it never moved are left out."""
         named = dict(self.model.trained())

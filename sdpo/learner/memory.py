@@ -24,6 +24,7 @@ GATHERED_ELEMENTS = (
 )
 ALLREDUCE_ELEMENTS = 500_000_000  # DeepSpeed's buffer for gradients without ZeRO
 FP32 = 4
+_OFFLOADED = {"optimiser", "master weights", "moving average", "initial policy"}  # by `learner.offload_states`
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class LearnerMemory:
     """Of one rank."""
 
     resident: Parts  # from the first update to the run's end
+    between: Parts  # what of it is there while engines work
     moments: dict[str, Parts]  # of an update: what is there beside the resident
     publishing: Parts  # the same while weights go to the engines
     saving: Parts  # the same while a checkpoint is written
-    host: Parts  # for a checkpoint, in the rank that takes most
+    host: Parts  # for a checkpoint, in the rank that takes most, and for what it offloads
 
     @property
     def update(self) -> Parts:
@@ -64,9 +66,16 @@ class _Rank:
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
         self.bucket = min(BUCKET_ELEMENTS, shapes.trained)
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
+        self.average = self.kind == "ema" or recipe.teacher_is_replaced  # whether the teacher is held as one
 
     def memory(self) -> LearnerMemory:
-        return LearnerMemory(self._resident(), self._moments(), self._publishing(), self._saving(), self._host())
+        resident = self._resident()
+        away = _OFFLOADED & resident.keys() if self.recipe.learner.offload_states else set()
+        between = {name: size for name, size in resident.items() if name not in away}
+        host = self._host()
+        if away:
+            host["offloaded states"] = total(resident) - total(between)
+        return LearnerMemory(resident, between, self._moments(), self._publishing(), self._saving(), host)
 
     def _shared(self, elements: int, stage: int) -> int:
         """Elements of one rank, of what ZeRO shares out from this stage on."""
@@ -80,9 +89,10 @@ class _Rank:
         parts["optimiser"] = trained * 2 * FP32  # two moments
         if self.half or self.stage:
             parts["master weights"] = trained * FP32
-        if self.kind == "ema":
+        if self.average:
             parts["moving average"] = own * (FP32 + whole * self.half * self.width)
-        if self.kind in ("frozen", "trust_region") or self.recipe.reference is not None:
+        frozen = self.kind in ("frozen", "trust_region") and not self.average
+        if frozen or self.recipe.reference is not None:
             parts["initial policy"] = own * self.width
         if self.stage == 3:
             parts |= self._gradients() | {"reduce bucket": self.bucket * FP32}
@@ -133,8 +143,9 @@ class _Rank:
         """Chunks of logits and what belongs to them, hidden states of all responses by student and teacher."""
         learner, tokens = self.recipe.learner, response_tokens(groups)
         teachers = 0
-        if self.plan.distillation is not None:
-            teachers = 2 if self.kind == "trust_region" else 1
+        if self.kind is not None:
+            blended = self.plan.distillation is not None and self.plan.distillation.blend is not None
+            teachers = (2 if self.kind == "trust_region" else 1) * (1 + blended)
         triton = learner.triton and self.recipe.profile == "gpu"
         chunks = losses_memory(self.plan, self.shapes, tokens, learner.chunk_tokens, triton, teachers)
         return chunks + (1 + teachers) * tokens * self.shapes.hidden * self.width
@@ -154,7 +165,8 @@ class _Rank:
         """What ZeRO-3 holds of weights in full: those that come next or again soon, and the head of a second model."""
         if self.stage < 3:
             return {}
-        heads = int(self.kind in ("ema", "frozen", "trust_region") and self.recipe.model.adapter is None)
+        own = self.average or self.kind in ("frozen", "trust_region")
+        heads = int(own and self.recipe.model.adapter is None)
         student = min(self.shapes.parameters, max(GATHERED_ELEMENTS, self.shapes.head))
         return {"gathered weights": (student + heads * self.shapes.head) * self.width}
 
@@ -169,6 +181,8 @@ class _Rank:
 
     def _publishing(self) -> Parts:
         """A bucket under way, the next one that is packed meanwhile, and the buffer that engines read."""
+        if self.recipe.loads_adapter:
+            return {"gathered adapter": self.shapes.trained * self.width} if self.stage == 3 else {}
         bucket = max(self.recipe.rollout.weight_bucket_mb * 2**20, self.shapes.matrix * self.width)
         parts = {"buckets": 3 * bucket} | self._layer_in_full()
         if self.recipe.model.adapter is not None:
@@ -190,6 +204,6 @@ class _Rank:
         if self.recipe.run.asynchronous_checkpoints:
             share = -(-shapes.trained // self.ranks)
             parts["weights and optimiser, copied"] = share * 3 * FP32
-            if self.kind == "ema":
+            if self.average:
                 parts["moving average, copied"] = share * FP32
         return parts

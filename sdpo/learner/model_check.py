@@ -10,6 +10,7 @@ then, too, is refused with the difference, what is allowed, and the reason.
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig
+from transformers.utils import logging
 
 from sdpo.errors import UserError
 from sdpo.learner import attention, export
@@ -277,7 +279,7 @@ def _randomise(model: nn.Module) -> None:
 
 def _check_export(model: nn.Module, plain: _Plain) -> None:
     """The folder that a checkpoint of a run writes holds the model that was written."""
-    with tempfile.TemporaryDirectory(prefix="sdpo-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sdpo-check-") as folder, _quiet():
         try:
             state = {name: tensor for tensors in export.named_state(model) for name, tensor in tensors}
             export.write(model, state, folder)
@@ -294,6 +296,22 @@ def _check_export(model: nn.Module, plain: _Plain) -> None:
         raise _refusal(f"The log-probs of {model.config.model_type} and of the policy that it exports", found, reason)
     if ends[0] != ends[1]:
         raise UserError(f"The exported policy's end tokens would be {ends[1]} instead of {ends[0]}.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars for files of some kilobytes, and no word of DeepSpeed, as it is imported, that there is no GPU."""
+    shown, known = logging.is_progress_bar_enabled(), "DS_ACCELERATOR" in os.environ
+    logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+        if not known:
+            os.environ.pop("DS_ACCELERATOR", None)
 
 
 def probe(vocabulary: int, tokens: int = 32) -> tuple[list[int], list[int]]:

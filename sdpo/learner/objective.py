@@ -54,10 +54,12 @@ def build_objective(
 
     def objective(logits: torch.Tensor, rows: slice):
         t = Targets(*(None if v is None else v[rows] for v in vars(targets).values()))
-        theirs = teacher(rows) if distils else None
+        theirs = None if teacher is None else teacher(rows)
         found = vocabulary_pass(logits, t.tokens, theirs, **form, triton=triton)
         old = found.log_probs.detach() if t.old_log_probs is None else t.old_log_probs
         outputs = {"log_probs": found.log_probs.detach(), "entropy": found.entropy.detach()}
+        if theirs is not None:
+            outputs |= {"teacher_entropy": found.teacher_entropy, "teacher_log_probs": found.teacher_log_probs}
         if wanted is not None:
             judge = None if theirs is None else (theirs, found.teacher_log_probs)
             outputs |= wanted.alternatives(rows, t.tokens, (logits, found.log_probs), judge)
@@ -110,8 +112,6 @@ def _distillation(s: DistillationSettings, t: Targets, found: VocabularyPass, ol
     else:
         loss = sequence_credit(found.log_probs, t.sequence_gap)
     outputs["distillation_loss"] = loss.detach()
-    outputs["teacher_entropy"] = found.teacher_entropy
-    outputs["teacher_log_probs"] = found.teacher_log_probs
     if s.is_clip is not None and t.old_log_probs is not None:
         outputs["policy_ratio"] = ratio_clip(found.log_probs, old, s.is_clip)
         loss = loss * outputs["policy_ratio"]

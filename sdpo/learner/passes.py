@@ -22,9 +22,10 @@ from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, conversations, fill, pack
 from sdpo.learner.replica import Replica
+from sdpo.learner.routing import Routing
 from sdpo.learner.rows import Row, unweighted_row
 from sdpo.learner.sums import scored_tokens
-from sdpo.learner.teacher import Teacher
+from sdpo.learner.teacher import Asked, Teacher
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.types import ScoredTokens
@@ -46,10 +47,13 @@ class ForwardPasses:
     ) -> None:
         self.recipe, self.plan, self.engine, self.student = recipe, plan, engine, student
         self.teacher, self.reference, self.advantage_clip, self.device = teacher, reference, advantage_clip, device
+        # What the loss divides logits by; those of a likelihood have nothing to do with how tokens were sampled.
+        self.temperature = plan.temperature or recipe.rollout.temperature
         self._triton = None if recipe.learner.triton else False  # None: where there is a device for it
+        self.routing = Routing(student.model)
 
     def log_probs(self, micro_batches: list[list[Row]]) -> list[list[np.ndarray]]:
-        """The current policy's log-probs of the response tokens, row by row, at the sampling temperature."""
+        """The current policy's log-probs of the response tokens, row by row, at the loss's temperature."""
         return [_by_row(self.score(rows, self.run_student), rows) for rows in micro_batches]
 
     @torch.no_grad()
@@ -58,7 +62,8 @@ class ForwardPasses:
         return [scored_tokens(rows, self.loss(rows)[1]) for rows in micro_batches]
 
     def loss(self, rows: list[Row], record: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The micro-batch's share of the loss, and outputs per token [N]; `record`: alternatives too (`Wanted`)."""
+        """The micro-batch's share of the loss, and outputs per token [N]; `record`: alternatives too (`Wanted`), and
+        what routers did is counted."""
         settings = self.recipe.learner
         targets = self._targets(rows)
         with self._teacher_logits(rows) as teacher:
@@ -66,14 +71,24 @@ class ForwardPasses:
             plan = self.plan if self.advantage_clip is None else self.advantage_clip.applied(self.plan)
             wanted = Wanted.of(rows, teacher is not None) if record else None
             objective = build_objective(plan, targets, teacher, self._triton, wanted)
-            return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.recipe.rollout.temperature)
+            with self.routing.counting() if record else nullcontext():
+                return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.temperature)
 
     def _teacher_logits(self, rows: list[Row]):
         """Context of the teacher's logits for the rows' response tokens; zeros where a row has no teacher context."""
         if self.teacher is None:
             return nullcontext()
+        blend = self.plan.distillation and self.plan.distillation.blend
+        told = self._asked(rows, "teacher_prompt_ids")
+        untold = self._asked(rows, "prompt_ids") if blend else None
+        if not told[0]:
+            return nullcontext()
+        return self.teacher.logits(self.student, self.run_student, told, self.temperature, untold, blend)
+
+    def _asked(self, rows: list[Row], prompts_of: str) -> Asked:
+        """Packs of the responses that the teacher re-scores, behind these prompts of theirs."""
         taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
-        prompts = [rows[i].teacher_prompt_ids for i in taught]
+        prompts = [getattr(rows[i], prompts_of) for i in taught]
         lengths = [len(row.response_ids) for row in rows]
         talks = conversations(prompts, [rows[i].response_ids for i in taught])
         last = [talk[-1] for talk in talks]
@@ -81,11 +96,9 @@ class ForwardPasses:
         filled = fill([prompts[j] for j in last], [lengths[taught[j]] for j in last], limit)
         passes = [[j for talk in members for j in talks[talk]] for members in filled]
         order = [taught[j] for members in passes for j in members]
-        packs = [self._pack([rows[taught[j]] for j in members], "teacher_prompt_ids") for members in passes]
+        packs = [self._pack([rows[taught[j]] for j in members], prompts_of) for members in passes]
         if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives
             packs += [self._pack(rows[:1])] * (self._most(len(packs)) - len(packs))
-        if not packs:
-            return nullcontext()
         ends = np.cumsum(lengths)
         where = [np.arange(ends[i] - lengths[i], ends[i]) for i in order]
         places = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *where])).to(self.device)
@@ -94,7 +107,7 @@ class ForwardPasses:
             everywhere = hidden.new_zeros(ends[-1], hidden.shape[1])
             return everywhere.index_copy_(0, places, hidden[: len(places)])
 
-        return self.teacher.logits(self.student, self.run_student, packs, self.recipe.rollout.temperature, scatter)
+        return packs, scatter
 
     def _most(self, number: int) -> int:
         """The largest `number` of all ranks.  Collective."""
@@ -150,9 +163,9 @@ class ForwardPasses:
     def score(
         self, rows: list[Row], run, policy: PolicyModel | None = None, temperature: float | None = None
     ) -> torch.Tensor:
-        """[N]: log-probs of the response tokens under a policy, at the sampling temperature unless given."""
+        """[N]: log-probs of the response tokens under a policy, at the loss's temperature unless given."""
         policy = policy or self.student
-        temperature = temperature or self.recipe.rollout.temperature
+        temperature = temperature or self.temperature
         tokens = torch.from_numpy(np.concatenate([row.response_ids for row in rows])).to(self.device)
 
         def log_probs(logits: torch.Tensor, s: slice):
@@ -173,7 +186,7 @@ class ForwardPasses:
     @torch.no_grad()
     def check_numbers(self) -> None:
         """UserError if the loaded student's log-probs are not plain transformers'.  Collective."""
-        model, temperature = self.student.model, self.recipe.rollout.temperature
+        model, temperature = self.student.model, self.temperature
         dtype = getattr(torch, self.recipe.model.dtype)
         asked = model_check.sequences(model.config.get_text_config(decoder=True).vocab_size)
         rows = [unweighted_row(p, r) for p, r in zip(*asked, strict=True)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import ray
@@ -30,6 +30,11 @@ if TYPE_CHECKING:  # torch stays out of the driver
 
 MicroBatches = list[list[Row]]
 Updated = tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]
+MOMENTS = {  # by method, as `sdpo plan` calls them; all other calls belong to the start
+    **dict.fromkeys(("update", "finish_batch", "first_not_finite", "log_probs", "scores"), "update"),
+    "publish": "publish",
+    **dict.fromkeys(("save", "copy", "export", "check_finite"), "checkpoint"),
+}
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -37,7 +42,7 @@ Result = TypeVar("Result")
 def _timed(
     method: Callable[Concatenate[LearnerRank, P], Result],
 ) -> Callable[Concatenate[LearnerRank, P], Result]:
-    """The method counts as time at work."""
+    """The method counts as time at work, and what it takes of the device as that of its moment."""
 
     @wraps(method)
     def timed(self: LearnerRank, *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -46,6 +51,7 @@ def _timed(
             return method(self, *args, **kwargs)
         finally:
             self.busy_seconds += time.monotonic() - started
+            self._note_peak(MOMENTS.get(method.__name__, "start"))
 
     return timed
 
@@ -59,6 +65,7 @@ class LearnerRank:
         die_with(os.getppid())
         self.worker = LearnerWorker(recipe, plan, rank)
         self.busy_seconds = 0.0
+        self.gpu_peaks: dict[str, int] = {}  # bytes, by moment
         self._disk = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Records] = Future()
 
@@ -104,7 +111,7 @@ class LearnerRank:
     @ray.method
     @_timed
     def scores(self, micro_batches: MicroBatches) -> list[list[ScoredTokens]]:
-        return self.worker.passes.scores(micro_batches)
+        return self.worker.scores(micro_batches)
 
     @ray.method
     @_timed
@@ -113,8 +120,13 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        return self.worker.publish(engines, version)
+    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        return self.worker.publish(engines, version, teacher)
+
+    @ray.method
+    @_timed
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        self.worker.replace_teacher(how)
 
     @ray.method
     @_timed
@@ -141,15 +153,26 @@ class LearnerRank:
     def export(self, folder: str) -> Records:
         return self.worker.checkpointing.export(folder)
 
-    @ray.method
-    def usage(self) -> dict[str, float]:
+    def _note_peak(self, moment: str) -> None:
         import torch
 
-        return {
+        if torch.cuda.is_available():
+            self.gpu_peaks[moment] = max(self.gpu_peaks.get(moment, 0), torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+
+    @ray.method
+    def usage(self) -> dict[str, float]:
+        """Seconds at work, bytes of memory; of the GPU the peak so far by moment: "generate" is what there is now."""
+        import torch
+
+        used = {
             "busy_seconds": self.busy_seconds,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         }
+        if torch.cuda.is_available():
+            used |= {f"gpu_{moment}_bytes": peak for moment, peak in self.gpu_peaks.items()}
+            used["gpu_generate_bytes"] = torch.cuda.memory_allocated()
+        return used
 
     @ray.method
     def start_profile(self) -> None:
@@ -170,4 +193,4 @@ def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
         "algorithm": AlgorithmSettings(name=recipe.algorithm.name),
         "environment": EnvironmentSettings(kind=recipe.environment.kind, turns=recipe.environment.turns),
     }
-    return recipe.model_copy(update=named), replace(plan, weight_hook=None)
+    return recipe.model_copy(update=named), replace(plan, weight_hook=None, advantage_hook=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import deepspeed
@@ -53,9 +54,18 @@ class Replica:
     def hidden(self, pack: Pack) -> torch.Tensor:
         return self._run(pack)
 
+    @contextmanager
+    def in_place(self) -> Iterator[PolicyModel]:
+        """Within the context: a model with these weights."""
+        yield self.policy
+
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """What this rank holds of them."""
         return ((name, stored(p)) for name, p in self.policy.model.named_parameters())
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return map(stored, self.policy.parameters())
 
     def _own(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.policy.named_parameters()
@@ -72,13 +82,17 @@ class AdapterReplica:
         """What this rank holds of them."""
         return ((name.removeprefix("model."), weights) for name, weights in self._weights.items())
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return iter(self._weights.values())
+
     @torch.no_grad()
     def hidden(self, pack: Pack) -> torch.Tensor:
-        with self._in_place():
+        with self.in_place():
             return self._run(pack)
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
+    def in_place(self) -> Iterator[PolicyModel]:
         """Within the context the student computes with these weights; afterwards its own are back, bit for bit.
 
         Values change places, not layers: ZeRO-3 expects the same layers in every pass.
@@ -88,7 +102,7 @@ class AdapterReplica:
         try:
             for name, weights in students.items():
                 weights.copy_(self._weights[name])
-            yield
+            yield self.policy
         finally:
             for name, weights in students.items():
                 weights.copy_(kept[name])
@@ -112,6 +126,10 @@ class _Average:
             average = self.average[name]
             average.lerp_(master(theirs).to(average.device).view_as(average), rate)
         self.take_over()
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that it keeps on this rank."""
+        return chain(super().tensors(), self.average.values())
 
     def held(self, rank: int) -> Iterator[Held]:
         """What this rank holds of the average, for checkpoints; after writing to it: `take_over`."""

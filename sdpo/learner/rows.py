@@ -35,6 +35,7 @@ class Row:
     counts: bool = True  # False for filler, which belongs to no metric
     turn: int = 1  # its number within its rollout
     recorded: bool = False  # whether the numbers of its tokens are wanted back
+    contrasts: tuple[np.ndarray, ...] = ()  # int64 [P''] each: other prompts of the teacher, which a hook compares
 
 
 def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:
@@ -67,6 +68,7 @@ def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_t
                 teacher_prompt_ids=None if s.teacher is None else np.asarray(s.teacher.prompt_ids, np.int64),
                 turn=s.turn,
                 recorded=s.recorded,
+                contrasts=() if s.teacher is None else tuple(np.asarray(p, np.int64) for p in s.teacher.contrasts),
             )
         )
     return rows
@@ -84,6 +86,14 @@ def reweighed(rows: Sequence[Row], factors: Sequence[np.ndarray | None]) -> list
     return [
         row if f is None else replace(row, distillation_weight=(row.distillation_weight * f).astype(np.float32))
         for row, f in zip(rows, factors, strict=True)
+    ]
+
+
+def with_advantages(rows: Sequence[Row], advantages: Sequence[np.ndarray | None]) -> list[Row]:
+    """The rows with the advantages that an advantage hook returned."""
+    return [
+        row if a is None else replace(row, advantages=a.astype(np.float32))
+        for row, a in zip(rows, advantages, strict=True)
     ]
 
 

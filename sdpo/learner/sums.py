@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:  # the driver adds up sums without importing torch
 
 @dataclass
 class Sums:
-    """`totals[name] = [sum, count]` for means (left out where the count is 0), `plain` for what is only added up."""
+    """`totals[name] = [sum, count]` for means (left out where the count is 0), `plain` for what is only added up,
+    `routed` the tokens that each expert of a layer was given (`sdpo.learner.routing`)."""
 
     totals: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     plain: dict[str, float] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
+    routed: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, other: Sums) -> None:
         for name, (total, count) in other.totals.items():
@@ -31,19 +34,39 @@ class Sums:
             self.plain[name] = self.plain.get(name, 0.0) + value
         for name, value in other.largest.items():
             self.largest[name] = float(np.maximum(value, self.largest.get(name, value)))  # NaN, where one is
+        for name, counts in other.routed.items():
+            self.routed[name] = counts + self.routed.get(name, 0)
 
     def means(self) -> dict[str, float]:
         means = {name: total / count for name, (total, count) in self.totals.items() if count}
-        return {**means, **self.plain, **self.largest}
+        return {**means, **self.plain, **self.largest, **load_statistics(self.routed)}
 
     def __reduce__(self):  # the defaultdict's lambda does not pickle
-        return _restore, (dict(self.totals), self.plain, self.largest)
+        return _restore, (dict(self.totals), self.plain, self.largest, self.routed)
 
 
-def _restore(totals: dict[str, list[float]], plain: dict[str, float], largest: dict[str, float]) -> Sums:
-    sums = Sums(plain=plain, largest=largest)
+def _restore(totals: dict[str, list[float]], *others: Any) -> Sums:
+    sums = Sums(defaultdict(lambda: [0.0, 0.0]), *others)
     sums.totals.update(totals)
     return sums
+
+
+def load_statistics(routed: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How evenly tokens were shared out among experts; nothing where there are none.
+
+    routing/max_load is the load of the busiest expert as a multiple of its layer's mean, in the layer where it is
+    largest; routing/entropy the entropy of the load as a share of the largest that there can be, log(experts), on
+    average over layers; routing/dead_experts the share of experts that got no token.
+    """
+    loads = [counts / counts.sum() for counts in routed.values() if counts.sum()]
+    if not loads:
+        return {}
+    entropies = [-(load[load > 0] * np.log(load[load > 0])).sum() / np.log(max(2, len(load))) for load in loads]
+    return {
+        "routing/max_load": float(max(load.max() * len(load) for load in loads)),
+        "routing/entropy": float(np.mean(entropies)),
+        "routing/dead_experts": float(np.mean(np.concatenate(loads) == 0)),
+    }
 
 
 ADVANTAGE = "distillation/advantage_size"

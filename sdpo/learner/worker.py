@@ -10,7 +10,11 @@ import logging
 import math
 import os
 import socket
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
 
 import deepspeed
 import torch
@@ -33,15 +37,16 @@ from sdpo.learner.deepspeed_config import (
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.finite import HeldState, agreed, one_or_nan
 from sdpo.learner.model import PolicyModel, load_model
+from sdpo.learner.offload import Offload
 from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
-from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica
+from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica, stored
 from sdpo.learner.rows import Row
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
-from sdpo.types import TokenCredit
-from sdpo.weights.publisher import Publisher
+from sdpo.types import ScoredTokens, TokenCredit
+from sdpo.weights.publisher import Publisher, publish_adapter
 
 
 class LearnerWorker:
@@ -100,8 +105,9 @@ class LearnerWorker:
             optimizer.register_step_pre_hook(self._clip)
         self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
-        if self.plan.distillation is not None:
-            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference)
+        if self.recipe.teacher is not None:
+            replaced = self.recipe.teacher_is_replaced
+            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference, replaced)
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
@@ -113,24 +119,39 @@ class LearnerWorker:
         parts = self.engine, optimizer, self.student, self.teacher, self.advantage_clip
         self.checkpointing = Checkpointing(*parts, self.rank, settings.ranks, base)
         self.held = HeldState(self.student, self.checkpointing.weights, self.teacher, self.reference, self.device)
+        self.offload = Offload(self._for_updates, self._for_engines)
         if (bad := self.held.first_not_finite()) is not None:
             raise UserError(
                 f"The model {self.recipe.model.path} cannot be trained: {bad}, in {self.recipe.model.dtype}. Give "
                 "another folder as model.path, or download or export this one again."
             )
         self.passes.check_numbers()
-        self._free_cache()
+        self._make_room()
 
     def load(self, checkpoint: str) -> None:
         """Go on from what ranks of any number and stage have saved.  Collective.  Raises Damaged."""
+        self.offload.back()
         self.checkpointing.load(checkpoint)
-        self._free_cache()
+        self._make_room()
 
-    def _free_cache(self) -> None:
-        """An engine on the same GPU wakes up next: leave it what the allocator keeps for later, and what was shared."""
+    def _make_room(self) -> None:
+        """An engine on the same GPU wakes up next: leave it what only updates need, what the allocator keeps for later,
+        and what was shared."""
+        if self.recipe.learner.offload_states:
+            self.offload.away()
         if self.recipe.rollout.colocated:
             torch.cuda.ipc_collect()
             torch.cuda.empty_cache()
+
+    def _for_updates(self) -> Iterator[torch.Tensor]:
+        replicas = [self.reference, *(self.teacher.replicas() if self.teacher is not None else ())]
+        yield from self.checkpointing.weights.tensors()
+        for replica in filter(None, replicas):
+            yield from replica.tensors()
+
+    def _for_engines(self) -> Iterator[torch.Tensor]:
+        yield from map(stored, self.student.parameters())
+        yield from self.student.buffers()
 
     def _replica(self, follows: bool) -> Replica | AdapterReplica:
         """The weights of this moment beside the student: a copy that stays, or one that follows as a moving average."""
@@ -142,6 +163,11 @@ class LearnerWorker:
         replica.policy.head.entries = self.student.head.entries
         return replica
 
+    def scores(self, micro_batches: list[list[Row]]) -> list[list[ScoredTokens]]:
+        """What a weight hook sees of every row, under the present student and teacher.  Collective."""
+        self.offload.back()
+        return self.passes.scores(micro_batches)
+
     def update(self, micro_batches: list[list[Row]]) -> tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]:
         """One optimiser step on this rank's micro-batches.
 
@@ -151,6 +177,7 @@ class LearnerWorker:
         optimiser, its schedule, nor the teacher.  Then `learner/skipped_updates` is 1.  Weights that a step made
         infinite all the same make `learner/broken_weights` 1 (on the ranks that hold them), and end the run.
         """
+        self.offload.back()
         sums, credit = Sums(), []
         for rows in micro_batches:
             loss, outputs = self.passes.loss(rows, record=True)
@@ -158,6 +185,7 @@ class LearnerWorker:
             self._backward(loss, one_or_nan(loss, outputs))
             sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
             credit.append(token_credit(rows, outputs, alternatives))
+        sums.routed = self.passes.routing.take()
         [rate] = self.engine.get_lr()  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
@@ -219,16 +247,42 @@ class LearnerWorker:
         if self.teacher is not None and self._moved:
             self.teacher.follow(self.student, "batch")
         self._moved = False
-        self._free_cache()
+        self._make_room()
 
-    def publish(self, engines: list[Any], version: int) -> dict[str, float]:
-        """Send the student's weights to the rollout engines.  Collective; rank 0 sends."""
+    def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
+        """Give the teacher the student's weights, or keep its own from now on.  Collective."""
+        self.offload.back()
+        getattr(self.teacher, how)(self.student)
+        self._make_room()
+
+    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines, or the adapter alone.
+
+        Collective; rank 0 sends.
+        """
+        if teacher:
+            self.offload.back()
+        with self.teacher.weights(self.student) if teacher else nullcontext(self.student) as policy:
+            if self.recipe.loads_adapter:  # then `policy` is the student, with the adapter in question in its place
+                report = self._publish_adapter(engines, version)
+            else:
+                report = self._publish_all(policy, engines, version)
+        self._make_room()
+        return report
+
+    def _publish_all(self, policy: PolicyModel, engines: list[Any], version: int) -> dict[str, float]:
         if self.publisher is None:
             bucket_bytes = self.recipe.rollout.weight_bucket_mb * 2**20
             self.publisher = Publisher(self.recipe.weight_transfer, bucket_bytes, self.rank)
-        report = self.publisher.publish(export.checkpoint_tensors(self.student.model), engines, version)
-        self._free_cache()
+        report = self.publisher.publish(export.checkpoint_tensors(policy.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
+
+    def _publish_adapter(self, engines: list[Any], version: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            self.checkpointing.export(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        size = publish_adapter(files, engines, version) if self.rank == 0 else 0
+        return {"weights/bytes": float(size), "weights/pause_s": 0.0}
 
 
 def _shard_while_loading(config: dict) -> Any:

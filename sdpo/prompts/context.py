@@ -30,7 +30,7 @@ from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.inserted_text import Neutraliser
 from sdpo.prompts.sources import demonstrations, environment_feedback
 from sdpo.prompts.templates import TEMPLATES
-from sdpo.types import Group, Hint, Message, Outcome, Task, Turn
+from sdpo.types import Group, Hint, Message, Outcome, Rollout, Task, Turn
 
 Change = Callable[[str], str]
 CUT_MARK = "\n[... cut]"
@@ -92,6 +92,11 @@ class ContextBuilder:
         wanted = self.settings.feedback == "always" or (self.settings.feedback == "fallback" and demonstration is None)
         feedback = environment_feedback(group.rollouts[index].turns[turn].outcome) if wanted else None
         return Hint(demonstration, feedback) if demonstration or feedback else None
+
+    def shown(self, rollout: Rollout) -> Hint | None:
+        """A hint that shows what a rollout answered in the end, right or wrong, in a demonstration's place."""
+        text = self._clean(rollout.last.text, sampled=True)
+        return Hint(text, None) if text else None
 
     def reprompt(self, task: Task, hint: Hint, turns: Sequence[Turn] = ()) -> tuple[int, ...]:
         """The teacher's prompt, generation header included.

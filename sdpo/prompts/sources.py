@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from sdpo.errors import UserError
-from sdpo.types import Group, Outcome, Task
+from sdpo.types import Group, Outcome, Rollout, Task
 
 
 class Source(Protocol):
@@ -28,6 +28,11 @@ def sibling_success(group: Group, index: int, rng: np.random.Generator) -> str |
     """Another rollout's response that solved the task, uniformly at random; never the rollout's own (SDPO)."""
     others = [i for i, rollout in enumerate(group.rollouts) if rollout.solved and i != index]
     return group.rollouts[others[rng.integers(len(others))]].last.text if others else None
+
+
+def sibling_failures(group: Group, index: int) -> list[Rollout]:
+    """The other rollouts that were graded and did not solve the task; never the rollout's own."""
+    return [r for i, r in enumerate(group.rollouts) if i != index and r.graded and not r.solved]
 
 
 def environment_feedback(outcome: Outcome | None) -> str | None:

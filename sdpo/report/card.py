@@ -1,4 +1,4 @@
-"""The model card of an exported policy: README.md with the front matter that the Hugging Face hub reads."""
+"""The model card of an exported policy: README.md with the front matter that the Hugging Face hub reads; a picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,26 @@ from sdpo import __version__
 from sdpo.config.paths import locate
 from sdpo.evaluation import EvaluationResult
 from sdpo.evaluation.bootstrap import LEVEL
-from sdpo.report.figures import display
+from sdpo.report.figures import Figure, display, pass_at_k_figure
+from sdpo.report.page import draw_all
 from sdpo.report.runs import Run
 from sdpo.tracking.metric_names import dataset_title
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _IN_CACHE = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")  # a folder of the hub's cache
 _LICENCE = ("license", "license_name", "license_link")
+PICTURE = "pass_at_k.png"
+
+
+def write_card(run: Run, step: int, folder: Path) -> None:
+    """README.md, and beside it the picture that it shows: pass@k during the run, where that was measured twice or more.
+
+    Raises UserError for an evaluation that cannot be read.
+    """
+    model_card(run, step).save(folder / "README.md")
+    if (figure := _figure(run)) is not None:
+        ((_, png),) = draw_all([figure], [run])
+        (folder / PICTURE).write_bytes(png)
 
 
 def model_card(run: Run, step: int) -> ModelCard:
@@ -86,11 +99,12 @@ def _eval_results(run: Run, name: str, result: EvaluationResult) -> list[EvalRes
 def _opening(run: Run, step: int, hub: str | None) -> str:
     rows = [row for row in run.rows if row.get("step", 0) <= step]
     generations = int(max((row.get("generations", 0) for row in rows), default=0))
-    path = run.recipe["model"]["path"]
+    path, adapter = run.recipe["model"]["path"], run.recipe["model"].get("adapter")
+    what = "all weights" if adapter is None else f"a LoRA adapter of rank {adapter['rank']}"
     base = f"[{hub}](https://huggingface.co/{hub})" if hub else f"the model folder `{Path(path).name}`"
     return (
         f"# {run.name}\n\n{base[0].upper() + base[1:]}, trained with {display(run.info.algorithm)} by sdpo "
-        f"{__version__}: all weights, {step} of {run.recipe['run']['steps']} steps, {generations:,} sampled responses."
+        f"{__version__}: {what}, {step} of {run.recipe['run']['steps']} steps, {generations:,} sampled responses."
         "\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")\n```'
     )
@@ -117,9 +131,17 @@ def _numbers(run: Run, step: int) -> str:
     )
 
 
+def _curves(run: Run) -> dict[str, dict[int, EvaluationResult]]:
+    """The data sets that were measured at several steps."""
+    return {name: steps for name, steps in run.results.items() if len(steps) > 1}
+
+
+def _figure(run: Run) -> Figure | None:
+    return pass_at_k_figure([run], "generations") if _curves(run) else None
+
+
 def _curve(run: Run) -> str:
-    sets = {name: steps for name, steps in run.results.items() if len(steps) > 1}
-    if not sets:
+    if not (sets := _curves(run)):
         return ""
     generations = {row["step"]: int(row["generations"]) for row in run.rows if "generations" in row}
     lines = [
@@ -129,7 +151,8 @@ def _curve(run: Run) -> str:
     for step in sorted({step for steps in sets.values() for step in steps}):
         found = [str(steps[step].pass_at_k[1]) if step in steps else "–" for steps in sets.values()]
         lines.append(f"| {step} | {generations.get(step, 0):,} | {' | '.join(found)} |")
-    return "## Curve\n\npass@1 during the run.\n\n" + "\n".join(lines)
+    picture = f"![pass@k against sampled responses]({PICTURE})\n\n" if _figure(run) is not None else ""
+    return f"## Curve\n\n{picture}pass@1 during the run.\n\n" + "\n".join(lines)
 
 
 def _data(run: Run) -> str:

@@ -125,7 +125,9 @@ def _thick(lines: Sequence[Line]) -> Line:
 
 def _name(label: str, lines: Sequence[Line]) -> str:
     thick = _thick(lines)
-    return display(label) + (f" (mean of {len(lines) - 1} seeds)" if thick.seed is None else f" (seed {thick.seed})")
+    if thick.seed is None:
+        return display(label) + (f" (mean of {len(lines) - 1} seeds)" if len(lines) > 1 else "")
+    return f"{display(label)} (seed {thick.seed})"
 
 
 def _curves(axis: Any, panel: Panel) -> None:

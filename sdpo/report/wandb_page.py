@@ -20,7 +20,7 @@ def log(comparisons: Sequence[Comparison], logger: WandbLogger) -> None:
         for figure in found.figures:
             for panel in figure.panels if figure.name.startswith(_CURVES) else ():
                 logger.curves(f"{prefix}{figure.name}/{panel.title}", panel.title, panel.x_label, _series(panel))
-        for name, (columns, rows) in _tables(found).items():
+        for name, (columns, rows) in tables(found).items():
             logger.table(prefix + name, columns, rows)
         logger.page(f"{prefix}page", found.page.read_text())
 
@@ -33,9 +33,10 @@ def _series(panel: Panel) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def _tables(found: Comparison) -> dict[str, tuple[list[str], list[list[str]]]]:
+def tables(found: Comparison) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Name → (columns, rows)."""
     labels = [display(label) for label in by_label(found.runs)]
-    tables = {
+    content = {
         "differences": (["setting", *found.settings.labels], [[k, *values] for k, values in found.settings.different]),
         "runs": (
             ["run", "label", "seed", "status", "generations", "W&B id"],
@@ -50,9 +51,9 @@ def _tables(found: Comparison) -> dict[str, tuple[list[str], list[list[str]]]]:
             for row in table.rows
         ]
         columns = [*map(display, table.labels), *(f"{display(label)} ÷ {labels[0]}" for label in ratios)]
-        tables[f"generations to a pass rate, {table.dataset}"] = (["pass@1", *columns], rows)
+        content[f"generations to a pass rate, {table.dataset}"] = (["pass@1", *columns], rows)
     for scores in found.scores:
         columns = [f"{column}, {which}" for column in scores.columns for which in ("best", "at", "last")]
         rows = [[s.label, s.seed, *(v for x in s.scores for v in (x.best, x.best_at, x.last))] for s in scores.rows]
-        tables[f"scores, {scores.dataset}"] = (["label", "seed", *columns], rows)
-    return tables
+        content[f"scores, {scores.dataset}"] = (["label", "seed", *columns], rows)
+    return content

@@ -16,12 +16,25 @@ PLUGIN = "sdpo_weight_transfer"  # the entry point in pyproject.toml, group vllm
 
 
 @dataclass(frozen=True)
+class AdapterSlots:
+    """Room for adapters that an engine loads beside its model.
+
+    `targets`: the last names of the layers that have them, as transformers calls them.
+    """
+
+    rank: int
+    count: int  # at once
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """One engine.  Every field comes from the recipe; only what is a matter of this machine has a default here.
 
     `gpu_memory_utilization` is the share of a GPU's memory that the engine may fill; on a CPU the key-value cache has
     room for `max_num_seqs` sequences of `max_model_len` tokens.  `weight_transfer` is how the learner's weights arrive
-    (`sdpo.weights`).  `sleep` lets a colocated engine give its GPU memory back while the learner works.
+    (`sdpo.weights`), or `adapters` where only an adapter does.  `sleep` lets a colocated engine give its GPU memory
+    back while the learner works.
     """
 
     model: str
@@ -34,6 +47,7 @@ class EngineConfig:
     gpu_memory_utilization: float = 0.9
     enforce_eager: bool = False
     weight_transfer: Literal["shared_memory", "nccl", "ipc"] = "shared_memory"
+    adapters: AdapterSlots | None = None
     sleep: bool = False
     threads: int = 1
     log_level: str = "WARNING"

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 
 from sdpo.config.model_files import entries
 from sdpo.errors import UserError
 from sdpo.rollout import startup
+from sdpo.rollout.adapters import Adapter, Adapters
 from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
+from sdpo.rollout.processes import children, resident_bytes
 from sdpo.rollout.requests import EngineError, EngineLost, Memory, Sampling
 from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.watch import identity
@@ -58,13 +59,14 @@ class RolloutEngine:
     The weight-update methods have the names and the order of vLLM's: `pause`, `start_weight_update`, `update_weights`
     once or more, `finish_weight_update`, `resume`; `sdpo.weights.publisher` calls them.  A request that is under way
     while weights change goes on with the new ones, its key-value cache recomputed, and says which tokens came from
-    which version.
+    which version.  Where only an adapter changes (`load_adapter`), it goes on with the one that it began with.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         die_with(os.getppid())
         self._config = config
         self._llm: Any = None
+        self._adapters = Adapters(None)
         self._padding: dict[int, float] | None = None  # what keeps entries that are no tokens from being sampled
         self._version = 0
         self._unusable: str | None = None
@@ -92,6 +94,7 @@ class RolloutEngine:
                 await asyncio.to_thread(startup.import_vllm)
                 self._enter("loading the model")
                 self._llm = await asyncio.to_thread(startup.start_engine, self._config)
+                self._adapters = Adapters(self._llm)
                 self._padding = padding(self._llm.get_tokenizer(), self._llm.vllm_config.model_config.get_vocab_size())
                 self._enter("warming up")
                 await self._warm_up()
@@ -140,7 +143,7 @@ class RolloutEngine:
             tensor_parallel_size=self._config.tensor_parallel_size,
             weight_transfer=self._config.weight_transfer,
             startup_seconds={k: v for k, v in self._seconds.items() if k not in ("waiting", "ready")},
-            processes={os.getpid(): "its actor"} | _children(),
+            processes={os.getpid(): "its actor"} | children(),
         )
 
     async def describe(self) -> EngineInfo:
@@ -194,8 +197,8 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._metrics:
-            output = (await self._request(prompt_ids, params)).outputs[0]
+        with self._metrics, self._adapters.newest() as adapter:
+            output = (await self._request(prompt_ids, params, adapter)).outputs[0]
         self._metrics.requests += 1
         self._metrics.prompt_tokens += len(prompt_ids)
         self._metrics.response_tokens += len(output.token_ids)
@@ -203,6 +206,8 @@ class RolloutEngine:
         if output.finish_reason not in ("stop", "length"):
             raise EngineError(f"vLLM ended a request early ({output.finish_reason}).")
         spans = [VersionSpan(int(s.version), s.start, s.end) for s in output.weight_versions or ()]
+        if adapter is not None:
+            spans = [VersionSpan(adapter.version, 0, len(output.token_ids))]
         return Turn(
             prompt_ids=tuple(prompt_ids),
             response_ids=tuple(output.token_ids),
@@ -228,19 +233,20 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._metrics:
-            output = await self._request([*prompt_ids, *response_ids], params)
+        with self._metrics, self._adapters.newest() as adapter:
+            output = await self._request([*prompt_ids, *response_ids], params, adapter)
         rows = output.prompt_logprobs[len(prompt_ids) :]
         return np.asarray([row[token].logprob for row, token in zip(rows, response_ids, strict=True)], dtype=np.float32)
 
-    async def _request(self, prompt_ids: list[int], params: Any) -> Any:
+    async def _request(self, prompt_ids: list[int], params: Any, adapter: Adapter | None) -> Any:
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+        loaded = None if adapter is None else adapter.request
         try:
             async for output in self._llm.generate(
-                tokens_input(list(prompt_ids)), params, request_id=str(next(self._ids))
+                tokens_input(list(prompt_ids)), params, request_id=str(next(self._ids)), lora_request=loaded
             ):
                 final = output  # FINAL_ONLY: there is one
         except VLLMClientError as error:
@@ -322,6 +328,18 @@ class RolloutEngine:
         self._metrics.weight_updates += 1
         return self._version
 
+    async def load_adapter(self, files: dict[str, bytes], version: int) -> int:
+        """Load an adapter (PEFT's files by name) for the responses that begin from now on, and return its version.
+
+        Raises:
+            UserError: vLLM does not take it; the engine goes on with the one that it has.
+        """
+        self._check_usable(weights=False)
+        await self._core(self._adapters.load(files, version))
+        self._version = version
+        self._metrics.weight_updates += 1
+        return version
+
     async def _checked(self, call: Any) -> None:
         try:
             await self._core(call)
@@ -372,28 +390,9 @@ class RolloutEngine:
 
     async def metrics(self) -> dict[str, float]:
         """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""
-        return self._metrics.snapshot() | {"memory_bytes": float(_resident_bytes())}
+        return self._metrics.snapshot() | {"memory_bytes": float(resident_bytes())}
 
 
 def padding(tokenizer: Any, vocabulary: int) -> dict[int, float] | None:
     """Biases on the entries of a vocabulary that stand behind the tokenizer's last token; None where there are none."""
     return dict.fromkeys(range(entries(tokenizer), vocabulary)[:MOST_BIASED], NEVER) or None
-
-
-def _children() -> dict[int, str]:
-    """vLLM's processes; Python's own helper beside them is nothing to depend on."""
-    found = {}
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if not any("resource_tracker" in word for word in child.cmdline()):
-                found[child.pid] = "its vLLM core" if "EngineCore" in " ".join(child.cmdline()) else "a vLLM worker"
-    return found
-
-
-def _resident_bytes() -> int:
-    own = psutil.Process()
-    total = own.memory_info().rss
-    for child in own.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += child.memory_info().rss
-    return total

@@ -53,13 +53,6 @@ class Generation:
     ) -> None:
         self.recipe, self.environment, self.contexts = recipe, environment, contexts
         self.tokenizer, self.pool = tokenizer, pool
-        rollout = recipe.rollout
-        self.training_sampling = Sampling(
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-            max_tokens=rollout.max_response_tokens,
-        )
         self.evaluation_sampling = evaluation_sampling(recipe)
 
     async def training_group(
@@ -68,8 +61,9 @@ class Generation:
         seed: Sequence[int],
         on_response: Callable[[int], None] = lambda count: None,
         graded: bool = True,
+        step: int = 1,
     ) -> PendingGroup:
-        """The group of a training step, as soon as all its responses are there.
+        """The group of a training step (counted from 1), as soon as all its responses are there.
 
         on_response: hears of every rollout that needs no further response.  graded: False for an algorithm that needs
         no rewards; its responses come without outcomes, unless replies to them are needed.
@@ -78,13 +72,19 @@ class Generation:
             on_response(1)
             return PendingGroup(task, (_done(Rollout((self._demonstrated(task),))),))
         n, purpose = self.recipe.rollout.responses, "training" if graded or self.recipe.environment.turns > 1 else None
-        return await self._group(task, n, self.training_sampling, seed, purpose, on_response)
+        return await self._group(task, n, training_sampling(self.recipe, step), seed, purpose, on_response)
 
     async def evaluation_group(self, task: Task, n: int, on_outcome: Callable[[], None] = lambda: None) -> Group:
         """n graded rollouts, seeded by the task alone: evaluations of different steps differ by the policy only."""
         seed = [self.recipe.seed, *task.id.encode()]
         pending = await self._group(task, n, self.evaluation_sampling, seed, "evaluation")
         return await pending.graded(on_outcome)
+
+    async def group_behind(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
+        """One graded rollout behind each of these prompts, sampled and graded as in the last step of training."""
+        number, sampling = _number(seed), training_sampling(self.recipe, self.recipe.run.steps)
+        sampled = [self.pool.generate(prompt, 1, sampling, _number([number, i]))[0] for i, prompt in enumerate(prompts)]
+        return await (await self._rollouts(task, sampled, sampling, number, "training")).graded()
 
     async def _group(
         self,
@@ -95,7 +95,21 @@ class Generation:
         purpose: Purpose | None,
         on_response: Callable[[int], None] = lambda count: None,
     ) -> PendingGroup:
-        number, most = _number(seed), self.recipe.turns(purpose)
+        number = _number(seed)
+        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
+        return await self._rollouts(task, sampled, sampling, number, purpose, on_response)
+
+    async def _rollouts(
+        self,
+        task: Task,
+        sampled: Sequence[Awaitable[Turn]],
+        sampling: Sampling,
+        number: int,
+        purpose: Purpose | None,
+        on_response: Callable[[int], None] = lambda count: None,
+    ) -> PendingGroup:
+        """The rollouts that begin with these responses; `number` is the seed of what is sampled after them."""
+        most = self.recipe.turns(purpose)
 
         async def rollout(index: int, sampled: Awaitable[Turn]) -> Awaitable[Rollout]:
             """Turn after turn; there when the last one is sampled, though it may still be graded."""
@@ -117,7 +131,6 @@ class Generation:
                 drawn = _number([number, index, len(turns)])
                 [sampled] = self.pool.generate(prompt, 1, sampling, drawn, engine=turns[-1].engine)
 
-        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
         return PendingGroup(task, tuple(await asyncio.gather(*itertools.starmap(rollout, enumerate(sampled)))))
 
     def _read(self, turn: Turn, purpose: Purpose | None) -> Turn:
@@ -166,6 +179,16 @@ class Generation:
             finish_reason="stop" if len(ids) <= most else "length",
             text=text,
         )
+
+
+def training_sampling(recipe: Recipe, step: int) -> Sampling:
+    rollout = recipe.rollout
+    return Sampling(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_tokens=rollout.response_tokens(step),
+    )
 
 
 def evaluation_sampling(recipe: Recipe) -> Sampling:

@@ -35,13 +35,17 @@ class EngineMemory:
 
 
 def cache_bytes_per_token(config: Any, width: int, parallel: int = 1) -> int:
-    """Keys and values of one token in all layers that attend, on one GPU; `width` bytes per number.
+    """Keys and values of one token in all layers that keep some, on one GPU; `width` bytes per number.
 
-    Layers that see a window are counted as if they saw all: vLLM keeps less for them in long sequences.
+    Which do is what transformers makes of the configuration when it generates; others keep a state, whatever the
+    length.  Layers that see a window are counted as if they saw all: vLLM keeps less for them in long sequences.
     """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
     text = config.get_text_config(decoder=True)
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    layers = sum(1 for kind in kinds if "attention" in kind and "linear" not in kind)
+    layers = sum(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=text).layers)
+    if not layers:
+        return 0
     if latent := getattr(text, "kv_lora_rank", None):  # one latent vector for all heads, on every GPU
         return layers * (latent + text.qk_rope_head_dim) * width
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

@@ -1,22 +1,25 @@
 """Whether a model can be served by the vLLM that is installed, told before anything is started.
 
-Importing vLLM takes as long as half an engine's start.  What it declares (the architectures that it has, the head sizes
-of its CPU attention, the arguments of its engines) is read from its source instead; where that looks otherwise than
-expected, nothing is said here, and the engine says it.
+Importing vLLM takes as long as half an engine's start.  What it declares (the architectures that it has and what they
+are made of, the head sizes of its CPU attention, the arguments of its engines) is read from its source instead; where
+that looks otherwise than expected, nothing is said here, and the engine says it.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
+from sdpo.rollout.config import AdapterSlots
 
-_REGISTRY, _CPU_ATTENTION = "model_executor/models/registry.py", "v1/attention/backends/cpu_attn.py"
+_MODELS, _LAYERS = "model_executor/models/", "vllm.model_executor.layers."
+_REGISTRY, _CPU_ATTENTION = f"{_MODELS}registry.py", "v1/attention/backends/cpu_attn.py"
 _ARGUMENTS = "engine/arg_utils.py"
 _GENERATE = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS", "_TRANSFORMERS_SUPPORTED_MODELS")
 _REMEDY = "Give a causal language model (Qwen, Llama, OLMo, Mistral, …) as model.path."
@@ -44,17 +47,84 @@ def check_servable(config: Any, recipe: Recipe) -> None:
             f"The attention heads of {where} have the size {size}; on a CPU vLLM has {', '.join(map(str, sizes))}. "
             "Take a model with heads of one of these sizes (head_dim in config.json), or a GPU (profile gpu)."
         )
+    if recipe.profile == "cpu" and (lack := _lack_on_a_cpu(named[0], recipe)):
+        raise UserError(f"{where} cannot be sampled from on a CPU: {lack}.")
+
+
+def _lack_on_a_cpu(architecture: str, recipe: Recipe) -> str:
+    """What vLLM's CPU build lacks for layers that keep a state; empty: nothing that is known."""
+    for layer in _layers_of(architecture):
+        if layer == f"{_LAYERS}mamba.mamba_mixer":
+            return "vLLM has no kernel for its recurrent layers there (selective scan). Take a GPU (profile gpu)"
+        if layer.startswith(f"{_LAYERS}mamba.gdn.") and recipe.model.dtype != "bfloat16":
+            return "vLLM computes its linear attention there in bfloat16 alone. Set model.dtype=bfloat16"
+    return ""
+
+
+def check_adapter(config: Any, recipe: Recipe, adapters: AdapterSlots) -> None:
+    """Raises UserError for an adapter that vLLM does not load beside the model of this configuration."""
+    architecture, layers = config.architectures[0], adapters.targets
+    if (ancestors := _ancestors(*_class(architecture))) and "SupportsLoRA" not in ancestors:
+        reason = f"its {architecture} takes none"
+    elif getattr(config.get_text_config(decoder=True), "kv_lora_rank", None) and "kv_b_proj" in layers:
+        reason = "it multiplies kv_b_proj with its neighbours beforehand, an adapter there would be left out"
+    elif recipe.profile == "cpu" and any(re.search("mamba|fused_moe", layer) for layer in _layers_of(architecture)):
+        reason = f"on a CPU its {architecture} takes none (experts, layers that keep a state)"
+    else:
+        return
+    raise UserError(f"vLLM cannot load the adapter of {recipe.model.path}: {reason}. Leave rollout.adapter at merged.")
 
 
 @cache
 def architectures() -> frozenset[str]:
     """Those that vLLM lists as generating text; empty where it is not installed, or keeps them elsewhere."""
-    found: set[Any] = set()
+    return frozenset(_models())
+
+
+@cache
+def _models() -> dict[str, tuple[str, str]]:
+    """The module and the class of each of these architectures; both empty where it lists them in another way."""
+    found: dict[str, tuple[str, str]] = {}
     for node in _tree(_REGISTRY).body:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict()) if name in _GENERATE:
-                found |= {key.value for key in node.value.keys if isinstance(key, ast.Constant)}
-    return frozenset(found)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys, values=values)) if name in _GENERATE:
+                for key, value in zip(keys, values, strict=True):
+                    match key, value:
+                        case ast.Constant(value=each), ast.Tuple(elts=[ast.Constant(value=a), ast.Constant(value=b)]):
+                            found[each] = a, b
+                        case ast.Constant(value=each), _:
+                            found[each] = "", ""
+    return found
+
+
+def _layers_of(architecture: str) -> set[str]:
+    """vLLM's modules of layers that the module of an architecture imports."""
+    nodes = ast.walk(_tree(f"{_MODELS}{_class(architecture)[0]}.py"))
+    imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name for name in imported if name.startswith(_LAYERS)}
+
+
+def _class(architecture: str) -> tuple[str, str]:
+    return _models().get(architecture, ("", ""))
+
+
+def _ancestors(module: str, name: str) -> set[str]:
+    """Names of the classes that a class of vLLM's models is made from, as far as they are found."""
+    body, found = _tree(f"{_MODELS}{module}.py").body, set()
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            found.update(bases, *(_ancestors(*_origin(body, module, base)) for base in bases))
+    return found
+
+
+def _origin(body: list[ast.stmt], module: str, name: str) -> tuple[str, str]:
+    """The module among vLLM's models in which a class is defined that this module knows by name, and its name there."""
+    for node in body:
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if (alias.asname or alias.name) == name:
+                return (node.module or "").rpartition("models.")[2], alias.name
+    return module, name
 
 
 @cache
@@ -76,6 +146,7 @@ def cpu_head_sizes() -> tuple[int, ...]:
     return ()
 
 
+@cache
 def _tree(name: str) -> ast.Module:
     found = importlib.util.find_spec("vllm")
     file = Path(found.origin or "").parent / name if found is not None else Path(name)

@@ -31,7 +31,12 @@ OWNERS = {  # arguments of vLLM that the recipe has a name of its own for
     "gpu_memory_utilization": "rollout.gpu_memory_utilization",
     "enforce_eager": "rollout.enforce_eager",
     "enable_sleep_mode": "rollout.colocated",
+    "enable_lora": "rollout.adapter",
+    "max_loras": "rollout.staleness",
+    "max_lora_rank": "model.adapter",
+    "lora_target_modules": "model.adapter",
 }
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels (`vllm.config.lora.MaxLoRARanks`)
 
 
 def import_vllm() -> None:
@@ -46,9 +51,13 @@ def start_engine(config: EngineConfig) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     check_plugin()
+    args = AsyncEngineArgs(**engine_args(config))
     if config.device == "cpu":
         _register_model_class(config.model)
-    vllm_config = AsyncEngineArgs(**engine_args(config)).create_engine_config()
+        # The prefix cache of layers that keep a state wants prompts to be prefilled in pieces (see `engine_args`).
+        if args.enable_prefix_caching is None and args.create_model_config().has_inner_state:
+            args.enable_prefix_caching = False
+    vllm_config = args.create_engine_config()
     if config.device == "cpu":
         vllm_config.cache_config.kv_cache_memory_bytes = kv_cache_bytes(
             _bytes_per_token(vllm_config), config, psutil.virtual_memory().available
@@ -82,11 +91,30 @@ def engine_args(config: EngineConfig) -> dict[str, Any]:
         args["max_num_batched_tokens"] = max(8192, config.max_model_len)
     else:
         args["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if (adapters := config.adapters) is not None:
+        args |= {
+            "enable_lora": True,
+            "max_loras": adapters.count,
+            "max_lora_rank": padded_rank(adapters.rank),
+            "lora_target_modules": list(adapters.targets),
+            "worker_extension_cls": "sdpo.weights.adapter_layers.AdapterLayers",
+        }
     known = argument_names()
     for name in config.more:
         if known and name not in known:
             raise UserError(f"rollout.engine_args.{name} is no argument of this vLLM's engines.{nearest(name, known)}")
     return handed_on(args, config.more, "rollout.engine_args", OWNERS)
+
+
+def padded_rank(rank: int) -> int:
+    """The rank up to which vLLM fills an adapter with zeros.  Raises UserError for one that is too large."""
+    for known in LORA_RANKS:
+        if rank <= known:
+            return known
+    raise UserError(
+        f"vLLM loads adapters of rank {LORA_RANKS[-1]} at most: lower model.adapter.rank ({rank}), or leave "
+        "rollout.adapter at merged."
+    )
 
 
 def kv_cache_bytes(bytes_per_token: int, config: EngineConfig, available: int) -> int:

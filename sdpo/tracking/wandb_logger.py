@@ -7,6 +7,7 @@ import netrc
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -49,6 +50,16 @@ def check_installed(mode: str) -> None:
             f"tracking.wandb={mode} needs the package wandb, which is not installed. Install it (pip install wandb), "
             "or leave it out: tracking.wandb=auto (W&B where there is one) or tracking.wandb=disabled."
         )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is on W&B's server."""
+
+    entity: str
+    project: str
+    name: str
+    url: str
 
 
 class WandbLogger(Sink):
@@ -129,6 +140,13 @@ class WandbLogger(Sink):
     def run_id(self) -> str:
         """What a resumed run needs; "" when W&B is off."""
         return self._run.id if self._run is not None else ""
+
+    @property
+    def place(self) -> Place | None:
+        """None: the run is not on the server."""
+        if self._run is None or self.mode != "online" or not self._run.url:
+            return None
+        return Place(self._run.entity, self._run.project, self._run.name, self._run.url)
 
     @property
     def description(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sdpo.errors import UserError
 from sdpo.prompts.context import continues
+from sdpo.training.ngrams import repeated
 from sdpo.types import Group, Rollout, Sample
 
 _WORTH_A_WARNING = 0.01
@@ -42,6 +43,7 @@ def batch_metrics(
         "response/length_max": float(lengths.max()),
         "response/truncated_fraction": float(np.mean([turn.truncated for turn in turns])),
         "response/tokens": float(lengths.sum()),
+        "response/repetition": float(np.mean([repeated(turn.response_ids) for turn in turns])),
         "response/not_finite": float(sum(turn.broken for turn in turns)),
         **({"response/staleness_mean": float(np.mean(lags))} if lags else {}),
         **{f"verdict/{name.replace(' ', '_')}": float(count) for name, count in labels.items()},

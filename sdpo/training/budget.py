@@ -58,7 +58,7 @@ def _passes(recipe: Recipe, response: int) -> tuple[Forward, Forward]:
     """Of a step, by student and teacher: responses to a question share its prompt; a teacher's prompt is its own."""
     prompt, questions, responses = recipe.context.max_prompt_tokens, recipe.run.questions, recipe.rollout.responses
     student = Forward(((0, prompt), *[(prompt, response)] * responses) * questions, recipe.samples_per_step * response)
-    if recipe.distillation is None:
+    if recipe.teacher is None:
         return student, NOTHING
     whole = (0, recipe.context.max_reprompt_tokens + response)
     return student, Forward((whole,) * recipe.samples_per_step, student.projected)

@@ -45,6 +45,8 @@ class TrainerState:
     best_value: float = -1.0
     best_step: int = 0
     evaluated_step: int = -1  # the last one that was measured
+    rollbacks: int = 0  # how often a guard took the run back
+    teacher_step: int = 0  # after which a frozen teacher was taken from the policy
 
 
 class Checkpoints:
@@ -129,6 +131,21 @@ class Checkpoints:
                 "afresh (--fresh)."
             )
         return None
+
+    def go_back(self, good: int, since: int, tell: Callable[[str], None]) -> Path | None:
+        """`usable`, after those that may be of a policy that had become worse were dropped.
+
+        Kept are those of step `good` and before, and the best one if it is from before step `since`.
+        """
+        best = (self.folder / "best").resolve()
+        for checkpoint in self.all():
+            step = step_of(checkpoint)
+            if step > good and (checkpoint.resolve() != best or step >= since):
+                shutil.rmtree(self._name_dropped(checkpoint))
+        for name in ("last", "best"):
+            if not (self.folder / name).exists():
+                (self.folder / name).unlink(missing_ok=True)
+        return self.usable(tell)
 
     @staticmethod
     def state(checkpoint: Path) -> TrainerState:
@@ -240,9 +257,13 @@ class Checkpoints:
             with self._dropping:
                 if checkpoint.name == self._held:
                     continue
-                dropped = checkpoint.with_suffix(".dropped")
-                rename(checkpoint, dropped)
+                dropped = self._name_dropped(checkpoint)
             shutil.rmtree(dropped)
+
+    def _name_dropped(self, checkpoint: Path) -> Path:
+        dropped = checkpoint.with_suffix(".dropped")
+        rename(checkpoint, dropped)
+        return dropped
 
 
 def step_of(checkpoint: Path) -> int:

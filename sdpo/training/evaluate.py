@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sdpo.envs import Dataset
 from sdpo.evaluation import EvaluationResult, count
@@ -40,7 +41,7 @@ async def evaluate(
         async with gate:
             return await generation.evaluation_group(task, recipe.evaluation_samples, on_outcome)
 
-    groups = await _all([group(task) for task in tasks])
+    groups = await together([group(task) for task in tasks])
     result = count(
         groups,
         ks=recipe.evaluation.ks,
@@ -54,7 +55,7 @@ async def evaluate(
     return Evaluation(result, tuple(groups))
 
 
-async def _all(coroutines) -> list[Group]:
+async def together(coroutines: Sequence[Coroutine[Any, Any, Group]]) -> list[Group]:
     """Results in order; the first error cancels the rest and is raised as itself, not in a group."""
     try:
         async with asyncio.TaskGroup() as running:

@@ -26,6 +26,7 @@ from sdpo.report import run_report
 from sdpo.rollout.places import ROOM_SECONDS
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
+from sdpo.training.guard import GUARDED
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.mirroring import Mirroring
 from sdpo.training.parts import Parts, as_computed
@@ -50,7 +51,7 @@ async def train(
 ) -> int:
     """Train or resume the run of `folder`; `source`: the run from whose checkpoint a new one goes on.
 
-    Returns the exit status: 0 finished, 130 stopped by a signal.
+    Returns the exit status: 0 finished, 130 stopped by a signal, 3 by its guard.
     """
     check_sinks(recipe.tracking)
     if folder.info is None:
@@ -68,9 +69,12 @@ async def train(
                 finished = await trainer.run()
                 saved = trainer.saved_step
                 at = f"after step {saved}" if saved > 0 else "before its first step was complete"
-                ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {interrupt.signal} {at}")
+                alarm = trainer.guard.stopped
+                by = f"its guard: {alarm};" if alarm else interrupt.signal
+                ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {by} {at}")
                 folder.set_status(*ended)  # true from now on, however the parts end
-                interrupt.over(0 if finished else STOPPED)
+                status = 0 if finished else GUARDED if alarm else STOPPED
+                interrupt.over(status)
         tracker.finish(*ended)
     if folder.metrics:
         run_report(folder.path)
@@ -81,8 +85,14 @@ async def train(
         )
         return 0
     where = f"step {saved} is saved in {folder.path}" if saved > 0 else "no step was complete yet"
+    if alarm:
+        console.message(
+            f"Stopped by guard.action={recipe.guard.action}: {where}. The same command goes on from there, and says "
+            "nothing more of what it has found; docs/guards.md says what may help."
+        )
+        return status
     console.message(f"Stopped: {where}. The same command goes on from there.")
-    return STOPPED
+    return status
 
 
 def make_trainer(

@@ -19,7 +19,7 @@ from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
 from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
-from sdpo.rollout.startup import kv_cache_bytes
+from sdpo.rollout.startup import kv_cache_bytes, padded_rank
 from sdpo.training.placement import engine_options
 
 LEARNER_OVERHEAD = GIB  # CUDA's context and cuBLAS's workspaces
@@ -59,7 +59,8 @@ class MemoryPlan:
         """On a CPU with the cache that the engine would like to have; it takes half of the free memory at most."""
         groups = (SharedPrefix(0, (_PASS,)),)
         activations = max(layer.forward for layer in layer_memory(self.shapes, groups).values())
-        weights = (self.shapes.parameters - self._adapter) * (4 if self.recipe.model.dtype == "float32" else 2)
+        width = 4 if self.recipe.model.dtype == "float32" else 2
+        weights = (self.shapes.parameters - self._adapter) * width + self._loaded * width
         found = engine_memory(self.recipe, self.config, weights, activations // _PASS, self.gpu)
         if self.on_gpu:
             return found
@@ -70,11 +71,19 @@ class MemoryPlan:
     def _adapter(self) -> int:
         return 0 if self.recipe.model.adapter is None else self.shapes.trained
 
+    @property
+    def _loaded(self) -> int:
+        """Elements of an engine's room for adapters, which vLLM fills up with zeros to a rank that it has."""
+        if (slots := engine_options(self.recipe).adapters) is None:
+            return 0
+        return slots.count * self._adapter // slots.rank * padded_rank(slots.rank)
+
     @cached_property
     def devices(self) -> list[Device]:
         recipe, learner, engine = self.recipe, self.learner, self.engine
         ranks, engines = recipe.learner.ranks, recipe.rollout.engines
-        own = learner.resident | {"CUDA, NCCL": LEARNER_OVERHEAD + NCCL_OVERHEAD * (ranks > 1)}
+        overhead = {"CUDA, NCCL": LEARNER_OVERHEAD + NCCL_OVERHEAD * (ranks > 1)}
+        own, between = learner.resident | overhead, learner.between | overhead
         awake = {"engine's weights": engine.weights, "engine's work": engine.working + engine.overhead}
         whole = awake | {"keys and values": max(0, engine.cache)}
         loading = {"engine loads": self._reload()}
@@ -83,10 +92,10 @@ class MemoryPlan:
         if recipe.rollout.colocated:
             asleep = {"engine, asleep": engine.overhead}
             phases = {
-                "generate": own | whole,
+                "generate": between | whole,
                 "update": own | learner.update | asleep,
-                "publish": own | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
-                "checkpoint": own | learner.saving | whole,
+                "publish": between | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
+                "checkpoint": between | learner.saving | whole,
             }
             return [Device("shared", ranks, self.gpu, phases)]
         learns = {
@@ -117,14 +126,16 @@ class MemoryPlan:
         return Device("this machine", 1, memory.total, phases | {"checkpoint": always | saving})
 
     def _reload(self) -> int:
-        """A layer as the engine loads it anew, and its copy of the bucket."""
+        """A layer as the engine loads it anew, and its copy of the bucket; an adapter has its room already."""
+        if self.recipe.loads_adapter:
+            return 0
         width = self.engine.weights / max(1, self.shapes.parameters)
         bucket = self.recipe.rollout.weight_bucket_mb * 2**20
         return int(self.shapes.layer * width) + max(bucket, int(self.shapes.matrix * width))
 
     @property
     def host(self) -> Parts:
-        """In the memory of a machine with all ranks, while a checkpoint is written."""
+        """In the memory of a machine with all ranks, while a checkpoint is written and engines work."""
         return {
             name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
             for name, size in self.learner.host.items()

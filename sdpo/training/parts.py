@@ -22,7 +22,7 @@ from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
 from sdpo.prompts.sources import check_texts
-from sdpo.rollout.servable import check_servable
+from sdpo.rollout.servable import check_adapter, check_servable
 from sdpo.rollout.startup import engine_args
 from sdpo.tracking import Console
 from sdpo.training.fitting import check_template
@@ -58,8 +58,11 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
     """Tokenizer and tasks, checked against the recipe.  Raises UserError for whatever does not fit."""
     tokenizer, dataset = load_tokenizer(recipe), environment.load()
     check_prompts(recipe, dataset, tokenizer)
-    check_servable(load_config(recipe), recipe)
-    engine_args(engine_options(recipe))
+    config, options = load_config(recipe), engine_options(recipe)
+    check_servable(config, recipe)
+    if options.adapters is not None:
+        check_adapter(config, recipe, options.adapters)
+    engine_args(options)
     check_model(recipe, tokenizer)
     return tokenizer, dataset
 
@@ -68,7 +71,7 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     """Every prompt must fit before anything is started.  Raises UserError for the first that does not."""
     check_template(recipe, tokenizer)
     contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
-    if recipe.distillation is not None and recipe.context.demonstration in ("solution", "column"):
+    if recipe.teacher is not None and recipe.context.demonstration in ("solution", "column"):
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
@@ -77,7 +80,7 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
     neutralised = []
     for task in {t.id: t for t in (*dataset.train, *dataset.evaluation)}.values():
         contexts.prompt(task)
-        if recipe.distillation is not None:
+        if recipe.teacher is not None:
             contexts.check_room(task)
         if contexts.is_neutralised(task):
             neutralised.append(task.id)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
+from sdpo.config.sections import AdapterSettings
 from sdpo.errors import UserError
-from sdpo.rollout.config import EngineConfig
+from sdpo.rollout.config import AdapterSlots, EngineConfig
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,24 @@ def engine_options(recipe: Recipe) -> EngineConfig:
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager,
         weight_transfer=recipe.weight_transfer,
+        adapters=_slots(recipe) if recipe.loads_adapter else None,
         sleep=recipe.rollout.colocated,
         threads=rollout.cpu_threads,
         more=rollout.engine_args,
     )
+
+
+def _slots(recipe: Recipe) -> AdapterSlots:
+    """For the adapters of batches under way (`sdpo.training.prefetch`: a version each), and the one that is loaded."""
+    adapter = recipe.model.adapter
+    assert adapter is not None
+    return AdapterSlots(adapter.rank, max(1, recipe.rollout.staleness) + 1, _adapted(recipe.model.path, adapter))
+
+
+@cache
+def _adapted(path: str, adapter: AdapterSettings) -> tuple[str, ...]:
+    from transformers import AutoConfig
+
+    from sdpo.learner.adapter import adapted_layers
+
+    return adapted_layers(AutoConfig.from_pretrained(locate(path)), adapter)

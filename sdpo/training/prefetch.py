@@ -51,6 +51,11 @@ class Prefetch(Generic[T]):
 
         return count
 
+    async def settled(self) -> None:
+        """Once nothing is under way: what was begun is there, and nothing more has been asked for."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
     async def close(self) -> None:
         """Throw away what is under way."""
         tasks = list(self._tasks.values())

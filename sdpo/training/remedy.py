@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sdpo.config.schema import Recipe
+from sdpo.config.schema import Recipe, changed
 from sdpo.errors import UserError
 from sdpo.training.memory_plan import MemoryPlan, Planner
 
@@ -24,7 +24,7 @@ def smallest_change(planner: Planner, recipe: Recipe) -> tuple[Change, MemoryPla
     """The first change that fits, and its plan: single ones before two or three together.  None: none of them does.
 
     In this order: smaller micro-batches, activations computed anew, all shared out by ZeRO-3, another share for the
-    engines, an adapter.
+    engines, the optimiser on the host while they work, an adapter.
     """
     kinds = [list(kind) for kind in _changes(recipe) if kind]
     for count in range(1, MOST_CHANGES + 1):
@@ -46,6 +46,7 @@ def _changes(recipe: Recipe) -> Iterator[list[Change]]:
     yield [] if learner.gradient_checkpointing else [{"learner.gradient_checkpointing": True}]
     yield [{"learner.zero_stage": 3}] if learner.ranks > 1 and learner.zero_stage < 3 else []
     yield [{UTILIZATION: None}] if recipe.profile == "gpu" else []  # its value follows from the others
+    yield [{"learner.offload_states": True}] if recipe.rollout.colocated and not learner.offload_states else []
     yield [] if recipe.model.adapter is not None else [{"model.adapter": {"rank": 16}}]
 
 
@@ -72,18 +73,6 @@ def tried(planner: Planner, recipe: Recipe, change: Change) -> tuple[Change, Mem
     except (UserError, ValidationError):
         return None
     return (change, plan) if plan.fits else None
-
-
-def changed(recipe: Recipe, change: Change) -> Recipe:
-    """Raises UserError or ValidationError where the options contradict each other."""
-    values = recipe.model_dump()
-    for option, value in change.items():
-        *parents, leaf = option.split(".")
-        part = values
-        for name in parents:
-            part = part[name]
-        part[leaf] = value
-    return Recipe.model_validate(values, context={"resolved": True})
 
 
 def words(change: Change) -> str:

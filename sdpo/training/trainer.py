@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,27 @@ from sdpo.envs import Dataset, Environment
 from sdpo.errors import PartFailed, UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
-from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.prompts.context import COUNTED, ContextBuilder
 from sdpo.rollout.generation import Generation, PendingGroup
 from sdpo.rollout.pool import EnginePool
 from sdpo.supervision.part import answered, retrieved
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
-from sdpo.tracking.disk import atomic_write
 from sdpo.tracking.known import beats
 from sdpo.training.adapter_base import name_base
+from sdpo.training.alarms import Alarm
 from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_samples, ungraded_warning
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
+from sdpo.training.guard import Guard, RollBack
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.prefetch import Prefetch
+from sdpo.training.probe import Probe
 from sdpo.training.recording import credit_of, with_recorded
+from sdpo.training.refresh import refresh_reason
 from sdpo.training.restarts import Restarts
+from sdpo.training.serving import Serving
+from sdpo.training.updates import Updates
 from sdpo.training.utilization import Utilization
 from sdpo.types import Group, Sample, Task, TokenCredit
 
@@ -64,9 +67,12 @@ class Trainer:
         self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
+        self.probe = Probe(recipe, environment, dataset, tokenizer, pool)
+        self.updates = Updates(recipe, learner, tokenizer, folder, tracker)
+        self.guard = Guard(recipe.guard, tracker)
         self.utilization = Utilization(pool, learner)
         self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
-        self.learning = asyncio.Lock()  # held while the learner's weights are not those of a complete step
+        self.serving = Serving(recipe, pool, learner)
         self.writing: asyncio.Task[None] | None = None  # a checkpoint
         self.started = False  # learner and engines hold the weights of `state`
         self._begin_at(None)
@@ -83,7 +89,7 @@ class Trainer:
             self.rng.bit_generator.state = self.state.random_state
 
     async def run(self) -> bool:
-        """Train until the last step.  Returns False if the user stopped the run (its state is saved)."""
+        """Train until the last step.  Returns False if the user or the guard stopped the run (its state is saved)."""
         attempt = self.start()
         try:
             while True:
@@ -93,8 +99,11 @@ class Trainer:
                     return True
                 except PartFailed as failure:
                     attempt = self.recover(failure)
+                except RollBack as wanted:
+                    attempt = self.roll_back(wanted.alarm)
         except Stopped:
-            self.interrupt.saving()
+            if not self.guard.stopped:  # who asks for it himself waits for the checkpoint as long as it takes
+                self.interrupt.saving()
             await self._written()
             if self.started and self.saved_step != self.state.step > 0:
                 await self.save(best=False)
@@ -120,6 +129,7 @@ class Trainer:
                 return
             self.interrupt.check()
             await self.step()
+            self.guard.act(self.state.rollbacks)
 
     def _evaluation_due(self) -> bool:
         """Whether the present step is to be measured and has not been, here or before an interruption."""
@@ -131,81 +141,62 @@ class Trainer:
         return step == self.recipe.run.steps or bool(settings.every and step % settings.every == 0)
 
     async def step(self) -> None:
-        """One generation batch: generate, grade, assign credit, update, publish, record."""
+        """One generation batch: probe, generate, grade, assign credit, update, publish, record."""
         step = self.state.step + 1
+        probed = await self.interrupt.unless_stopped(self._probe(step))
+        probed |= await self._refresh_teacher(step, probed)
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         samples = with_recorded(groups, samples, self.recipe.seed, self.recipe.tracking.tokens_mb)
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
         if warning:
             self.tracker.message(warning)
-        async with self.learning:
+        async with self.serving.lock:
             with self.tracker.phase("update", total=self.recipe.learner.updates_per_batch) as progress:
-                await self._free_gpus()
-                learned = await self._learn(sound, progress.advance, step)
+                await self.serving.free_gpus()
+                learned = await self.updates.run(sound, progress.advance, step, self._saved)
             with self.tracker.phase("publish"):
-                learned |= await self._publish(version=step + 1)
+                learned |= await self.serving.publish(version=step + 1)
             self.state.step = step
-        learned |= await self.utilization.since_last()
+        learned |= probed | await self.utilization.since_last()
         self.state.generations += self.recipe.samples_per_step
         self.state.generated_tokens += generated_tokens(groups)
         self._record(groups, samples, learned, credit_of(samples, sound, self.learner.credit))
-
-    async def _learn(self, samples: list[list[Sample]], on_update: Callable[[], None], step: int) -> dict[str, float]:
-        settings = self.recipe.learner
-        try:
-            learned = await self.learner.train(samples, on_update, step)
-        except BrokenWeights as stop:
-            raise UserError(
-                f"Update {stop.update} of step {step} had a finite gradient and left weights that are not finite: "
-                f"{stop.source}. The optimiser's step was too large: give another run (name=…) a lower learner.lr "
-                f"({settings.lr:g}). Nothing was published or saved; {self._repeats()}."
-            ) from None
-        except TooManySkipped as stop:
-            path = self.folder.path / "skipped" / f"step-{step:06d}-update-{stop.update}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, stop.lines(self.tokenizer.decode).encode())
-            raise UserError(
-                f"The last {stop.in_a_row} updates (learner.max_skipped) were skipped, because a number was not "
-                f"finite. The first tensor that is not: {stop.source}. The batch of the last one (step {step}, update "
-                f"{stop.update}) is saved, one response per line; look at it with: python -m json.tool --json-lines "
-                f"{path}. If its numbers look right, the steps before it were too large: give another run (name=…) a "
-                f"lower learner.lr ({settings.lr:g}) or learner.clip_grad_norm ({settings.clip_grad_norm:g}). "
-                f"Otherwise {self._repeats()}."
-            ) from None
-        if skipped := learned["learner/skipped_updates"]:
-            self.tracker.message(
-                f"warning: {skipped:.0f} of {settings.updates_per_batch} updates of step {step} skipped, because a "
-                f"number was not finite; the first: {self.learner.skip_reason}"
-            )
-        return learned
-
-    def _repeats(self) -> str:
-        return f"the same command repeats the run from {self._saved}"
 
     async def _check_finite(self) -> None:
         """No checkpoint is written from what is not finite, and none becomes the best.  Raises UserError."""
         if (bad := await self.learner.check_finite()) is not None:
             raise UserError(
                 f"The state after step {self.state.step} is not saved, because of {bad}. Give another run (name=…) a "
-                f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; {self._repeats()}."
+                f"lower learner.lr ({self.recipe.learner.lr:g}). Checkpoints stay as they were; the same command "
+                f"repeats the run from {self._saved}."
             )
 
-    async def _free_gpus(self) -> None:
-        """Engines that share their GPUs with the learner give their memory back while it works."""
-        if self.recipe.rollout.colocated and self.pool.awake:
-            await self.pool.sleep()
+    async def _probe(self, step: int) -> dict[str, float]:
+        """Measure student and teacher before the step, where that is due; the engines then hold the student again."""
+        if not self.probe.due(step):
+            return {}
+        with self.tracker.phase("probe", total=len(self.probe.tasks)) as progress:
+            return await self.probe.run(self._serve, progress.advance)
 
-    async def _publish(self, version: int) -> dict[str, float]:
-        """Give the engines the learner's weights, and their memory: that of the cache when the transfer needs none."""
-        colocated = self.recipe.rollout.colocated
-        if colocated:
-            await self.pool.wake_up("weights")
-        published = await self.learner.publish(self.pool.handles, version)
-        if colocated:
-            await self.pool.wake_up("kv_cache")
-        await self.pool.confirm(version)
-        return published
+    async def _serve(self, teacher: bool) -> None:
+        """Between two steps: give the engines the teacher's weights, or the policy's back."""
+        await self.batches.settled()  # what is sampled ahead comes from the policy
+        async with self.serving.lock:
+            await self.serving.free_gpus()
+            await self.serving.publish(self.state.step + 1, teacher)
+
+    async def _refresh_teacher(self, step: int, probed: dict[str, float]) -> dict[str, float]:
+        """Make the student the teacher before the step, if the rule of `teacher.refresh` says so."""
+        teacher = self.recipe.teacher
+        if teacher is None or teacher.refresh is None:
+            return {}
+        if reason := refresh_reason(teacher.refresh, self.guard.rows, self.state.teacher_step, probed):
+            async with self.serving.lock:
+                await self.learner.replace_teacher("refresh")
+            self.state.teacher_step = step - 1
+            self.tracker.message(f"The teacher is now the policy after step {step - 1}: {reason}.")
+        return {"teacher/age": float(step - 1 - self.state.teacher_step)}
 
     def draw(self, step: int) -> list[Task]:
         """The tasks of a step: seeded permutations of the training tasks, one after the other."""
@@ -229,7 +220,7 @@ class Trainer:
         seed, graded = self.recipe.seed, self.algorithm.needs_rewards
         return await asyncio.gather(
             *(
-                self.generation.training_group(task, [seed, step, i], on_response, graded)
+                self.generation.training_group(task, [seed, step, i], on_response, graded, step)
                 for i, task in enumerate(self.draw(step - 1))
             )
         )
@@ -266,6 +257,7 @@ class Trainer:
         counts = {name: 0 for name in COUNTED} | self.contexts.counts
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
+        metrics |= self.guard.look(self.state.step, metrics, self.state.rollbacks)
         self.tracker.log(self.state.step, self.state.generations, metrics, self.state.generated_tokens)
         rows = rollout_rows(groups, samples, self.tokenizer.decode, credit)
         tracking = self.recipe.tracking
@@ -277,8 +269,9 @@ class Trainer:
         """Take over the last checkpoint, if there is one, and give the engines the learner's weights."""
         checkpoint = self.checkpoints.usable(self.tracker.message)
         self._begin_at(checkpoint)
-        async with self.learning:
+        async with self.serving.lock:
             await self._load_and_publish(checkpoint)
+        self.guard.begin(self.folder.metrics)
         await answered(self.learner.parts, "", check_engines(self.learner, self.pool))
         await self.utilization.since_last()
         self.started = True
@@ -294,7 +287,7 @@ class Trainer:
                     "from the checkpoint before it, or from the start."
                 )
         with self.tracker.phase("publishing weights to the engines", announce=True):
-            published = await self._publish(version=self.state.step + 1)
+            published = await self.serving.publish(version=self.state.step + 1)
         # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
         width = 4 if self.recipe.model.dtype == "float32" else 2
         self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
@@ -303,25 +296,49 @@ class Trainer:
 
     async def recover(self, failure: PartFailed) -> None:
         """A learner rank is lost: begin all ranks anew, and go on from the last checkpoint as a resumed run does."""
-        self.started = False
-        await self.batches.close()
-        await self.learner.end()
-        await self._drop_writing()
-        self.tracker.discard()
-        self.contexts.counts.clear()
+        await self._end_learner()
         done, last = self.state.step, self.checkpoints.usable(self.tracker.message)
         self._begin_at(last)
         where = "the beginning" if last is None else f"step {self.state.step}"
         action = f"the learner is restarted from {where}, {done - self.state.step} step(s) are made again"
         self.restarts.permit(failure, done, action, self._saved)
         self.folder.resume(self.state.step if last is not None else -1)
-        async with self.learning:
-            with self.tracker.phase("restarting the learner", announce=True):
-                await self._free_gpus()
-                await self.learner.restart()
-            await self._load_and_publish(last)
-        await self.utilization.since_last()
+        await self._restart_learner(last)
         self.started = True
+
+    async def roll_back(self, alarm: Alarm) -> None:
+        """The policy has become worse: begin all ranks anew from the last good checkpoint, with another teacher."""
+        await self._end_learner()
+        done, number, how = self.state.step, self.state.rollbacks + 1, self.recipe.teacher_after_rollback
+        good = self.checkpoints.go_back(alarm.good, alarm.since, self.tracker.message)
+        self._begin_at(good)
+        self.state.rollbacks, self.state.evaluated_step = number, max(0, self.state.evaluated_step)
+        if how == "refresh":
+            self.state.teacher_step = self.state.step
+        self.guard.rolled_back(alarm, done, self.state.step, how, number)
+        self.folder.resume(self.state.step)
+        await self._restart_learner(good)
+        async with self.serving.lock:
+            await self.learner.replace_teacher(how)
+        self.started = True
+        await self.save(best=False)  # with the new teacher, and the count of rollbacks
+
+    async def _end_learner(self) -> None:
+        self.started = False
+        await self.batches.close()
+        await self.learner.end()
+        await self._drop_writing()
+        self.tracker.discard()
+        self.contexts.counts.clear()
+
+    async def _restart_learner(self, checkpoint: Path | None) -> None:
+        async with self.serving.lock:
+            with self.tracker.phase("restarting the learner", announce=True):
+                await self.serving.free_gpus()
+                await self.learner.restart()
+            await self._load_and_publish(checkpoint)
+        self.guard.begin(self.folder.metrics)
+        await self.utilization.since_last()
 
     def permit(self, failure: PartFailed) -> None:
         """An engine is lost (`sdpo.rollout.places.Recovery`)."""
@@ -334,14 +351,8 @@ class Trainer:
             raise
 
     async def give_weights(self, engine: Any) -> None:
-        """For a fresh engine; waits while the learner is in the middle of a step, or is being restarted itself."""
-        while True:
-            async with self.learning:
-                version = self.state.step + 1
-                with suppress(PartFailed):
-                    await self.learner.publish([engine], version)
-                    return
-            await asyncio.sleep(self.recipe.supervision.heartbeat_s)
+        """For a fresh engine."""
+        await self.serving.give(engine)
 
     @property
     def _saved(self) -> str:

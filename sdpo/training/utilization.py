@@ -23,8 +23,8 @@ class Utilization:
         utilization/engines: share of the wall clock with a response under way, mean over the engines.
         utilization/learner: share with a call at work, of the busiest rank.  utilization/engines_tokens_per_s: response
         tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all
-        engines.  memory/learner_mb and memory/learner_gpu_mb: the peak so far, of the rank that took most.  The first
-        call knows the memory only.
+        engines.  memory/learner_mb: the peak so far, of the rank that took most; memory/learner_gpu_<moment>_mb: the
+        same of its GPU in a moment of a step.  The first call knows the memory only.
         """
         engines, ranks = await self._pool.metrics(), await self._learner.usage()
         count = len(self._pool.parts)
@@ -39,8 +39,9 @@ class Utilization:
             "memory/engines_mb": engines["memory_bytes"] / _MB,
             "memory/learner_mb": ranks["memory_bytes"] / _MB,
         }
-        if ranks["gpu_memory_bytes"]:
-            metrics["memory/learner_gpu_mb"] = ranks["gpu_memory_bytes"] / _MB
+        for name in ranks:
+            if name.startswith("gpu_"):
+                metrics[f"memory/learner_{name.removesuffix('_bytes')}_mb"] = ranks[name] / _MB
         if before is not None:
             spent = {name: now[name] - before[name] for name in now}
             metrics["utilization/engines"] = spent["engine"] / spent["wall"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from sdpo.errors import PartFailed
+from sdpo.errors import PartFailed, UserError
 from sdpo.weights.buckets import Bucket, buckets
 from sdpo.weights.checksum import checksum, combine
 from sdpo.weights.errors import WeightTransferError
@@ -162,21 +162,7 @@ class Publisher:
         return self._wait({engine: getattr(engine, method).remote(*args) for engine in self._engines})
 
     def _wait(self, calls: dict[ActorHandle, ray.ObjectRef]) -> list[Any]:
-        """Results of calls to engines, with the engine's own error instead of Ray's wrapping of it."""
-        results = []
-        for engine, call in calls.items():
-            try:
-                results.append(ray.get(call))
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, PartFailed):
-                    self._drop(engine)
-                elif isinstance(error.cause, WeightTransferError):
-                    raise error.cause from None
-                else:
-                    raise
-            except ray.exceptions.RayActorError:
-                self._drop(engine)
-        return results
+        return _answers(calls, self._drop)
 
     def _drop(self, engine: ActorHandle) -> None:
         self._engines = [other for other in self._engines if other != engine]
@@ -208,6 +194,37 @@ class Publisher:
             total += sum(tensor.numel() * tensor.element_size() for _, tensor in bucket)
             count += 1
         return PublishReport(version, tensors, total, count, time.monotonic() - began, 0.0, "")
+
+
+def publish_adapter(files: Mapping[str, bytes], engines: list[ActorHandle], version: int) -> int:
+    """Have all engines load an adapter, PEFT's files by name, under this version.  Returns its size in bytes.
+
+    Nothing pauses.  An engine that dies on the way is left out.
+
+    Raises:
+        UserError: vLLM does not take the adapter (`RolloutEngine.load_adapter`).
+    """
+    given = ray.put(dict(files))
+    _answers({engine: engine.load_adapter.remote(given, version) for engine in engines}, lambda engine: None)
+    return sum(map(len, files.values()))
+
+
+def _answers(calls: Mapping[ActorHandle, ray.ObjectRef], drop: Callable[[ActorHandle], None]) -> list[Any]:
+    """Results of calls to engines, with the engine's own error instead of Ray's wrapping of it.  Dead ones: `drop`."""
+    results = []
+    for engine, call in calls.items():
+        try:
+            results.append(ray.get(call))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, PartFailed):
+                drop(engine)
+            elif isinstance(error.cause, UserError | WeightTransferError):
+                raise error.cause from None
+            else:
+                raise
+        except ray.exceptions.RayActorError:
+            drop(engine)
+    return results
 
 
 def _make_sender(kind: Kind, bucket_bytes: int, rank: int) -> Sender:

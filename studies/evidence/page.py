@@ -41,6 +41,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     turns.section,
     turns.hints,
     relatives.section,
+    relatives.variants,
     relatives.sequence,
     single_world.noise,
     single_world.groups,

@@ -12,6 +12,7 @@ import pytest
 
 from sdpo.config.paths import PROJECT
 from sdpo.config.registry import ALGORITHMS
+from tests.helpers.browser import MISSING, chromium, find_chromium
 
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("docker/*.md")])
 
@@ -47,12 +48,18 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(document):
             assert anchor in anchors(file.resolve()), f"{target}#{anchor}"
 
 
-@pytest.mark.slow
-def test_the_site_is_built_and_asks_nobody_for_anything(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_asks_nobody_for_anything(site):
+    pages = {str(path.relative_to(site)): path.read_text() for path in site.rglob("*.html")}
     assert {"index.html", "options.html", "metrics.html", "docker.html"} <= set(pages)
     for name, page in pages.items():
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=[\"']?(https?:[^\"'\s>]+)", page)
@@ -60,6 +67,21 @@ def test_the_site_is_built_and_asks_nobody_for_anything(tmp_path):
             r"<link[^>]* rel=[\"']?(?:stylesheet|preconnect|preload)[^>]* href=[\"']?(https?:[^\"'\s>]+)", page
         )
         assert not loaded, (name, loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_chromium() is None, reason=MISSING)
+def test_the_site_is_searched_from_the_disk(site):
+    with chromium(find_chromium()) as page:
+        page.open(site / "index.html")
+        page.point(".md-search__input", click=True)
+        for letter in "learner.zero_stage":
+            page.key(letter)
+        hit = "document.querySelector('.md-search-result__link[href*=\"options.html\"]')"
+        page.wait(f"{hit} !== null")
+        page.evaluate(f"{hit}.click()")
+        page.wait("location.pathname.endsWith('/options.html') && document.readyState === 'complete'")
+        assert page.errors == []
 
 
 def test_every_algorithm_has_its_section():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from sdpo.cli import main
 from sdpo.config.files import load_resolved
 from sdpo.config.paths import PROJECT
 from sdpo.evaluation import EvaluationResult, ProblemResult
+from sdpo.report.card import model_card
+from sdpo.report.runs import load_run
 from sdpo.training.checkpoints import Checkpoints
 from tests.helpers.checkpoints import write
 from tests.helpers.compared import write_run
@@ -71,6 +74,23 @@ def test_the_card_says_what_stands_in_the_run(run, tmp_path, capsys):
     assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["seed"] == 0
     curve = [line for line in text.splitlines() if line.startswith("| 40 | 2,560 | ")]
     assert len(curve) == 1 and str(now.pass_at_k[1]) in curve[0]
+    picture = re.search(r"## Curve\n\n!\[[^]]+\]\(([^)]+)\)\n", text)[1]
+    assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_card_says_how_much_was_trained(run, tmp_path):
+    assert "by sdpo" in (card := str(model_card(load_run(run), 40))) and ": all weights, 40 of" in card
+    adapted = write_run(tmp_path / "runs", "adapted", "model.adapter={rank: 4}")
+    assert ": a LoRA adapter of rank 4, 40 of" in str(model_card(load_run(adapted), 40))
+
+
+def test_a_run_that_was_measured_once_has_no_curve(run, tmp_path):
+    for file in (run / "evaluations").glob("*-train.json"):
+        file.unlink()
+    (run / "evaluations" / "step-000000-held_out.json").unlink()
+    assert export(run, tmp_path / "out") == 0
+    assert "## Curve" not in (tmp_path / "out" / "README.md").read_text()
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_a_base_model_and_data_of_the_hub_are_named(run, tmp_path):

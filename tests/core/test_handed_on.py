@@ -11,6 +11,8 @@ from sdpo.rollout import startup
 from sdpo.rollout.servable import argument_names
 from sdpo.training.placement import engine_options
 
+LOADED = ("model.adapter={}", "rollout.adapter=loaded")
+
 
 def recipe(*overrides: str, profile: str = "cpu"):
     return load_recipe(find_recipe("livecodebench", "sdpo"), profile, list(overrides))
@@ -25,13 +27,26 @@ def test_an_argument_reaches_the_engine_beside_the_recipes_own():
     assert given == engine_args() | {"block_size": 128}
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
-def test_whatever_sdpo_sets_itself_is_refused(profile):
-    own = engine_args(profile=profile)
+@pytest.mark.parametrize(("profile", "more"), [("cpu", ()), ("gpu", ()), ("cpu", LOADED)])
+def test_whatever_sdpo_sets_itself_is_refused(profile, more):
+    own = engine_args(*more, profile=profile)
     assert own.keys() <= argument_names()  # the names that are read from vLLM's source
     for name in own.keys() | startup.OWNERS.keys():
         with pytest.raises(UserError, match=f"rollout.engine_args.{name} (is decided by|cannot be changed)"):
-            engine_args(f"rollout.engine_args.{name}=1", profile=profile)
+            engine_args(*more, f"rollout.engine_args.{name}=1", profile=profile)
+
+
+def test_an_engine_has_room_for_the_adapters_under_way_and_layers_for_them():
+    own = engine_args(*LOADED)
+    assert (own["enable_lora"], own["max_loras"], own["max_lora_rank"]) == (True, 2, 16)
+    linear = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert own["lora_target_modules"] == linear
+    stale = ("rollout.staleness=3", "model.adapter.targets=[self_attn.q_proj,v_proj]", "model.adapter.rank=17")
+    other = engine_args(*LOADED, *stale)
+    assert (other["max_loras"], other["max_lora_rank"], other["lora_target_modules"]) == (4, 32, ["q_proj", "v_proj"])
+    with pytest.raises(UserError, match="rank 512 at most: lower model.adapter.rank .513.*merged"):
+        engine_args(*LOADED, "model.adapter.rank=513")
+    assert "enable_lora" not in engine_args("model.adapter={}")
 
 
 def test_the_options_of_the_recipe_that_are_named_are_there():

@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "tracking": BASE,
     "report": f"{BASE} losses evaluation tracking",
     "training": f"{BELOW_TRAINING} rollout learner evaluation tracking report",
+    "discovery": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
     "api": f"{BASE} evaluation tracking report training",
-    "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training",
+    "cli": f"{BELOW_TRAINING} rollout learner evaluation tracking report training discovery",
 }
 CORE = {"envs", "prompts", "algorithms", "rollout", "learner", "losses", "weights", "training", "config", "checkpoints"}
 CORE |= {"supervision"}

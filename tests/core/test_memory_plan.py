@@ -98,6 +98,10 @@ def test_an_adapter_is_all_that_trains(planner, model):
         "moving average": adapter * 4,
     }
     assert plan.engine.weights == PARAMETERS * 2  # merged
+    loaded = recipe_of(model, "learner.ranks=1", "model.adapter.rank=20", "rollout.adapter=loaded")
+    found = Planner(loaded, 80 * GIB).plan()
+    assert found.engine.weights == PARAMETERS * 2 + 2 * adapter // 16 * 32 * 2  # room for two, of the next rank up
+    assert found.learner.publishing == {"gathered adapter": adapter // 16 * 20 * 2}
 
 
 def test_one_gpu_is_shared_and_needs_an_adapter(planner, model, one):
@@ -144,6 +148,9 @@ def test_keys_and_values_of_layers_that_attend():
     attending = sum(kind == "full_attention" for kind in hybrid.layer_types)
     assert 0 < attending < hybrid.num_hidden_layers
     assert cache_bytes_per_token(hybrid, 2) == attending * 2 * hybrid.num_key_value_heads * hybrid.head_dim * 2
+    assert cache_bytes_per_token(family("jamba"), 2) == 2 * 2 * 2 * 8 * 2  # every other layer
+    assert cache_bytes_per_token(family("gemma3_text"), 2) == 7 * 2 * 2 * 8 * 2  # windows, too
+    assert cache_bytes_per_token(family("mamba"), 2) == 0
 
 
 def test_time_and_cost(planner, model):

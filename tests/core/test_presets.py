@@ -65,6 +65,29 @@ PUBLISHED = {
         "context.template": "demonstration", "context.demonstration": "solution", "context.feedback": "never",
     },
     "sft": _SHARED | {"policy_gradient.variant": "reinforce", "rollout.responses": 1},
+    "rlsd": _SHARED | _GRADIENT | {  # arXiv 2604.03128
+        "algorithm.strength": 0.5, "algorithm.strength_steps": 50, "algorithm.ratio_clip": 0.2, "run.steps": 200,
+        "context.demonstration": "solution", "context.feedback": "never",
+    },
+    "sdpg": _SHARED | {  # arXiv 2606.04036
+        "policy_gradient.normalize_by_std": True, "policy_gradient.clip_low": 0.2, "policy_gradient.clip_high": 0.28,
+        "distillation.alpha": 1.0, "distillation.top_k": None, "distillation.coefficient": 0.001,
+        "teacher.kind": "live", "reference.coefficient": 0.001, "reference.kind": "k2", "learner.lr": 1e-6,
+        "run.questions": 128, "rollout.responses": 8, "learner.updates_per_batch": 8,
+    },
+    "sdar": _SHARED | _LONG | {  # arXiv 2605.15155
+        "algorithm.gate_beta": 5.0, "distillation.coefficient": 0.1, "teacher.kind": "live",
+        "reference.coefficient": 0.01,
+    },
+    "ssd": {  # arXiv 2604.01193
+        "rollout.responses": 1, "rollout.temperature": 1.5, "rollout.top_k": 20, "rollout.top_p": 0.8,
+        "algorithm.min_lines": 2, "learner.lr": 5e-6, "evaluation.temperature": 0.9,
+    },
+    "demopsd": _SHARED | _LONG | {  # arXiv 2607.02502
+        "distillation.blend.largest": 0.15, "distillation.alpha": 1.0, "distillation.top_k": 100,
+        "teacher.kind": "ema", "teacher.rate": 0.05, "learner.lr": 1e-6, "run.questions": 64,
+        "context.feedback": "never", "rollout.responses": 8,
+    },
 }  # fmt: skip
 
 

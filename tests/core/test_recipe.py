@@ -70,12 +70,24 @@ def test_the_published_livecodebench_settings():
         (["context.demonstration=none", "context.feedback=never"], "the teacher needs a context"),
         (["rollout.staleness=1", "distillation.sampler_threshold=null"], "distillation.sampler_threshold corrects"),
         (["rollout.staleness=1", "rollout.colocated=true"], "colocated"),
+        (["rollout.adapter=loaded"], "rollout.adapter has no effect without model.adapter"),
+        (
+            ["model.adapter={}", "rollout.adapter=loaded", "rollout.weight_bucket_mb=64"],
+            "rollout.weight_bucket_mb has no effect with rollout.adapter=loaded",
+        ),
     ],
 )
 def test_mistakes_are_named(overrides, says):
     with pytest.raises(UserError) as error:
         load(*overrides)
     assert says in str(error.value)
+
+
+def test_an_engine_that_gives_its_memory_up_keeps_no_base():
+    shared = ("learner.ranks=4", "rollout.colocated=true", "rollout.gpu_memory_utilization=0.3", "model.adapter={}")
+    load(*shared, profile="gpu")
+    with pytest.raises(UserError, match="rollout.adapter=loaded keeps the base model in the engines"):
+        load(*shared, "rollout.adapter=loaded", profile="gpu")
 
 
 def test_a_grpo_recipe_refuses_a_teacher():

@@ -27,7 +27,8 @@ from sdpo.types import Sample, ScoredTokens, TeacherContext
 from tests.helpers.prompts import builder
 from tests.helpers.tasks import UNGRADED, group, problem, with_outcome
 
-RELATIVES = ("srpo", "opsd", "sdft", "sft")
+RELATIVES = ("srpo", "opsd", "sdft", "sft", "sc-sdpo", "rlsd", "cepo", "rlcsd", "sdpg", "sdar", "rft",
+             "demopsd", "prefix")  # fmt: skip
 EXAMPLE = PROJECT / "docs" / "examples" / "agreement.yaml"
 
 
@@ -164,7 +165,7 @@ def test_families_in_sequence():
 # --------------------------------------------------------------------------------------------------------- recipes
 
 
-@pytest.mark.parametrize("algorithm", RELATIVES)
+@pytest.mark.parametrize("algorithm", [*RELATIVES, "ssd"])
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_resolved_recipe_reads_back_as_itself(algorithm, profile, tmp_path):
     recipe = load(algorithm, profile=profile)
@@ -176,6 +177,9 @@ def test_all_algorithms_have_the_same_budget_on_the_cpu():
     recipes = [load(algorithm) for algorithm in ("sdpo", "grpo", *RELATIVES)]
     assert len({(r.samples_per_step, r.run.steps, r.model.path) for r in recipes}) == 1
     assert all(r.evaluation == recipes[0].evaluation and r.data == recipes[0].data for r in recipes)
+    once = load("ssd")  # all in one batch
+    assert once.samples_per_step == recipes[0].samples_per_step * recipes[0].run.steps
+    assert once.learner.updates_per_batch == recipes[0].run.steps
 
 
 def test_the_published_settings():

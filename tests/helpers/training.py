@@ -76,8 +76,11 @@ async def assert_engine_agrees(pool, learner, groups):
                 np.testing.assert_allclose(found, wanted, atol=SAME_TOKENS)
 
 
-async def run(recipe, path, workers, learner_for, kind=CheckedTrainer):
-    """Train the recipe to its end, or go on with the run of `path`.  Returns the trainer and the run's folder."""
+async def run(recipe, path, workers, learner_for, kind=CheckedTrainer, finishes=True):
+    """Train the recipe to its end, or go on with the run of `path`.  Returns the trainer and the run's folder.
+
+    finishes: False where its guard is expected to stop it.
+    """
     pool, learner = workers
     algorithm = build_algorithm(recipe)
     await learner_for(recipe, algorithm)
@@ -93,7 +96,7 @@ async def run(recipe, path, workers, learner_for, kind=CheckedTrainer):
         with Interrupt(console.message) as interrupt:
             given = parts.environment, algorithm, parts.dataset, parts.tokenizer
             trainer = kind(recipe, *given, pool, learner, folder, tracker, interrupt)
-            assert await trainer.run()
+            assert await trainer.run() == finishes
         tracker.finish()
     assert not undescribed(folder.metrics)
     return trainer, folder

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.learner.tiny import make_model
 
@@ -15,6 +16,12 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def double(model):
+    """The same in float64; copy it before changing it."""
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -44,6 +44,7 @@ def train(settings, rank: int, address, out: Path, resume: bool) -> None:
     np.savez(out / f"rank{rank}.npz", **weights, losses=np.array(losses), norms=np.array(norms))
 
 
+BLEND = ("distillation.blend={largest: 0.5, beta: 10}",)
 ADAPTER = ("model.adapter={rank: 4}", "learner.lr=1e-2")
 
 
@@ -60,7 +61,14 @@ def process(
         train(settings, rank, ("127.0.0.1", ports[0]), folder, resume=stage in (1, 3))
 
 
-@pytest.fixture(scope="module", params=[(), pytest.param(ADAPTER, marks=pytest.mark.slow)], ids=["whole", "adapter"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((), id="whole"),
+        pytest.param(ADAPTER, marks=pytest.mark.slow, id="adapter"),
+        pytest.param(BLEND, marks=pytest.mark.slow, id="blend"),
+    ],
+)
 def results(request, model, tmp_path_factory):
     """{stage: (loss over all ranks [3], gradient norms [3], weights)}, and the same of one rank under "one"."""
     out = tmp_path_factory.mktemp("ranks")

@@ -3,55 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from sdpo.algorithms import build_algorithm
-from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, reweighed, split
-from sdpo.prompts.context import ContextBuilder
-from tests.learner.tiny import ROUNDED, groups, loss_and_gradient, recipe, reference_log_probs
-
-
-@pytest.fixture(scope="module")
-def double(model):
-    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
-
-
-def learned(settings, worker, tokenizer, passed, began=None):
-    """Samples, loss and gradients of the recipe's algorithm on one optimiser batch, in micro-batches of one row.
-
-    began  every token's log-prob of the policy with which the batch began, in the second of several updates
-    """
-    algorithm = build_algorithm(settings)
-    contexts = ContextBuilder(tokenizer, settings.context)
-    samples = sum(algorithm.assign(groups(passed), contexts, np.random.default_rng(0)), [])
-    rows = loss_weighted_rows(samples, algorithm.plan, settings.rollout.max_response_tokens)
-    if algorithm.plan.weight_hook is not None:
-        scored = [s for micro in worker.passes.scores([rows[:3], rows[3:]]) for s in micro]
-        rows = reweighed(rows, algorithm.plan.weight_hook(scored))
-    if began is not None:
-        rows = [replace(row, old_log_probs=np.full(len(row.response_ids), began, np.float32)) for row in rows]
-    [micro_batches] = assign_to_ranks(rows, split(rows, 1, 1))
-    return samples, *loss_and_gradient(worker, micro_batches)
-
-
-def compare(wanted: torch.Tensor, student, loss: float, gradient) -> None:
-    wanted.backward()
-    assert loss == pytest.approx(wanted.item(), rel=1e-4)
-    for name, parameter in student.named_parameters():
-        scale = float(parameter.grad.abs().max())
-        torch.testing.assert_close(gradient[name].double(), parameter.grad, rtol=1e-3, atol=3e-5 * scale)
-
-
-def chosen(log_probs: torch.Tensor, sample) -> torch.Tensor:
-    return log_probs.gather(1, torch.tensor(sample.response_ids)[:, None])[:, 0]
-
-
-MIXED = [[True, False, False], [False, False], [True, True]]
+from tests.learner.formula import MIXED, chosen, compare, learned, moved
+from tests.learner.tiny import ROUNDED, recipe, reference_log_probs
 
 
 def test_srpo(model, start, double, tokenizer):
@@ -92,14 +50,9 @@ def test_opsd(model, start, double, tokenizer, version):
     settings = recipe(model, "opsd", *ROUNDED, *options, "distillation.sampler_threshold=null", "learner.lr=3e-3")
     assert not build_algorithm(settings).needs_rewards
     worker, passed = start(settings), [[True], [False], [False]]
-    samples, *_ = learned(settings, worker, tokenizer, passed)
-    rows = loss_weighted_rows(samples, build_algorithm(settings).plan, 48)
-    worker.update(assign_to_ranks(rows, split(rows, 1, 8192))[0])
-    worker.finish_batch()  # the student has moved, its teacher has not
+    student = moved(settings, worker, tokenizer, passed, copy.deepcopy(double))  # its teacher has not
     samples, loss, gradient = learned(settings, worker, tokenizer, passed)
 
-    student = copy.deepcopy(double)
-    student.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
     terms, clipped = [], 0
     for s in samples:
         assert "print(" in tokenizer.decode(s.teacher.prompt_ids)
@@ -125,14 +78,9 @@ def test_sdft(model, start, double, tokenizer):
     )
     assert not build_algorithm(settings).needs_rewards
     worker, passed = start(settings), [[True], [False], [False], [True]]
-    samples, *_ = learned(settings, worker, tokenizer, passed)
-    rows = loss_weighted_rows(samples, build_algorithm(settings).plan, 48)
-    worker.update(assign_to_ranks(rows, split(rows, 1, 8192))[0])
-    worker.finish_batch()
+    student = moved(settings, worker, tokenizer, passed, copy.deepcopy(double))
     samples, loss, gradient = learned(settings, worker, tokenizer, passed)
 
-    student = copy.deepcopy(double)
-    student.load_state_dict({n: w.double() for n, w in worker.student.model.state_dict().items()})
     average = copy.deepcopy(double)
     with torch.no_grad():
         for own, theirs in zip(average.parameters(), student.parameters(), strict=True):

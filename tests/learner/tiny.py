@@ -114,7 +114,7 @@ class InProcessRank:
 
     def __init__(self, worker) -> None:
         self.rank = LearnerRank.__new__(LearnerRank)
-        self.rank.worker, self.rank.busy_seconds = worker, 0.0
+        self.rank.worker, self.rank.busy_seconds, self.rank.gpu_peaks = worker, 0.0, {}
 
     def __getattr__(self, name: str):
         async def remote(*arguments):

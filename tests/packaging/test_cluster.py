@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import sys
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 from sdpo.cli import _parser
 from sdpo.config.files import find_recipe, load_recipe
@@ -21,7 +23,9 @@ from sdpo.config.paths import PROJECT
 from sdpo.training.interrupt import END_LIMIT_S, SAVE_LIMIT_S
 
 SLURM = PROJECT / "cluster" / "slurm.sbatch"
-SCHEMA = json.loads((PROJECT / "tests" / "data" / "rayjob.schema.json").read_text())
+DATA = PROJECT / "tests" / "data"
+SCHEMA = json.loads((DATA / "rayjob.schema.json").read_text())
+PODS = Resource.from_contents(json.loads(gzip.decompress((DATA / "pod_template.schema.json.gz").read_bytes())))
 
 
 @pytest.fixture
@@ -30,7 +34,8 @@ def job() -> dict:
 
 
 def errors(manifest: dict) -> list[str]:
-    return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(SCHEMA).iter_errors(manifest)]
+    validator = Draft202012Validator(SCHEMA, registry=Registry().with_resource(PODS.id(), PODS))
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(manifest)]
 
 
 def recipe_of(command: list[str]):
@@ -41,10 +46,13 @@ def recipe_of(command: list[str]):
 
 def test_the_manifest_is_a_rayjob(job):
     assert errors(job) == []
-    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["container"] = []
+    worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    worker["container"] = []
+    worker["containers"][0]["securityContext"] = {"runAsUser": "root"}
+    worker["containers"][0]["resources"]["limits"]["memory"] = "512GB"
     job["spec"]["ttlSecondsAfterFinish"] = 1
     del job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]
-    assert len(errors(job)) == 3
+    assert len(found := errors(job)) == 5, found
 
 
 def test_the_manifest_runs_what_is_locked_where_every_pod_sees_it(job):

@@ -26,6 +26,8 @@ CHANGES = {
     | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
     "granite": {"hidden_size": 128, "num_key_value_heads": 2, "max_position_embeddings": 1024},  # scaled logits
     "gemma2": LAYERS | {"query_pre_attn_scalar": 32},  # soft-capped scores and logits
+    "falcon_h1": LAYERS  # layers that keep a state, beside attention
+    | {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 32},
 }
 
 

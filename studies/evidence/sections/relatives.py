@@ -31,9 +31,18 @@ _MEASURED = {f"{task}_{dataset}": (task, dataset) for task in _TASKS for dataset
 
 
 def section(evidence: Evidence) -> Section:
-    runs = evidence.finished("relatives")
+    return _members(evidence, "relatives")
+
+
+def variants(evidence: Evidence) -> Section:
+    return _members(evidence, "variants")
+
+
+def _members(evidence: Evidence, part: str) -> Section:
+    """Algorithms beside each other on several worlds."""
+    runs = evidence.finished(part)
     if not runs:
-        return not_run(evidence, "relatives")
+        return not_run(evidence, part)
     members: dict[str, list[tuple[int, Record]]] = {}
     for spec, record in runs:
         label = name(spec.algorithm) if spec.label == spec.variant else spec.label
@@ -47,9 +56,9 @@ def section(evidence: Evidence) -> Section:
     rows.sort(key=lambda row: row[-1], reverse=True)
     header = ["", "worlds", "mean training pass@1", *(f"{TITLES[d]} pass@1, last" for d in DATASETS)]
     means = "Means over worlds, best on held-out problems first:\n\n" + table(header, rows)
-    text = [opening(evidence, "relatives"), means, outcome_table(named), OUTCOME_NOTE]
-    title = evidence.studies.parts["relatives"].title
-    picture = Picture("relatives", title, f"pass@1 against generations. {SOLID}", panels, 3)
+    text = [opening(evidence, part), means, outcome_table(named), OUTCOME_NOTE]
+    title = evidence.studies.parts[part].title
+    picture = Picture(part, title, f"pass@1 against generations. {SOLID}", panels, 3)
     return Section(title, "\n\n".join(text), [picture], [record for _, record in runs])
 
 

@@ -1,0 +1,70 @@
+"""`sdpo discover` with real engines and a real learner, on few questions and with few attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = (
+    "discovery.questions=3", "discovery.budget=32", "discovery.hardness_samples=16", "discovery.hardness_k=16",
+    "discovery.max_pass_at_k=0.9",
+)  # fmt: skip
+
+
+def start(folder, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "sdpo.cli", "discover", "discover-livecodebench", "--profile", "cpu", *SMALL]
+    return subprocess.Popen(
+        [*command, f"run.directory={folder}", "name=found", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+
+
+def searches(folder) -> dict[tuple, tuple]:
+    lines = (folder / "found" / "searches.jsonl").read_text().splitlines()
+    each = map(json.loads, lines)
+    return {(s["method"], s["question"], s["seed"]): (s["attempts"], s["solved"], s["response_tokens"]) for s in each}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(tmp_path):
+    whole = start(tmp_path / "whole")
+    output, _ = whole.communicate(timeout=400)
+    assert whole.returncode == 0, output
+    expected = searches(tmp_path / "whole")
+    assert len(expected) == 3 * 4 and "Of 3 questions, within 32 attempts each: SDPO" in output
+    assert all(attempts <= 32 for attempts, _, _ in expected.values())
+
+    struck = start(tmp_path / "struck")
+    file = tmp_path / "struck" / "found" / "searches.jsonl"
+    while struck.poll() is None and not (file.exists() and '"method": "sdpo"' in file.read_text()):
+        time.sleep(0.1)
+    struck.send_signal(signal.SIGKILL)
+    struck.communicate()
+    assert len(searches(tmp_path / "struck")) < len(expected)
+    again = start(tmp_path / "struck")
+    output, _ = again.communicate(timeout=400)
+    assert again.returncode == 0, output
+    assert searches(tmp_path / "struck") == expected
+    assert (tmp_path / "struck" / "found" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["environment.turns=2"], "environment.turns=1"),
+        (["context.max_prompt_tokens=256"], "context.max_prompt_tokens to at least that"),
+        (["discovery.algorithms=[sdpo,sft]"], "has no algorithm 'sft'"),
+        (["discovery.hardness_k=128"], "must not be larger"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_starts(tmp_path, words, said):
+    refused = start(tmp_path, *words)
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode == 2 and said in output.replace("\n", " "), output
