@@ -23,7 +23,7 @@ class Utilization:
         utilization/engines: share of the wall clock with a response under way, mean over the engines.
         utilization/learner: share with a call at work, of the busiest rank.  utilization/engines_tokens_per_s: response
         tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all
-        engines.  memory/learner_mb: the peak so far, of the rank that took most; memory/learner_gpu_<moment>_mb: the
+        engines.  memory/learner_mb: the peak so far, of the rank that took most; memory/learner_gpu_mb/<moment>: the
         same of its GPU in a moment of a step.  The first call knows the memory only.
         """
         engines, ranks = await self._pool.metrics(), await self._learner.usage()
@@ -39,9 +39,10 @@ class Utilization:
             "memory/engines_mb": engines["memory_bytes"] / _MB,
             "memory/learner_mb": ranks["memory_bytes"] / _MB,
         }
-        for name in ranks:
+        for name, value in ranks.items():
             if name.startswith("gpu_"):
-                metrics[f"memory/learner_{name.removesuffix('_bytes')}_mb"] = ranks[name] / _MB
+                moment = name.removeprefix("gpu_").removesuffix("_bytes")
+                metrics[f"memory/learner_gpu_mb/{moment}"] = value / _MB
         if before is not None:
             spent = {name: now[name] - before[name] for name in now}
             metrics["utilization/engines"] = spent["engine"] / spent["wall"]

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from sdpo.cli import main
+
 SMALL = (
     "discovery.questions=3", "discovery.budget=32", "discovery.hardness_samples=16", "discovery.hardness_k=16",
     "discovery.max_pass_at_k=0.9",
@@ -64,7 +66,7 @@ def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(tmp_path
         (["discovery.hardness_k=128"], "must not be larger"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_starts(tmp_path, words, said):
-    refused = start(tmp_path, *words)
-    output, _ = refused.communicate(timeout=120)
-    assert refused.returncode == 2 and said in output.replace("\n", " "), output
+def test_what_cannot_be_compared_is_refused_before_anything_starts(tmp_path, words, said, capsys):
+    command = ["discover", "discover-livecodebench", "--profile", "cpu", *SMALL, f"run.directory={tmp_path}", *words]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")

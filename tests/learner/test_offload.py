@@ -10,6 +10,8 @@ from tests.learner.test_checkpointing import ADAPTER, BF16, everything, layout, 
 
 BOTH = ("teacher.kind=trust_region", "teacher.clock=null", "reference.coefficient=0.1")
 LAYOUTS = [(0, ()), (1, ()), (2, BF16), (3, ()), (3, BF16), (3, BOTH), (2, (*BF16, *BOTH)), (3, (*BF16, *ADAPTER))]
+QUICK = [(0, ()), (2, BF16), (3, BF16)]
+EACH = [each if each in QUICK else pytest.param(*each, marks=pytest.mark.slow) for each in LAYOUTS]
 NAMES = [f"zero{stage} {' '.join(overrides)}".strip() for stage, overrides in LAYOUTS]
 
 
@@ -44,7 +46,7 @@ def test_storages_without_memory_and_views_that_are_valid_again():
     assert flat.tolist() == [0, 1, 9, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("stage", "overrides"), LAYOUTS, ids=NAMES)
+@pytest.mark.parametrize(("stage", "overrides"), EACH, ids=NAMES)
 def test_a_run_is_the_same(model, start, tmp_path, stage, overrides):
     settings = layout(model, stage, 1, *overrides)
     plain, worker = start(settings), start(offloading(settings))
