@@ -44,7 +44,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
 
 
-@pytest.mark.parametrize("adapter", [(), ADAPTER], ids=["whole", "adapter"])
+@pytest.mark.parametrize("adapter", [(), pytest.param(ADAPTER, marks=pytest.mark.slow)], ids=["whole", "adapter"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_whose_weights_answer_a_probe(model, start, kind, adapter):
     worker = start(settings_of(model, kind, *adapter))
@@ -70,7 +70,7 @@ def test_a_refreshed_teacher_is_the_student_of_that_moment(model, start, kind):
     assert same(sampled(worker), then) == (kind in ("frozen", "trust_region"))
 
 
-@pytest.mark.parametrize("adapter", [(), ADAPTER], ids=["whole", "adapter"])
+@pytest.mark.parametrize("adapter", [(), pytest.param(ADAPTER, marks=pytest.mark.slow)], ids=["whole", "adapter"])
 @pytest.mark.parametrize("kind", ["ema", "live", "trust_region"])
 def test_a_frozen_teacher_moves_no_more_and_stays_so(model, start, tmp_path, kind, adapter):
     settings = settings_of(model, kind, *adapter)
