@@ -69,8 +69,6 @@ def _check(recipes: dict[str, Recipe]) -> None:
             f"{first.context.max_reprompt_tokens} tokens, which engines must take: set context.max_prompt_tokens to "
             "at least that."
         )
-    if first.discovery.hardness_k > first.discovery.hardness_samples:
-        raise UserError("discovery.hardness_k must not be larger than discovery.hardness_samples.")
 
 
 def _discover(recipes: dict[str, Recipe], path: Path, name: str) -> int:

@@ -13,13 +13,13 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, mod
 
 from sdpo.config import registry
 from sdpo.config.checks import check
+from sdpo.config.discovery import DiscoverySettings
 from sdpo.config.guards import GuardSettings, ProbeSettings
 from sdpo.config.names import check_file_name
 from sdpo.config.sections import (
     AlgorithmSettings,
     ContextSettings,
     DataSettings,
-    DiscoverySettings,
     EnvironmentSettings,
     EvaluationSettings,
     LearnerSettings,

@@ -303,18 +303,6 @@ class LearnerSettings(Settings):
         return self.micro_batch_tokens if self.packing == "auto" else 1
 
 
-class DiscoverySettings(Settings):
-    algorithms: tuple[str, ...] = Field(
-        (), description="of the recipe's folder that search by training; empty: the recipe's own"
-    )
-    hardness_samples: int = Field(64, ge=1, description="independent samples per question, before any is chosen")
-    hardness_k: int = Field(64, ge=1, description="k of the pass@k by which a question is hard")
-    max_pass_at_k: float = Field(0.0, ge=0, le=1, description="largest such pass@k of a question that is searched")
-    questions: int = Field(24, ge=1, description="most questions that are searched, drawn by the seed")
-    budget: int = Field(2750, ge=1, description="attempts of each method at each question")
-    seeds: int = Field(5, ge=1, description="searches of each method at each question; independent samples need one")
-
-
 class EvaluationSettings(Settings):
     every: int = Field(10, ge=0, description="steps between evaluations; 0: only at the end")
     samples: int = Field(4, ge=1, description="responses per problem")

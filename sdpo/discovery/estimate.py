@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sdpo.evaluation.bootstrap import RESAMPLES
 from sdpo.evaluation.passk import pass_at_k
+from sdpo.report.reaching import draws
 
 LEVEL = 0.9  # of the intervals, as in the paper
+_RESAMPLES = 1000
 Curves = Callable[[np.ndarray], np.ndarray]  # chosen questions → discovery@k over all of them
 
 
@@ -69,8 +70,7 @@ def of_samples(samples: Mapping[str, tuple[int, int]], ks: ArrayLike) -> Curve:
 
 def _with_interval(curve: Curves, questions: int, ks: np.ndarray) -> Curve:
     """Questions are drawn with replacement, with all their searches."""
-    random = np.random.default_rng(0)
-    drawn = np.stack([curve(random.integers(questions, size=questions)) for _ in range(RESAMPLES // 10)])
+    drawn = np.stack([curve(chosen) for chosen in draws(questions, _RESAMPLES)])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Curve(ks, curve(np.arange(questions)), low, high)
 

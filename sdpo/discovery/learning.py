@@ -56,9 +56,10 @@ class Searching:
         for step in itertools.count(1):
             drawn = [seed, 3, *task.id.encode(), step]
             group = await (await self.generation.training_group(task, drawn)).graded()
-            attempts, tokens = attempts + len(group.rollouts), tokens + sum(len(t.response_ids) for t in group.turns)
+            before, attempts = attempts, attempts + len(group.rollouts)
+            tokens += sum(len(turn.response_ids) for turn in group.turns)
             solved = next((rollout.last for rollout in group.rollouts if rollout.solved), None)
-            advance(min(len(group.rollouts), budget - attempts + len(group.rollouts)))
+            advance(min(attempts, budget) - before)
             if solved is not None or attempts >= budget:
                 break
             samples = algorithm.assign([group], self.generation.contexts, rng)

@@ -30,7 +30,7 @@ from sdpo.training.serving import Serving
 from sdpo.types import Task
 
 _AT_ONCE = 32  # questions
-Work = Callable[[], Awaitable[Search]]
+Sample = Callable[[Generation, Task, int, int, Advance], Awaitable[Search]]
 
 
 async def discover(recipes: Mapping[str, Recipe], parts: Parts, folder: DiscoveryFolder, console: Console) -> None:
@@ -38,7 +38,8 @@ async def discover(recipes: Mapping[str, Recipe], parts: Parts, folder: Discover
     recipe = next(iter(recipes.values()))
     tasks = {task.id: task for task in (*parts.dataset.train, *parts.dataset.evaluation)}
     async with cluster(console) as resources:
-        if folder.hardness is None or _sampling_left(recipe, folder):
+        questions = _chosen(folder, tasks)
+        if not questions or any(_left(recipe, m, questions, folder, seeds) for m, _, seeds in _sampling(recipe)):
             async with _sampled(recipe, parts, resources, console) as generation:
                 if folder.hardness is None:
                     folder.write_hardness(await _choose(recipe, tasks, generation, console))
@@ -62,13 +63,12 @@ def _left(
     return [(task, seed) for task, seed in pairs if (method, task.id, seed) not in done]
 
 
-def _sampling_left(recipe: Recipe, folder: DiscoveryFolder) -> bool:
-    units = {search.unit for search in folder.searches}
-    chosen = [question for question, found in (folder.hardness or {}).items() if found.chosen]
-    wanted = {(sampling.BEST_OF_K, question, recipe.seed) for question in chosen}
-    for number in range(recipe.discovery.seeds):
-        wanted |= {(sampling.MULTI_TURN, question, recipe.seed + number) for question in chosen}
-    return not wanted <= units
+def _sampling(recipe: Recipe) -> tuple[tuple[str, Sample, int], ...]:
+    """What searches without training: name, function, seeds."""
+    return (
+        (sampling.BEST_OF_K, sampling.best_of_k, 1),
+        (sampling.MULTI_TURN, sampling.multi_turn, recipe.discovery.seeds),
+    )
 
 
 @asynccontextmanager
@@ -127,10 +127,7 @@ async def _sample(
     recipe: Recipe, questions: list[Task], generation: Generation, folder: DiscoveryFolder, console: Console
 ) -> None:
     budget = recipe.discovery.budget
-    for method, search, seeds in (
-        (sampling.BEST_OF_K, sampling.best_of_k, 1),
-        (sampling.MULTI_TURN, sampling.multi_turn, recipe.discovery.seeds),
-    ):
+    for method, search, seeds in _sampling(recipe):
         left = _left(recipe, method, questions, folder, seeds)
         gate = asyncio.Semaphore(_AT_ONCE)
         with console.phase(f"searching: {method}", total=len(left) * budget, announce=True) as progress:

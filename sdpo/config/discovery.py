@@ -1,0 +1,25 @@
+"""The section of a recipe that `sdpo discover` reads, and nothing else does."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from sdpo.config.sections import Settings
+
+
+class DiscoverySettings(Settings):
+    algorithms: tuple[str, ...] = Field(
+        (), description="of the recipe's folder that search by training; empty: the recipe's own"
+    )
+    hardness_samples: int = Field(64, ge=1, description="independent samples per question, before any is chosen")
+    hardness_k: int = Field(64, ge=1, description="k of the pass@k by which a question is hard")
+    max_pass_at_k: float = Field(0.0, ge=0, le=1, description="largest such pass@k of a question that is searched")
+    questions: int = Field(24, ge=1, description="most questions that are searched, drawn by the seed")
+    budget: int = Field(2750, ge=1, description="attempts of each method at each question")
+    seeds: int = Field(5, ge=1, description="searches of each method at each question; independent samples need one")
+
+    @model_validator(mode="after")
+    def _has_so_many_samples(self) -> DiscoverySettings:
+        if self.hardness_k > self.hardness_samples:
+            raise ValueError("discovery.hardness_k must not be larger than discovery.hardness_samples")
+        return self
