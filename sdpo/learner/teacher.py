@@ -48,10 +48,6 @@ class Teacher:
         """Weights of its own; None: it has the student's."""
         return (self.average or self.initial) if self.settings.kind != "live" or self.frozen else None
 
-    def replicas(self) -> list[AnyReplica]:
-        """Second sets of weights that it holds beside the student."""
-        return [replica for replica in (self.average, self.initial) if replica is not None]
-
     @contextmanager
     def logits(
         self,

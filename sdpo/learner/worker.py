@@ -144,9 +144,8 @@ class LearnerWorker:
             torch.cuda.empty_cache()
 
     def _for_updates(self) -> Iterator[torch.Tensor]:
-        replicas = [self.reference, *(self.teacher.replicas() if self.teacher is not None else ())]
         yield from self.checkpointing.weights.tensors()
-        for replica in filter(None, replicas):
+        for replica in filter(None, self.held.replicas.values()):
             yield from replica.tensors()
 
     def _for_engines(self) -> Iterator[torch.Tensor]:
