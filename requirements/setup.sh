@@ -170,20 +170,22 @@ if ! sync; then
 fi
 rm -f "$half"
 took packages
-if grep -q '^Installed ' "$log"; then
-    say 3 "byte code of what a run imports, on all cores"
-    # Python would do it at the first import, process by process.  A third of all code is enough; the rest of it, left
-    # out here, is done when it is first imported.
-    (cd "$venv"/lib/python3*/site-packages && "$python" -m compileall -q -j 0 \
-        -x '/(tests?|testing|benchmarks|models|rllib|data|serve|tune|train|llm|resources|physics)/' \
-        torch vllm transformers ray deepspeed sympy mpmath numpy networkx matplotlib openai wandb pydantic \
-        huggingface_hub accelerate opentelemetry rich) >/dev/null 2>&1 || true   # some ship templates, which do not compile
-    took "byte code"
-fi
-say 4 "sdpo itself (editable: changes to the code count at once)"
+grep -q '^Installed ' "$log" && installed=1 || installed=
+say 3 "sdpo itself (editable: changes to the code count at once)"
 uv_pip install --no-deps --no-build-isolation -e "$root" || explain "sdpo"
 rm -rf "$carried"
 took sdpo
+if [ "$installed" ]; then
+    say 4 "byte code of what a run imports, on all cores"
+    # Python would do it at the first import, process by process; where PYTHONDONTWRITEBYTECODE is set, as containers do,
+    # at every one.
+    imported() { PYTHONDONTWRITEBYTECODE='' "$python" -c "import $1" >/dev/null 2>&1 || true; }   # a run says it better
+    imported 'sdpo.rollout.startup as engine; engine.import_vllm()' &
+    imported 'sdpo.learner.worker, sdpo.training.launch, sdpo.tracking.wandb_logger, sdpo.report, matplotlib.pyplot'
+    "$python" -m compileall -q "$root/sdpo" "$root/sandbox" "$root/recipes" || true
+    wait
+    took "byte code"
+fi
 printf '%s %s\n' "$profile" "$key" > "$stamp.new"
 mv "$stamp.new" "$stamp"
 total=$(( (before - start) / 1000000 ))

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.set_defaults(run=_pretrain)
 
     faults = commands.add_parser("faults", help="disturb a run on purpose and compare it with an undisturbed one")
-    faults.add_argument("kind", choices=("short", "grid", "random"), nargs="?", default="grid", help="short: three "
+    faults.add_argument("kind", choices=("short", "grid", "random"), nargs="?", default="grid", help="short: two "
                         "strikes; grid: every part in every phase; random: 30 in 60 steps (default: %(default)s)"
     )  # fmt: skip
     faults.add_argument(

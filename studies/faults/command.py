@@ -27,10 +27,13 @@ from studies.own_package import environment
 RESULTS = Path("docs/results/faults")
 NAME = "run"
 SIZES = (
-    "run.questions=4", "rollout.responses=4", "run.checkpoint_every=2", "run.max_restarts=1000", "learner.ranks=2",
-    "learner.zero_stage=2", "evaluation.every=4", "evaluation.at_start=false", "evaluation.training_problems=false",
+    "run.questions=4", "rollout.responses=4", "run.checkpoint_every=2", "run.max_restarts=1000", "learner.zero_stage=2",
+    "evaluation.every=4", "evaluation.at_start=false", "evaluation.training_problems=false",
     "evaluation.samples=1", "evaluation.ks=[1]",
 )  # fmt: skip
+
+
+RANKS = {"short": 1, "grid": 2, "random": 2}
 
 
 def run_faults(options: argparse.Namespace) -> int:
@@ -42,7 +45,7 @@ def run_faults(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # what was started ends with us, also in the background
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
-    found = make(planned, steps, Path(options.runs) / options.kind, options.minutes * 60)
+    found = make(planned, steps, RANKS[options.kind], Path(options.runs) / options.kind, options.minutes * 60)
     record = {
         "kind": options.kind,
         "hardware": provenance.hardware(),
@@ -71,12 +74,12 @@ def plan(kind: str, seed: int) -> tuple[list[Strike], int]:
     return planned, 6 if kind == "short" else 3 * len(planned)
 
 
-def make(planned: list[Strike], steps: int, runs: Path, seconds: float) -> dict[str, Any]:
+def make(planned: list[Strike], steps: int, ranks: int, runs: Path, seconds: float) -> dict[str, Any]:
     """Strike a run for at most so long, and compare it with one that is left alone."""
     runs = runs.absolute()
-    whole = _undisturbed(steps, runs / "whole")
+    whole = _undisturbed(arguments(steps, ranks, runs / "whole"), runs / "whole")
     with _small_disk(runs / "struck", any(strike.part == strikes.DISK for strike in planned)) as place:
-        words = [*arguments(steps, place), "run.asynchronous_checkpoints=true"]
+        words = [*arguments(steps, ranks, place), "run.asynchronous_checkpoints=true"]
         run = StruckRun(words, place, NAME, lambda line: print(line, flush=True))
         run.make(planned, time.monotonic() + seconds)
         return {
@@ -87,18 +90,18 @@ def make(planned: list[Strike], steps: int, runs: Path, seconds: float) -> dict[
         }
 
 
-def arguments(steps: int, runs: Path) -> list[str]:
+def arguments(steps: int, ranks: int, runs: Path) -> list[str]:
     """Of `sdpo`, for the run that is struck, or left alone."""
     return [
         *("train", "livecodebench", "--profile", "cpu", *SIZES),
-        *(f"name={NAME}", f"run.steps={steps}", f"run.directory={runs}"),
+        *(f"name={NAME}", f"run.steps={steps}", f"learner.ranks={ranks}", f"run.directory={runs}"),
     ]
 
 
-def _undisturbed(steps: int, runs: Path) -> Path:
+def _undisturbed(words: list[str], runs: Path) -> Path:
     print(f"the undisturbed run: {runs / NAME}", flush=True)
     runs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sdpo.cli", *arguments(steps, runs)]
+    command = [sys.executable, "-m", "sdpo.cli", *words]
     with (runs / "train.log").open("a") as log:
         done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     if done.returncode:

@@ -54,6 +54,7 @@ def test_the_command_that_compares_finds_the_folder_of_the_runs(directory):
     assert (options.words, options.runs) == (["livecodebench"], directory)
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_asked_once(tmp_path):
     """A server that hangs up: its library's own way is to try each file six times, half a minute long."""
     asked = []

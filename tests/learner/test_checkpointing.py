@@ -108,6 +108,7 @@ def test_a_copy_is_written_as_it_was_whatever_is_learned_meanwhile(model, start,
     same(before, everything(resumed))
 
 
+@pytest.mark.slow
 def test_every_stage_goes_on_from_every_other(model, start, tmp_path):
     """One rank, a checkpoint after every update: 0 → 3 → 1 → 3 → 2 → 0, against one run."""
     whole, stages = start(layout(model, 0)), (0, 3, 1, 3, 2, 0)

@@ -170,8 +170,9 @@ def process(rank: int, port: int, model: Path, modes) -> None:
         assert step(worker, good) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("modes", [MODES[:1], pytest.param(MODES[1:], marks=pytest.mark.slow)], ids=["zero0", "others"])
+@pytest.mark.parametrize("modes", [MODES[:1], MODES[1:]], ids=["zero0", "others"])
 def test_what_is_not_finite_on_one_rank_is_skipped_on_both(model, modes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
