@@ -78,12 +78,12 @@ class StruckRun:
             if self._status() == "finished":
                 return False
         time.sleep(strike.delay)
-        outcome = Outcome(strike, self._command.complete + 1, time.time())
+        before, outcome = self._status(), Outcome(strike, self._command.complete + 1, time.time())
         self.outcomes.append(outcome)
         try:
             self._hit(strike, line)
             if strike.ends_the_command:
-                self._ended(outcome)
+                self._ended(outcome, before)
             elif strike.part in strikes.REPLACED:
                 self._replaced(outcome, line)
         except Hangs:
@@ -142,7 +142,7 @@ class StruckRun:
             return
         outcome.noticed_s, outcome.said = said["time"] - outcome.struck, f"{said['cause']}; {said['action']}"
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: Outcome, before: str | None) -> None:
         """Wait for the end, and for nothing to be left; then do to files what is to be done."""
         strike = outcome.strike
         outcome.status = self._command.wait()
@@ -155,6 +155,8 @@ class StruckRun:
             time.sleep(0.1)
         outcome.gone_s = time.time() - outcome.struck
         wanted, status = strike.end
+        if strike.phase == strikes.STARTS[0]:
+            status = before  # it had not taken the run over yet
         if outcome.status != wanted:
             outcome.wrong.append(f"exit status {outcome.status} in place of {wanted}")
         if self._status() not in (status, None):  # None: it had not come so far
