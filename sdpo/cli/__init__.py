@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.discovery import refuse_overrides
 from sdpo.config.registry import DEFAULT_ALGORITHM
 from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.excepthook = say_exception
     starts_processes = options.module in STARTERS and not getattr(options, "dry_run", False)
     try:
+        if options.command != "discover":
+            refuse_overrides(getattr(options, "overrides", ()), options.command)
         with Signals() if starts_processes else nullcontext():
             return importlib.import_module(f"sdpo.cli.{options.module}").run(options) or 0
     except UserError as error:
