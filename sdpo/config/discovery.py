@@ -36,7 +36,9 @@ def refuse_overrides(overrides: Sequence[str], command: str) -> None:
     """For every command but `sdpo discover`.  Raises UserError for an option of the section."""
     given = [text for text in overrides if text.partition("=")[0].split(".")[0] == "discovery"]
     if given:
-        raise UserError(f"{', '.join(given)} has no effect in `sdpo {command}`: `sdpo discover` reads it. Leave it out.")
+        raise UserError(
+            f"{', '.join(given)} has no effect in `sdpo {command}`: `sdpo discover` reads it. Leave it out."
+        )
 
 
 def refuse_recipe(recipe: Recipe) -> None:
