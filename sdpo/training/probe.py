@@ -72,6 +72,7 @@ class Probe:
         if self.recipe.teacher.refresh == "probe":
             candidate = await self._answers([each.prompts for each in asked], _TEACHER)
             numbers["probe/candidate/pass@1"] = _pass_at(candidate, 1)
+        self.contexts.batch = students
         own = self.recipe.teacher.kind != "live" or self.recipe.teacher_is_replaced
         if own:
             await serve(True)

@@ -146,6 +146,7 @@ class Trainer:
         probed = await self.interrupt.unless_stopped(self._probe(step))
         probed |= await self._refresh_teacher(step, probed)
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
+        self.contexts.batch = groups
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         samples = with_recorded(groups, samples, self.recipe.seed, self.recipe.tracking.tokens_mb)
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
