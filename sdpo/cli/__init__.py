@@ -16,7 +16,8 @@ from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED, Signals
 
-STARTERS = ("train", "evaluate", "discover", "profile")  # the commands that start processes, which a signal must not orphan
+# The commands that start processes, which a signal must not orphan.
+STARTERS = ("train", "evaluate", "discover", "profile")
 EXIT_STATUS = """exit status:
   0    done; a run: finished
   1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem;
