@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdpo.config import registry
 from sdpo.config.paths import locate
+from sdpo.config.resume import is_free
 from sdpo.errors import UserError
 
 DECLARED = Path(__file__).with_name("studies.yaml")
@@ -125,9 +126,12 @@ def specs(studies: Studies, part: str, chosen: Chosen | None) -> list[RunSpec]:
 
 def _drawn(studies: Studies, part: str, again: Drawn, chosen: Chosen | None) -> list[RunSpec]:
     """In the order of their declaration, under the names that they have there."""
-    every = [spec for other in again.parts for spec in specs(studies, other, chosen)]
-    once = list({(spec.recipe, spec.algorithm, spec.overrides): spec for spec in reversed(every)}.values())[::-1]
-    order = np.random.default_rng(again.seed).permutation(len(once))
+    once: dict[tuple[str, ...], RunSpec] = {}
+    for spec in (spec for other in again.parts for spec in specs(studies, other, chosen)):
+        decides = (text for text in spec.overrides if not is_free(*text.split("=", 1)))
+        once.setdefault((spec.recipe, spec.algorithm, *decides), spec)
+    every = list(once.values())
+    order = np.random.default_rng(again.seed).permutation(len(every))
     return [
         replace(
             spec,
@@ -137,7 +141,7 @@ def _drawn(studies: Studies, part: str, again: Drawn, chosen: Chosen | None) -> 
             label=spec.id,
             overrides=last_word(spec.overrides + studies.parts[part].set),
         )
-        for spec in (once[i] for i in sorted(order[: again.runs]))
+        for spec in (every[i] for i in sorted(order[: again.runs]))
     ]
 
 
