@@ -162,6 +162,10 @@ def _distillation(recipe: Recipe) -> None:
         raise ValueError(
             "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
         )
+    if recipe.context.demonstration_of == "other" and recipe.run.questions == 1:
+        raise ValueError(
+            "context.demonstration_of=other shows what another task of the batch has; set run.questions to 2 or more"
+        )
     if recipe.context.demonstration == "column" and recipe.context.column is None:
         raise ValueError("context.demonstration=column needs the column's name: set context.column")
 
@@ -273,6 +277,8 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda r: (r.teacher is None or r.context.demonstration != "column") and r.rollout.source != "column",
         "unless a teacher has context.demonstration=column",
     ),
+    ("context.demonstration_of", lambda r: r.teacher is None, "without a teacher"),
+    ("context.demonstration_of", lambda r: r.context.demonstration == "none", "without demonstrations"),
     ("context.teacher_thinking", lambda r: r.teacher is None, "without a teacher"),
     ("context.feedback", lambda r: r.teacher is None and r.context.feedback != "never", "without a teacher"),
     *(

@@ -122,6 +122,11 @@ class ContextSettings(Settings):
         description="random: another success of the group; solution: the problem's reference program; column: a column "
         "of the dataset",
     )
+    demonstration_of: Literal["same", "other"] = Field(
+        "same",
+        description="same: of the task itself; other: as a control (arXiv 2608.09228), of another task of the batch, "
+        "behind that task's question",
+    )
     column: str | None = Field(None, description="the dataset's column that holds demonstrations")
     teacher_thinking: bool | None = Field(
         None, description="enable_thinking of the teacher's prompt; null: as model.thinking"
