@@ -210,7 +210,7 @@ def test_all_linear_leaves_experts_out_that_are_one_tensor(kind, wanted):
 def test_an_adapter_beside_experts_is_merged_and_read_as_by_peft(tmp_path):
     """Qwen3 MoE: the adapter is in the attention, and the experts stay as they are."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(family("qwen3_moe"), dtype=torch.float64).eval()
+    model = AutoModelForCausalLM.from_config(family("qwen3_moe"), dtype=torch.float32).eval()
     model.save_pretrained(tmp_path / "base")
     add_adapter(model, AdapterSettings(rank=4), seed=0)
     with torch.no_grad():
@@ -222,10 +222,10 @@ def test_an_adapter_beside_experts_is_merged_and_read_as_by_peft(tmp_path):
     (tmp_path / "adapter").mkdir()
     state = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
     write_adapter(model, state, str(tmp_path / "base"), tmp_path / "adapter")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float64)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     assert (own - plain(input_ids=ids).logits).abs().max() > 1e-2
     read = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     torch.testing.assert_close(read(input_ids=ids).logits, own, rtol=1e-5, atol=1e-5)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float64).eval()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
     again.load_state_dict(dict(merged(model, list(model.state_dict().items()))))
     torch.testing.assert_close(again(input_ids=ids).logits, own, rtol=1e-5, atol=1e-5)
