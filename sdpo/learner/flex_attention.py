@@ -10,7 +10,7 @@ On a CPU it has no backward pass, and makes all T×T scores; there it serves to 
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -24,10 +24,6 @@ from sdpo.learner.packing import SharedPrefix
 Groups = tuple[SharedPrefix, ...]
 
 BLOCK = 128  # tokens of a block of queries, and of one of keys; PyTorch's default
-
-# Each kind of layer, with and without gradient, is compiled once.  Without `fullgraph` a function that is compiled too
-# often would run uncompiled, and make T×T scores in silence.
-_compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True, recompile_limit=64)
 
 
 def attend(
@@ -52,7 +48,7 @@ def attend(
     else:
         with warnings.catch_warnings():  # of a form without kernel, which on a CPU is what there is
             warnings.filterwarnings("ignore", message="flex_attention called without")
-            output, aux = (_compiled if query.is_cuda else flex_attention)(
+            output, aux = (_compiled() if query.is_cuda else flex_attention)(
                 query,
                 key,
                 value,
@@ -84,7 +80,14 @@ def _counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tup
     return output[..., :size].transpose(0, 1)[None], normaliser.view(1, query.shape[1], length)
 
 
-@lru_cache
+@cache
+def _compiled():
+    """Compiled for each kind of layer, with and without gradient.  `fullgraph`: what is compiled too often would else
+    run uncompiled, and make T×T scores in silence."""
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True, recompile_limit=64)
+
+
+@cache
 def _capped(softcap: float):
     """One function for all layers, so that it is compiled once."""
 
