@@ -108,14 +108,17 @@ def _fused(query, key, value, mask, options) -> torch.Tensor:
 
     There only FlashAttention takes heads that share keys.  Where it cannot run, each head gets a copy of its own.
     """
-    if query.is_cuda and options["enable_gqa"] and not _flash_takes(query, value, mask):
+    if options["enable_gqa"] and not _shares_keys(query, value, mask):
         heads = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(heads, dim=1) for x in (key, value))
         options = options | {"enable_gqa": False}
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, **options)
 
 
-def _flash_takes(query, value, mask) -> bool:
+def _shares_keys(query, value, mask) -> bool:
+    """Whether a kernel takes heads that share keys."""
+    if not query.is_cuda:
+        return True
     half = query.dtype in (torch.bfloat16, torch.float16)
     sizes = query.shape[-1] == value.shape[-1] <= 256
     return half and sizes and (mask is None or isinstance(mask, CausalBias))

@@ -46,18 +46,16 @@ def attend(
     if query.is_meta:
         output, normaliser = _counted(query, key, value)
     else:
-        with warnings.catch_warnings():  # of a form without kernel, which on a CPU is what there is
-            warnings.filterwarnings("ignore", message="flex_attention called without")
-            output, aux = (_compiled() if query.is_cuda else flex_attention)(
-                query,
-                key,
-                value,
-                score_mod=None if softcap is None else _capped(softcap),
-                block_mask=block_mask(groups, window, query.device),
-                scale=scale,
-                enable_gqa=query.shape[1] != key.shape[1],
-                return_aux=AuxRequest(lse=True),
-            )
+        output, aux = (_compiled() if query.is_cuda else _plain)(
+            query,
+            key,
+            value,
+            score_mod=None if softcap is None else _capped(softcap),
+            block_mask=block_mask(groups, window, query.device),
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+            return_aux=AuxRequest(lse=True),
+        )
         normaliser = aux.lse
     if sinks is not None:  # exp(lse) / (exp(lse) + exp(sink))
         share = torch.sigmoid(normaliser - sinks.float()[None, :, None])
@@ -78,6 +76,13 @@ def _counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tup
         *rows, ends, ends, length, length, window_size=(-1, 0), enable_gqa=True, return_aux=VarlenAuxRequest(lse=True)
     )
     return output[..., :size].transpose(0, 1)[None], normaliser.view(1, query.shape[1], length)
+
+
+def _plain(*tensors: torch.Tensor, **options):
+    """Without a kernel, of which PyTorch warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flex_attention called without")
+        return flex_attention(*tensors, **options)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,12 +91,15 @@ def test_sequences_handed_to_flash_attention_are_those_of_the_mask(window):
     torch.testing.assert_close(torch.cat(found, 2).transpose(1, 2), expected)
 
 
-@pytest.mark.parametrize("window", [3, 130])
-def test_windows_are_computed_in_blocks_of_queries(monkeypatch, window):
-    """Masks hold a block's queries and the keys that these see, not all tokens."""
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("window", [3, 130, None])
+def test_windows_are_computed_in_blocks_of_queries(monkeypatch, window, shares):
+    """Masks hold a block's queries and the keys that these see, not all tokens; also where heads share no keys."""
     masks = []
+    monkeypatch.setattr(attention, "_shares_keys", lambda *_: shares)
 
     def product(query, key, value, attn_mask=None, **options):
+        assert shares or query.shape[1] == key.shape[1] == value.shape[1]
         if isinstance(attn_mask, torch.Tensor) and not isinstance(attn_mask, CausalBias):
             masks.append(attn_mask.shape)
         return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **options)
@@ -107,7 +112,8 @@ def test_windows_are_computed_in_blocks_of_queries(monkeypatch, window):
     found, _ = attention._sdpa(None, q, k, v, None, groups=groups, sliding_window=window)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     longest = 900 // attention._MOST_BLOCKS + 1
-    assert masks and all(queries <= longest and keys < queries + window for queries, keys in masks)
+    assert bool(masks) == (window is not None)
+    assert all(queries <= longest and keys < queries + window for queries, keys in masks)
 
 
 @pytest.mark.parametrize(("dtype", "size", "mask", "takes"), [
@@ -119,8 +125,8 @@ def test_windows_are_computed_in_blocks_of_queries(monkeypatch, window):
 ])  # fmt: skip
 def test_heads_share_keys_on_gpus_only_where_flash_attention_can_run(dtype, size, mask, takes):
     """PyTorch's kernel without T×T scores for the other cases takes no shared keys."""
-    x = torch.empty(1, 2, 3, size, dtype=dtype)
-    assert attention._flash_takes(x, x, mask) is takes
+    x = SimpleNamespace(is_cuda=True, dtype=dtype, shape=(1, 2, 3, size))
+    assert attention._shares_keys(x, x, mask) is takes
 
 
 @settings(max_examples=50, deadline=None)
