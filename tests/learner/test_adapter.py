@@ -23,6 +23,7 @@ from tests.learner.tiny import dealt, make_model, named_weights, recipe, referen
 
 LORA = ("model.adapter={rank: 4, alpha: 8}", "learner.lr=1e-2")
 FIXED = ("teacher.rate=null", "teacher.clock=null")
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 SHARDED = [0, pytest.param(3, marks=pytest.mark.slow)]
 
 
@@ -195,11 +196,12 @@ def test_targets_that_are_no_linear_layers_of_the_body_are_refused(model, start,
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [
-    ("qwen3_moe", {"q_proj", "k_proj", "v_proj", "o_proj"}),
-    ("gpt_oss", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+    ("qwen3_moe", ATTENTION),
+    ("gpt_oss", ATTENTION),
     # the names of its dense layers and shared experts are those of the experts
     ("deepseek_v3", {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}),
-    ("qwen3", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+    ("qwen3_next", ATTENTION | {"in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"}),
+    ("qwen3", ATTENTION | {"gate_proj", "up_proj", "down_proj"}),
 ])  # fmt: skip
 def test_all_linear_leaves_experts_out_that_are_one_tensor(kind, wanted):
     assert set(adapted_layers(family(kind), AdapterSettings())) == wanted
