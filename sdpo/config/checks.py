@@ -98,8 +98,12 @@ def _precision(recipe: Recipe) -> None:
         )
     if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
-    if recipe.model.attention == "flash_attention_2" and recipe.learner.packing == "off":
-        raise ValueError("model.attention=flash_attention_2 is for packs; with learner.packing=off set sdpa or eager")
+    if recipe.model.attention == "flex_attention" and recipe.profile != "gpu":
+        raise ValueError("model.attention=flex_attention needs profile gpu: on a CPU it has no backward pass")
+    if recipe.model.attention.startswith("fl") and recipe.learner.packing == "off":
+        raise ValueError(
+            f"model.attention={recipe.model.attention} is for packs; with learner.packing=off set sdpa or eager"
+        )
 
 
 def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
