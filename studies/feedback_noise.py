@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sdpo.algorithms import sdpo
 from sdpo.config.schema import Recipe
-from sdpo.prompts.context import ContextBuilder
+from sdpo.prompts.context import ContextBuilder, Told
 from sdpo.types import Group, Rollout, Sample
 
 
@@ -35,6 +35,13 @@ class SDPO(sdpo.SDPO):
         noisy, swapped = with_feedback_noise(groups, self.noise, rng)
         contexts.counts["feedback_swapped"] += swapped
         return super().assign(noisy, contexts, rng)
+
+    def told(
+        self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int
+    ) -> Told | None:
+        """For probes, whose groups nobody has swapped anything in."""
+        noisy, _ = with_feedback_noise([group, *contexts.batch], self.noise, rng)
+        return super().told(noisy[0], index, contexts, rng, turn)
 
 
 def with_feedback_noise(

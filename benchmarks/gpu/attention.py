@@ -1,4 +1,5 @@
-"""Packed attention on a GPU: PyTorch's scaled dot products in padded batches beside FlashAttention without padding.
+"""Packed attention on a GPU: PyTorch's scaled dot products in padded batches beside FlashAttention without padding,
+and FlexAttention, which has neither padding nor copies of shared keys.
 
     python -m benchmarks.gpu.attention        # from the repository's root
 
@@ -26,8 +27,8 @@ PACKS = {
 }
 SMALL = {"small": SharedPrefix(20, (7, 31, 2))}
 CHECKED = SharedPrefix(100, (37, 250, 1, 3))
-PADDED, VARLEN = "sdpa", "flash_attention_2"
-FORMS = {PADDED: attention._sdpa, VARLEN: attention._flash}
+PADDED, VARLEN, BLOCKS = "sdpa", "flash_attention_2", "flex_attention"
+FORMS = {PADDED: attention._sdpa, VARLEN: attention._flash, BLOCKS: attention._flex}
 
 
 def main() -> int:

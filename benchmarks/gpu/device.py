@@ -19,21 +19,35 @@ def choose(args: argparse.Namespace) -> torch.device:
     sys.exit("error: torch sees no GPU; --small runs on a CPU, to check the script")
 
 
+class Meter:
+    """From its making to `read`: seconds, and on CUDA the peak of allocated bytes beyond what was allocated before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            torch.cuda.synchronize()
+        self.began = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - self.began
+        return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() - self.before if self.on_gpu else 0}
+
+
 def measure(device: torch.device, work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds, and on CUDA the peak of allocated bytes beyond what was allocated before."""
-    if device.type != "cuda":
-        began = time.perf_counter()
+    """What a `Meter` reads of the work.  On CUDA the time is that between two events on the device."""
+    meter = Meter(device)
+    if not meter.on_gpu:
         work()
-        return {"seconds": time.perf_counter() - began, "peak_bytes": 0}
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+        return meter.read()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
     start.record()
     work()
     end.record()
-    torch.cuda.synchronize()
-    return {"seconds": start.elapsed_time(end) / 1000, "peak_bytes": torch.cuda.max_memory_allocated() - before}
+    return meter.read() | {"seconds": start.elapsed_time(end) / 1000}
 
 
 def matmul_limit(device: torch.device, size: int, repeats: int = 20) -> float:

@@ -2,10 +2,14 @@
 
     python -m benchmarks.gpu.learner_step --model 8B        # from the repository's root
 
-Needs torch, triton and transformers.  Prompts of 1,000 and responses of 4,000 tokens; the teacher's prompt also holds
-a demonstration as long as a response.  bfloat16, gradient checkpointing, one sequence per micro-batch; the losses are
-the project's.  The optimiser is left out of both sides: it is the same in both, and 8 B parameters with their moments
-do not fit on one device.  The teacher is a second set of weights, as a moving average is.
+Needs torch, triton and transformers.  Prompts of 2,048 tokens, and responses whose lengths are quantiles of a
+log-normal distribution (median 2,000, at most 8,192); the teacher's prompt also holds another response.  bfloat16,
+gradient checkpointing, one sequence per micro-batch; the losses are the project's.  The optimiser is left out of all
+sides: it is the same in all, and 8 B parameters with their moments do not fit on one device.  The teacher is a second
+set of weights, as a moving average is.
+
+Beside it the same batch as others train on it (`benchmarks.gpu.padded_step`): by TRL's own trainers where TRL can be
+imported, else in plain transformers; the rows of the table say by which.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from types import SimpleNamespace
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from benchmarks.common import Record, interleave, median_ratio, medians, parser
+from benchmarks.common import Record, extra_packages, interleave, median_ratio, medians, parser
+from benchmarks.gpu import padded_step
 from benchmarks.gpu.device import choose, matmul_limit, measure
 from sdpo.learner.arithmetic import rows as row_by_row
 from sdpo.learner.arithmetic import step_flops
@@ -67,11 +72,11 @@ TIME_BOUND, MEMORY_BOUND = 1.1, 1.1  # of the counted ratio; of GRPO's peak, bey
 def main() -> int:
     options = parser(__doc__, repeats=5)
     options.add_argument("--model", choices=("0.6B", "1.7B", "8B"), default="0.6B")
-    options.add_argument("--sequences", type=int, default=2, help="responses per step")
+    options.add_argument("--sequences", type=int, default=8, help="responses per step")
     options.add_argument("--chunk-tokens", type=int, default=1024)
     args = options.parse_args()
+    extra_packages()
     device, name = choose(args), "tiny" if args.small else args.model
-    prompt, response = (10, 40) if args.small else (1000, 4000)
     record = Record(f"gpu.learner_step_{name}", args)
     limit = matmul_limit(device, 256 if args.small else 8192)
     torch.manual_seed(0)
@@ -82,8 +87,13 @@ def main() -> int:
     teacher.requires_grad_(False).eval()
     for parameter in student.parameters():  # gradients exist from the start, as between micro-batches
         parameter.grad = torch.zeros_like(parameter)
-    lengths = SimpleNamespace(prompt=prompt, response=response, teacher_prompt=prompt + response)
-    batch = [_sequence(config, lengths, device) for _ in range(args.sequences)]
+    prompt, longest = (10, 40) if args.small else (2048, 8192)
+    lengths = response_lengths(args.sequences, longest)
+    demonstrations = [prompt + length for length in (*lengths[1:], lengths[0])]
+    batch = [
+        _sequence(config, SimpleNamespace(prompt=prompt, response=own, teacher_prompt=told), device)
+        for own, told in zip(lengths, demonstrations, strict=True)
+    ]
     sides = {
         "SDPO": lambda: _step(student, batch, args.chunk_tokens, teacher),
         "GRPO": lambda: _step(student, batch, args.chunk_tokens, None),
@@ -91,8 +101,8 @@ def main() -> int:
     for work in sides.values():
         work()
     samples = interleave({n: lambda work=work: measure(device, work) for n, work in sides.items()}, args.repeats)
-    own = row_by_row([(prompt, response)] * args.sequences)
-    theirs = row_by_row([(lengths.teacher_prompt, response)] * args.sequences)
+    own = row_by_row((prompt, length) for length in lengths)
+    theirs = row_by_row(zip(demonstrations, lengths, strict=True))
     counted = {
         "SDPO": step_flops(config, own, theirs, checkpointing=True),
         "GRPO": step_flops(config, own, checkpointing=True),
@@ -100,35 +110,44 @@ def main() -> int:
     predicted = counted["SDPO"]["total"] / counted["GRPO"]["total"]
     ratio, middle = median_ratio(samples, "SDPO", "GRPO"), medians(samples)
     peak = {n: middle[n]["peak_bytes"] + _bytes(student) * 2 for n in sides}  # weights and gradients
-    rows = [
-        [
-            n,
-            f"{counted[n]['total'] / 1e12:.1f}",
-            f"{middle[n]['seconds']:.3f}",
-            f"{counted[n]['total'] / middle[n]['seconds'] / limit:.0%}",
-            f"{peak[n] / 2**30:.2f}",
-        ]
-        for n in sides
-    ]
     memory = peak["SDPO"] / peak["GRPO"]
-    rows.append(["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", "", f"{memory:.3f}"])
+    others, lacking = padded_step.samples(student, teacher, batch, args.repeats, device)
+    middle |= medians(others)
+    peak |= {n: middle[n]["peak_bytes"] + _bytes(student) for n in others}  # gradients come within the step
+    rows = [["SDPO ÷ GRPO", f"{predicted:.3f}", f"{ratio:.3f}", "", f"{memory:.3f}"]]
+    for n in (*sides, *others):
+        flops = counted[n.rpartition(" ")[2]]["total"]
+        spent = f"{middle[n]['seconds']:.3f}", f"{flops / middle[n]['seconds'] / limit:.0%}", f"{peak[n] / 2**30:.2f}"
+        rows.insert(-1, [n, f"{flops / 1e12:.1f}", *spent])
+    rows += [[n, "", "out of memory", "", ""] for n in lacking]
     record.finish(
         ["step", "counted TFLOP", "seconds", "of the limit", "peak GiB"],
         rows,
         [
-            f"Qwen3-{name}, random weights; {args.sequences} responses of {response:,} tokens, prompts of {prompt:,}, "
-            f"the teacher's of {lengths.teacher_prompt:,}. Limit: {limit / 1e12:.1f} TFLOP/s.",
+            f"Qwen3-{name}, random weights; {args.sequences} responses of {min(lengths):,} to {max(lengths):,} tokens, "
+            f"{sum(lengths):,} together; prompts of {prompt:,}, the teacher's of {min(demonstrations):,} to "
+            f"{max(demonstrations):,}. Limit: {limit / 1e12:.1f} TFLOP/s. Counted is what has to be computed, without "
+            "padding.",
             f"Measured ÷ counted: {ratio / predicted:.3f} (bound {TIME_BOUND:g}). Peak: weights, gradients, the rest, "
             f"without the teacher's {_bytes(teacher) / 2**30:.2f} GiB of weights (bound {MEMORY_BOUND:g}).",
         ],
         counted=counted,
+        other=padded_step.name(),
+        response_lengths=lengths,
         predicted_ratio=predicted,
         measured_ratio=ratio,
-        samples=samples,
+        samples=samples | others,
         matmul_limit_flops=limit,
         bounds_met={"time": ratio <= TIME_BOUND * predicted, "memory": memory <= MEMORY_BOUND},
     )
     return 0
+
+
+def response_lengths(count: int, longest: int) -> list[int]:
+    """Quantiles of a log-normal distribution, σ = 1, whose median is about a quarter of the longest."""
+    quantiles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    lengths = longest * 2000 / 8192 * torch.special.ndtri(quantiles).exp()
+    return lengths.clamp(2, longest).long().tolist()
 
 
 def _model(config: Qwen3Config, device: torch.device) -> Qwen3ForCausalLM:

@@ -31,9 +31,9 @@ part() { # part RECORD SECONDS MODULE ARGUMENTS…
     }
 }
 
-part attention 60 attention
+part attention 90 attention
 part linear_divergence 100 linear_divergence
-part learner_step_0.6B 80 learner_step --model 0.6B
-part learner_step_1.7B 100 learner_step --model 1.7B
-part learner_step_8B 140 learner_step --model 8B --repeats 3
+part learner_step_0.6B 70 learner_step --model 0.6B --repeats 3
+part learner_step_1.7B 90 learner_step --model 1.7B --repeats 3
+part learner_step_8B 180 learner_step --model 8B --sequences 4 --repeats 2
 exit "$failed"

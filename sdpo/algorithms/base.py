@@ -13,10 +13,11 @@ from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
 from sdpo.config.streams import DistillationSettings, PolicyGradientSettings, ReferenceSettings
 from sdpo.errors import UserError
-from sdpo.prompts.context import ContextBuilder
+from sdpo.prompts.context import ContextBuilder, Told
 from sdpo.prompts.sources import sibling_failures
 from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext, Turn
 
+Tell = Callable[[Group, int, ContextBuilder, np.random.Generator, int], Told | None]
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
 
@@ -105,6 +106,19 @@ class Algorithm(ABC):
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
         """One list of samples per group, in the order of its turns (`Group.turns`)."""
 
+    def told(
+        self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int
+    ) -> Told | None:
+        """What the teacher is told about a turn of rollout `index`, which probes ask, too; None: there is nothing."""
+        return _told(group, index, contexts, rng, turn)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `assign` remembers for later batches, in JSON's types: a copy, which is saved with each checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 — most remember nothing
+        """Remember that, and nothing else; an empty one is that of a run's beginning."""
+
 
 _NEEDS_SOURCE = "imitates the dataset's demonstrations; set rollout.source=solution or column"
 
@@ -192,16 +206,22 @@ class Likelihood(PerGroup):
         """Of each of `Group.turns`, whether its likelihood counts."""
 
 
+def _told(group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int) -> Told | None:
+    return contexts.told(group, index, rng, turn)
+
+
 def teachers_of(
     group: Group,
     contexts: ContextBuilder,
     rng: np.random.Generator,
     plan: LossPlan,
     wanted: Callable[[Turn], bool] = lambda turn: True,
+    told: Tell = _told,
 ) -> list[TeacherContext | None]:
     """The teacher of every turn of the group; None where there is no hint, or none is wanted.
 
     Every token weighs 1, the first `skip_tokens` of a turn nothing, nor those after `prefix_tokens`.
+    told: `Algorithm.told` of an algorithm that has its own.
     """
     counted = slice(0, None)
     if plan.distillation is not None:
@@ -209,14 +229,13 @@ def teachers_of(
     teachers: list[TeacherContext | None] = []
     for index, rollout in enumerate(group.rollouts):
         for number, turn in enumerate(rollout.turns):
-            hint = contexts.hint(group, index, rng, number) if wanted(turn) else None
-            if hint is None or turn.ungradable:
+            heard = told(group, index, contexts, rng, number) if wanted(turn) else None
+            if heard is None or turn.ungradable:
                 teachers.append(None)
                 continue
             weight = np.zeros(len(turn.response_ids), np.float32)
             weight[counted] = 1
-            prompt = contexts.reprompt(group.task, hint, rollout.turns[: number + 1])
-            teachers.append(TeacherContext(prompt, weight, hint))
+            teachers.append(TeacherContext(heard.prompt_ids, weight, heard.hint))
     return teachers
 
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sdpo import __version__
+from sdpo.config.discovery import refuse_overrides
 from sdpo.config.registry import DEFAULT_ALGORITHM
 from sdpo.config.terminal import say, say_exception
 from sdpo.errors import UserError
 from sdpo.training.interrupt import STOPPED, Signals
 
-STARTERS = ("train", "evaluate", "profile")  # the commands that start processes, which a signal must not orphan
+# The commands that start processes, which a signal must not orphan.
+STARTERS = ("train", "evaluate", "discover", "profile")
 EXIT_STATUS = """exit status:
   0    done; a run: finished
   1    an unexpected error, with a traceback (please report it); `tasks check` and `doctor`: they found a problem;
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.excepthook = say_exception
     starts_processes = options.module in STARTERS and not getattr(options, "dry_run", False)
     try:
+        if options.command != "discover":
+            refuse_overrides(getattr(options, "overrides", ()), options.command)
         with Signals() if starts_processes else nullcontext():
             return importlib.import_module(f"sdpo.cli.{options.module}").run(options) or 0
     except UserError as error:

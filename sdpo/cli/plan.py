@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sdpo.algorithms import build_algorithm
 from sdpo.cli.plan_memory import device_tables, memory_lines, placed_on
+from sdpo.config.discovery import refuse_recipe
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.model_files import longest_context, longest_sequence
@@ -58,6 +59,7 @@ def run(options) -> int:
             raise UserError(f"--{name.replace('_', '-')} has no effect with profile cpu; add --profile gpu.")
     file, gpus = find_recipe(options.recipe, options.algorithm), options.gpus or known_gpus(profile)
     recipe = fitted(load_recipe(file, profile, options.overrides, gpus), file, options.overrides, gpus)
+    refuse_recipe(recipe)
     given = {"tflops": options.tflops, "bandwidth": options.bandwidth}
     speeds = Speeds(
         **{name: value for name, value in given.items() if value is not None},

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from sdpo.algorithms import Algorithm, build_algorithm
+from sdpo.config.discovery import refuse_recipe
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.safe_console import SafeConsole
@@ -35,6 +36,7 @@ def run(options) -> int:
     gpus = known_gpus(profile)
     say(f"Profile {profile}: {reason}.")
     recipe = fitted(load_recipe(file, profile, options.overrides, gpus), file, options.overrides, gpus)
+    refuse_recipe(recipe)
     algorithm = build_algorithm(recipe)
     title, last = f"profile of {recipe.name}", options.steps + 2
     with (

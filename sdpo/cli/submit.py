@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sdpo.cli.job_environment import entrypoint, large_files, runtime_environment
+from sdpo.config.discovery import refuse_recipe
 from sdpo.config.files import find_recipe
 from sdpo.config.run_name import named
 from sdpo.config.schema import Recipe
@@ -46,6 +47,7 @@ def _prepared(options) -> tuple[str, dict[str, Any], str]:
     """Shell command, runtime environment and name of the job."""
     file = find_recipe(options.recipe, options.algorithm)
     recipe = named(file, options.profile or "gpu", options.overrides)
+    refuse_recipe(recipe)
     _check_directory(recipe)
     folder = Path.cwd()
     environment = runtime_environment(folder, recipe, options.env, Path(options.pip) if options.pip else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdpo.algorithms import build_algorithm
 from sdpo.checkpoints.mirror import Mirror
+from sdpo.config.discovery import refuse_recipe
 from sdpo.config.files import compare_command, find_recipe, load_recipe, load_resolved
 from sdpo.config.hardware import choose_profile, known_gpus
 from sdpo.config.resume import refused
@@ -60,6 +61,7 @@ def _resolved(options, file: Path, profile: str, gpus: int | None, seed: int | N
     overrides = options.overrides if seed is None else [*options.overrides, f"seed={seed}"]
     mark = "" if seed is None else f"-seed{seed}"
     recipe = named(file, profile, overrides, mark, gpus)
+    refuse_recipe(recipe)
     if options.fork is None:
         return recipe, None
     source, plain = _folder(recipe), load_recipe(file, profile, overrides, gpus)

@@ -98,8 +98,12 @@ def _precision(recipe: Recipe) -> None:
         )
     if recipe.model.attention == "flash_attention_2" and (recipe.profile, recipe.model.dtype) != ("gpu", "bfloat16"):
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
-    if recipe.model.attention == "flash_attention_2" and recipe.learner.packing == "off":
-        raise ValueError("model.attention=flash_attention_2 is for packs; with learner.packing=off set sdpa or eager")
+    if recipe.model.attention == "flex_attention" and recipe.profile != "gpu":
+        raise ValueError("model.attention=flex_attention needs profile gpu: on a CPU it has no backward pass")
+    if recipe.model.attention.startswith("fl") and recipe.learner.packing == "off":
+        raise ValueError(
+            f"model.attention={recipe.model.attention} is for packs; with learner.packing=off set sdpa or eager"
+        )
 
 
 def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
@@ -161,6 +165,10 @@ def _distillation(recipe: Recipe) -> None:
     if recipe.teacher is not None and recipe.context.demonstration == "none" and recipe.context.feedback == "never":
         raise ValueError(
             "the teacher needs a context: context.demonstration=none and context.feedback=never leave none"
+        )
+    if recipe.context.demonstration_of == "other" and recipe.run.questions == 1:
+        raise ValueError(
+            "context.demonstration_of=other shows what another task of the batch has; set run.questions to 2 or more"
         )
     if recipe.context.demonstration == "column" and recipe.context.column is None:
         raise ValueError("context.demonstration=column needs the column's name: set context.column")
@@ -273,6 +281,8 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda r: (r.teacher is None or r.context.demonstration != "column") and r.rollout.source != "column",
         "unless a teacher has context.demonstration=column",
     ),
+    ("context.demonstration_of", lambda r: r.teacher is None, "without a teacher"),
+    ("context.demonstration_of", lambda r: r.context.demonstration == "none", "without demonstrations"),
     ("context.teacher_thinking", lambda r: r.teacher is None, "without a teacher"),
     ("context.feedback", lambda r: r.teacher is None and r.context.feedback != "never", "without a teacher"),
     *(

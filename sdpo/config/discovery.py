@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pydantic import Field, model_validator
 
 from sdpo.config.sections import Settings
+from sdpo.errors import UserError
+
+if TYPE_CHECKING:
+    from sdpo.config.schema import Recipe
 
 
 class DiscoverySettings(Settings):
@@ -23,3 +30,21 @@ class DiscoverySettings(Settings):
         if self.hardness_k > self.hardness_samples:
             raise ValueError("discovery.hardness_k must not be larger than discovery.hardness_samples")
         return self
+
+
+def refuse_overrides(overrides: Sequence[str], command: str) -> None:
+    """For every command but `sdpo discover`.  Raises UserError for an option of the section."""
+    given = [text for text in overrides if text.partition("=")[0].split(".")[0] == "discovery"]
+    if given:
+        raise UserError(
+            f"{', '.join(given)} has no effect in `sdpo {command}`: `sdpo discover` reads it. Leave it out."
+        )
+
+
+def refuse_recipe(recipe: Recipe) -> None:
+    """For what trains on all tasks.  Raises UserError for a recipe that was made for `sdpo discover`."""
+    if "discovery" in recipe.model_fields_set:
+        raise UserError(
+            f"Recipe {recipe.recipe} has a section discovery, which has no effect in training: search with `sdpo "
+            "discover`, or give a recipe without it (a file that extends another takes its sections)."
+        )

@@ -28,6 +28,8 @@ ALGORITHMS: Mapping[str, str] = {
     "rlcsd": "sdpo.algorithms.rlcsd:RLCSD",
     "sdpg": "sdpo.algorithms.sdpg:SDPG",
     "sdar": "sdpo.algorithms.sdar:SDAR",
+    "sd-zero": "sdpo.algorithms.sd_zero:SDZero",
+    "drift": "sdpo.algorithms.drift:DRIFT",
     "rft": "sdpo.algorithms.rft:RFT",
     "ssd": "sdpo.algorithms.ssd:SSD",
 }

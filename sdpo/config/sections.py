@@ -33,8 +33,10 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = Field(
         "bfloat16", description="of weights and activations; beside bfloat16 the optimiser keeps float32 weights"
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="the learner's; flash_attention_2 needs profile gpu and bfloat16"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = Field(
+        "sdpa",
+        description="the learner's; flash_attention_2 needs profile gpu and bfloat16, flex_attention profile gpu; "
+        "eager makes all scores of a pass at once",
     )
     thinking: bool | None = Field(None, description="enable_thinking of the chat template; null leaves its default")
     adapter: AdapterSettings | None = Field(None, description="train an adapter instead of the whole model")
@@ -121,6 +123,11 @@ class ContextSettings(Settings):
         "random",
         description="random: another success of the group; solution: the problem's reference program; column: a column "
         "of the dataset",
+    )
+    demonstration_of: Literal["same", "other"] = Field(
+        "same",
+        description="same: of the task itself; other: as a control (arXiv 2608.09228), of another task of the batch, "
+        "behind that task's question",
     )
     column: str | None = Field(None, description="the dataset's column that holds demonstrations")
     teacher_thinking: bool | None = Field(

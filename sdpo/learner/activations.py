@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,6 +38,7 @@ class LayerMemory:
     saved: int  # for its backward pass, the output included
     backward: int  # most at a time from the saved until the gradient of its input is there
     forward: int  # most at a time in a pass without gradient
+    given: int  # to all layers of a pass alike, beside the hidden states: position encodings, masks
 
 
 class Live(TorchDispatchMode):
@@ -70,6 +73,36 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
+class FusedAttention(TorchFunctionMode):
+    """Lets PyTorch's attention take what its fused kernels take, which keep output and logsumexp.
+
+    On the meta device it would make all T×T scores.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention and args[0].is_meta:
+            return self._fused(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _fused(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        if attn_mask is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal)[0]
+        bias = attn_mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
+        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p)[0]
+
+
+class _Unpadded(TorchFunctionMode):
+    """Answers what transformers asks of values while it makes masks: that no token is padding, and all are of one
+    sequence."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func == torch.Tensor.__bool__ and args[0].is_meta:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
 def typical_pack(tokens: int, prompt: int, response: int, responses: int) -> Groups:
     """A full pack: groups of so many responses of `response` tokens behind a prompt, the last response cut off."""
     groups, left = [], tokens
@@ -90,11 +123,15 @@ def response_tokens(groups: Groups) -> int:
 
 @lru_cache
 def layer_memory(shapes: Shapes, groups: Groups) -> dict[int, LayerMemory]:
-    """Of each kind of layer (`Shapes.kinds`) on a pack."""
+    """Of each kind of layer (`Shapes.kinds`) on a pack, which for a model that does not pack is one sequence."""
     calls: dict[int, tuple[tuple, dict]] = {}
-    kinds = set(shapes.kinds)
+    kinds, given = set(shapes.kinds), 0
 
     def note(kind: int, args: tuple, kwargs: dict) -> None:
+        nonlocal given
+        if not calls:
+            masks.close()
+            given = live.now - args[0].untyped_storage().nbytes()
         calls[kind] = args, kwargs
         if len(calls) == len(kinds):
             raise _AllSeen
@@ -106,20 +143,23 @@ def layer_memory(shapes: Shapes, groups: Groups) -> dict[int, LayerMemory]:
         for kind in kinds
     ]
     ids = torch.zeros(1, sum(group.length for group in groups), dtype=torch.int64, device="meta")
+    told = {"position_ids": ids, "groups": groups} if shapes.packs else {}
     try:
-        with torch.no_grad(), suppress(_AllSeen):
-            shapes.model.base_model(input_ids=ids, position_ids=ids, groups=groups, use_cache=False)
+        with torch.no_grad(), FusedAttention(), suppress(_AllSeen), Live() as live, ExitStack() as masks:
+            live.ignore([ids])
+            masks.enter_context(_Unpadded())
+            shapes.model.base_model(input_ids=ids, use_cache=False, **told)
     finally:
         for handle in handles:
             handle.remove()
-    return {kind: _one_layer(shapes.layers[kind], *call) for kind, call in calls.items()}
+    return {kind: _one_layer(shapes.layers[kind], given, *call) for kind, call in calls.items()}
 
 
 class _AllSeen(Exception):
     """No further layer tells anything new."""
 
 
-def _one_layer(layer: nn.Module, args: tuple, kwargs: dict) -> LayerMemory:
+def _one_layer(layer: nn.Module, beside: int, args: tuple, kwargs: dict) -> LayerMemory:
     def run(hidden: torch.Tensor) -> torch.Tensor:
         found = layer(hidden, *args[1:], **kwargs)
         return found[0] if isinstance(found, tuple) else found
@@ -127,13 +167,13 @@ def _one_layer(layer: nn.Module, args: tuple, kwargs: dict) -> LayerMemory:
     given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     hidden = args[0].detach().requires_grad_()
     there = [*given, *layer.parameters(), *layer.buffers()]
-    with Live() as live, torch.no_grad():
+    with FusedAttention(), Live() as live, torch.no_grad():
         live.ignore(there)
         run(hidden)
     forward = live.peak
     dropped = [p.register_post_accumulate_grad_hook(_drop) for p in layer.parameters() if p.requires_grad]
     try:
-        with Live() as live, torch.enable_grad():
+        with FusedAttention(), Live() as live, torch.enable_grad():
             live.ignore(there)
             output = run(hidden)
             saved = live.now
@@ -141,7 +181,7 @@ def _one_layer(layer: nn.Module, args: tuple, kwargs: dict) -> LayerMemory:
     finally:
         for handle in dropped:
             handle.remove()
-    return LayerMemory(output.untyped_storage().nbytes(), saved, live.peak, forward)
+    return LayerMemory(output.untyped_storage().nbytes(), saved, live.peak, forward, beside)
 
 
 def _drop(parameter: nn.Parameter) -> None:

@@ -31,11 +31,9 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, bias="none"
-    )
     head = model.get_output_embeddings()
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, bias="none")
+    config.target_modules = _linear_layers(model) if settings.targets == "all-linear" else set(settings.targets)
     model.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -49,6 +47,22 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, seed: int) ->
             raise UserError(
                 f"model.adapter.targets names {name}, which is no linear layer of the model's body. Leave it out."
             )
+
+
+def _linear_layers(model: PreTrainedModel) -> set[str]:
+    """All linear layers of the body, by name, without the experts that a layer holds as one tensor.
+
+    PEFT knows these experts by the names that they had as layers of their own (gate_proj, …).  Linear layers of the
+    same names beside them, as shared experts have, would be taken for them and are left out too.
+    """
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    head = model.get_output_embeddings()
+    found = {n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head}
+    taken = LoraConfig(target_modules=found)
+    convert_peft_config_for_transformers(taken, model, conversions=None)
+    return found & set(taken.target_modules)
 
 
 def adapted_layers(config: PretrainedConfig, settings: AdapterSettings) -> tuple[str, ...]:

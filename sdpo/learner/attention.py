@@ -1,8 +1,8 @@
 """Attention over packs, as implementations that transformers' models can be loaded with.
 
 Each takes the queries, keys and values of a whole pack, [1, heads, T, size], and `groups` from the call of the model.
-"eager" makes a mask of T×T; it is the definition that the others are tested against.  "sdpa" makes masks within a group
-only: where a window slides, and on CPUs for sequences that continue shared tokens.
+"eager" makes T×T scores and a mask; it is the definition that the others are tested against.  "sdpa" makes masks of a
+block of queries at a time: where a window slides, and on CPUs for sequences that continue shared tokens.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.bias import CausalBias, causal_lower_right
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from sdpo.errors import UserError
+from sdpo.learner.flex_attention import Groups, attend
 from sdpo.learner.packing import SharedPrefix
-
-Groups = tuple[SharedPrefix, ...]
 
 # What one more call costs, in rows of queries: a batch is cut where that saves more padding.
 _CALL_ROWS = 64
@@ -31,6 +30,9 @@ _LONG = 9
 
 # On a CPU, the least number of queries in a block, and the most blocks.
 _QUERY_BLOCK, _MOST_BLOCKS = 64, 8
+
+# On a GPU, queries in a block where a window slides: a mask is as large as these and the keys that they see.
+_WINDOW_BLOCK = 1024
 
 
 class CannotPack(UserError):
@@ -51,6 +53,7 @@ def register(attention: str) -> str:
     name, form = {
         "sdpa": (f"{_PACKED}padded", _sdpa),
         "flash_attention_2": (f"{_PACKED}varlen", _flash),
+        "flex_attention": (f"{_PACKED}blocks", _flex),
         "eager": (f"{_PACKED}eager", _masked),
     }[attention]
     AttentionInterface.register(name, form)
@@ -96,8 +99,29 @@ def _sdpa(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=
 def _causal(qkv, sliding_window, options) -> torch.Tensor:
     length = qkv[0].shape[2]
     if sliding_window is not None and length > sliding_window:
-        return scaled_dot_product_attention(*qkv, attn_mask=_window(length, length, sliding_window, qkv[0]), **options)
-    return scaled_dot_product_attention(*qkv, is_causal=True, **options)
+        return _lower_right(*qkv, sliding_window, options)
+    return _fused(*qkv, None, options)
+
+
+def _fused(query, key, value, mask, options) -> torch.Tensor:
+    """PyTorch's attention, causal where there is no mask, on a GPU by a kernel that does not make all T×T scores.
+
+    There only FlashAttention takes heads that share keys.  Where it cannot run, each head gets a copy of its own.
+    """
+    if options["enable_gqa"] and not _shares_keys(query, value, mask):
+        heads = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(heads, dim=1) for x in (key, value))
+        options = options | {"enable_gqa": False}
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, **options)
+
+
+def _shares_keys(query, value, mask) -> bool:
+    """Whether a kernel takes heads that share keys."""
+    if not query.is_cuda:
+        return True
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    sizes = query.shape[-1] == value.shape[-1] <= 256
+    return half and sizes and (mask is None or isinstance(mask, CausalBias))
 
 
 def _continue(group: SharedPrefix, shared, own, sliding_window, options) -> torch.Tensor:
@@ -127,20 +151,25 @@ def _batch(x: torch.Tensor, count: int, padded: torch.Tensor) -> torch.Tensor:
 def _lower_right(query, key, value, sliding_window, options) -> torch.Tensor:
     """Causal attention of queries that are the last of the keys' positions.
 
-    A CPU works through a mask entry by entry, also where it forbids: blocks of queries leave out what lies ahead.
+    A CPU works through a mask entry by entry, also where it forbids: blocks of queries leave out what lies ahead, and
+    what lies behind a window.
     """
     queries, before = query.shape[2], key.shape[2] - query.shape[2]
-    step = max(_QUERY_BLOCK, -(-queries // _MOST_BLOCKS)) if query.is_cpu else queries
+    window = key.shape[2] if sliding_window is None else sliding_window
+    if query.is_cpu:
+        step = max(_QUERY_BLOCK, -(-queries // _MOST_BLOCKS))
+    else:
+        step = _WINDOW_BLOCK if key.shape[2] > window else queries
     outputs = []
     for start in range(0, queries, step):
         stop = min(start + step, queries)
-        seen = before + stop
-        if sliding_window is not None and seen > sliding_window:
-            mask = _window(stop - start, seen, sliding_window, query)
+        first, seen = max(0, before + start + 1 - window), before + stop  # keys
+        if seen > window:
+            mask = _window(stop - start, seen - first, window, query)
         else:
             mask = causal_lower_right(stop - start, seen)
-        block = (query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen])
-        outputs.append(scaled_dot_product_attention(*block, attn_mask=mask, **options))
+        keys = slice(first, seen)
+        outputs.append(_fused(query[:, :, start:stop], key[:, :, keys], value[:, :, keys], mask, options))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
@@ -198,6 +227,9 @@ def _flash(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling
     """PyTorch's FlashAttention 2 over sequences of different lengths: no padding, and one call for the whole pack."""
     _refuse(module, groups, rest | ({"dropout": dropout} if dropout else {}))
     keys, query_ends, key_ends, longest = _varlen(groups, query.device)
+    size = value.shape[-1]
+    if size < query.shape[-1]:  # latent attention; FlashAttention has one size for all
+        value = pad(value, (0, query.shape[-1] - size))
     output = varlen_attn(
         query[0].transpose(0, 1),
         *(x[0].index_select(1, keys).transpose(0, 1) for x in (key, value)),
@@ -209,7 +241,7 @@ def _flash(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),  # causal, aligned at the keys' end
         enable_gqa=True,
     )
-    return output[None], None
+    return output[None, ..., :size], None
 
 
 @lru_cache(maxsize=4)
@@ -229,6 +261,16 @@ def _varlen(groups: Groups, device: torch.device) -> tuple[torch.Tensor, torch.T
     ends = (np.cumsum([0, *lengths], dtype=np.int32) for lengths in (queries, map(len, keys)))
     tensors = (torch.from_numpy(array).to(device) for array in (np.concatenate(keys), *ends))
     return *tensors, max(map(len, keys))
+
+
+def _flex(
+    module, query, key, value, mask, *,
+    groups=None, dropout=0.0, scaling=None, sliding_window=None, softcap=None, s_aux=None, **rest,
+):  # fmt: skip
+    """FlexAttention with a block mask; the only one of these forms that caps scores and has sinks."""
+    _refuse(module, groups, rest | ({"dropout": dropout} if dropout else {}))
+    given = {"scale": scaling, "window": sliding_window, "softcap": softcap, "sinks": s_aux}
+    return attend(query, key, value, groups, **given).transpose(1, 2).contiguous(), None
 
 
 def _masked(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
@@ -259,9 +301,14 @@ def _masked(module, query, key, value, mask, *, groups=None, dropout=0.0, scalin
 
 
 def _refuse(module, groups: Groups | None, options: dict) -> None:
-    """What these forms do not compute: attention sinks, soft-capped scores, biases by position; `_flash` no dropout."""
+    """What a form does not compute: biases by position; but for `_flex` attention sinks and soft-capped scores; in
+    `_flash` and `_flex` dropout."""
     if groups is None:
         raise CannotPack(_UNTOLD.format(model=type(module).__name__))
     unknown = [name for name in ("s_aux", "softcap", "position_bias", "dropout") if options.get(name) is not None]
     if unknown:
-        raise CannotPack(f"{type(module).__name__} uses {', '.join(unknown)}, which packed attention does not support")
+        where = "in packs only flex_attention computes" if {*unknown} <= {"s_aux", "softcap"} else _NOWHERE
+        raise CannotPack(f"{type(module).__name__} uses {', '.join(unknown)}, which {where}")
+
+
+_NOWHERE = "packed attention does not support"

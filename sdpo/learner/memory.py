@@ -15,6 +15,7 @@ from sdpo.config.model_files import longest_sequence
 from sdpo.config.schema import Recipe
 from sdpo.learner.activations import layer_memory, losses_memory, response_tokens, typical_pack
 from sdpo.learner.deepspeed_config import BUCKET_ELEMENTS
+from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes
 
 Parts = dict[str, int]  # bytes by name
@@ -50,11 +51,14 @@ def total(parts: Parts) -> int:
 
 def longest_pack(recipe: Recipe) -> int:
     """Tokens of the student's largest pack: a sequence that is longer than a micro-batch is one by itself."""
-    return max(recipe.learner.micro_batch_tokens, recipe.max_model_len)
+    return max(recipe.learner.pass_tokens, recipe.max_model_len)
 
 
 def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes) -> LearnerMemory:
-    """`shapes`: of the recipe's model, with its adapter."""
+    """Of a recipe with `learner.packing` and `model.attention` as its model is computed.
+
+    shapes: of the recipe's model, with its adapter.
+    """
     return _Rank(recipe, plan, shapes).memory()
 
 
@@ -104,16 +108,13 @@ class _Rank:
     def _moments(self) -> dict[str, Parts]:
         """Where an update may take most; gradients of earlier micro-batches are there already."""
         shapes, tokens = self.shapes, longest_pack(self.recipe)
-        rollout = self.recipe.rollout
-        groups = typical_pack(
-            tokens, self.recipe.context.max_prompt_tokens, rollout.max_response_tokens, rollout.responses
-        )
+        groups = self._pass(tokens)
         layers = layer_memory(shapes, groups)
         each = [layers[kind] for kind in shapes.kinds]
         recomputed = self.recipe.learner.gradient_checkpointing
         row = tokens * shapes.hidden
         states = row * self.width + row * (FP32 + 2 * self.width)  # the embeddings, the last norm and its result
-        kept = states + sum(layer.output if recomputed else layer.saved for layer in each)
+        kept = states + each[0].given + sum(layer.output if recomputed else layer.saved for layer in each)
         worst = max(layer.backward - (0 if recomputed else layer.saved) for layer in layers.values())
 
         during = {} if self.stage == 3 else self._gradients()
@@ -122,7 +123,7 @@ class _Rank:
             backward["reduce bucket"] = self.bucket * (self.width if self.stage == 2 else FP32)
         gathered = self._gathered()
         theirs = max(tokens, longest_sequence(self.recipe))  # of the teacher's largest pack
-        passing = max(layer.forward for layer in layers.values()) * theirs // tokens
+        passing = max(layer.forward + layer.given for layer in layer_memory(shapes, self._pass(theirs)).values())
         head = shapes.head * shapes.head_trains * self.width  # the gradient, as it comes
         step = dict(during)
         if copied := self._stepped():
@@ -138,6 +139,13 @@ class _Rank:
             "embedding": backward | gathered | {"the embedding's gradient": self._reduced(head) + shapes.tied * head},
             "step": step,
         }
+
+    def _pass(self, tokens: int) -> tuple[SharedPrefix, ...]:
+        """A full pass of so many tokens; without packing one sequence."""
+        prompt, rollout = self.recipe.context.max_prompt_tokens, self.recipe.rollout
+        if self.shapes.packs:
+            return typical_pack(tokens, prompt, rollout.max_response_tokens, rollout.responses)
+        return (SharedPrefix(prompt, (tokens - prompt,)),)
 
     def _losses(self, groups) -> int:
         """Chunks of logits and what belongs to them, hidden states of all responses by student and teacher."""

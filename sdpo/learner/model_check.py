@@ -59,6 +59,7 @@ def check_configuration(
     longest: int = 2**31,
     generation: GenerationConfig | None = None,
     packing: Literal["auto", "off"] = "auto",
+    on_gpu: bool = False,
 ) -> Computed:
     """Try packing, the losses' head and the export on a small random model of the configuration, in fp32 on the CPU.
 
@@ -66,15 +67,17 @@ def check_configuration(
     longest     tokens of the run's longest sequence, see `small_config`
     generation  what the model's folder says of generation
     packing     `learner.packing`
+    on_gpu      whether the learner's ranks have GPUs
 
-    Returns how the learner is to compute it: as asked, or where packs would be wrong with transformers' own attention.
+    Returns how the learner is to compute it: as asked; where packs would be wrong so, on GPUs by flex_attention; and
+    where they would be wrong with this too, with transformers' own attention.
     Raises UserError for a model that it would compute wrongly, or not at all, either way.
     """
-    asked = config.to_json_string(), form, str(longest), repr(generation), packing
+    asked = config.to_json_string(), form, str(longest), repr(generation), packing, str(on_gpu)
     if asked not in _FOUND:
         small = small_config(config, longest)
         # no small model can be made of it: the learner looks at the whole one
-        _FOUND[asked] = Computed(packing, form) if small is None else _checked(small, form, generation, packing)
+        _FOUND[asked] = Computed(packing, form) if small is None else _checked(small, form, generation, packing, on_gpu)
     return _FOUND[asked]
 
 
@@ -88,7 +91,11 @@ class _Plain(NamedTuple):
 
 
 def _checked(
-    small: PretrainedConfig, form: str, generation: GenerationConfig | None, packing: Literal["auto", "off"]
+    small: PretrainedConfig,
+    form: str,
+    generation: GenerationConfig | None,
+    packing: Literal["auto", "off"],
+    on_gpu: bool,
 ) -> Computed:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -99,12 +106,7 @@ def _checked(
             plain = _Plain(small, model, asked, plain_log_probs(model, asked))
         except Exception:  # noqa: BLE001 — what transformers itself cannot run says nothing about the learner
             return Computed(packing, form)
-        found, policy = Computed(packing, form), None
-        if packing == "auto":
-            try:
-                policy = _tried(plain, attention.register("sdpa" if form == "flash_attention_2" else form))
-            except CannotPack as error:
-                found = Computed("off", form, error.reason)
+        found, policy = _packed(plain, form, on_gpu) if packing == "auto" else (Computed(packing, form), None)
         if policy is None:
             _check_prefixes(plain)
             own, policy = _alone(plain, form)
@@ -113,6 +115,19 @@ def _checked(
             policy.model.generation_config = generation
         _check_export(policy.model, plain)
     return found
+
+
+def _packed(plain: _Plain, form: str, on_gpu: bool) -> tuple[Computed, PolicyModel | None]:
+    """The first form of packed attention that computes this model, and the model with it, or None."""
+    reason = None
+    for each in dict.fromkeys((form, "flex_attention") if on_gpu else (form,)):
+        try:
+            policy = _tried(plain, attention.register("sdpa" if each == "flash_attention_2" else each))
+        except CannotPack as error:
+            reason = reason or error.reason
+        else:
+            return Computed("auto", each, reason), policy
+    return Computed("off", form, reason), None
 
 
 def _tried(plain: _Plain, name: str) -> PolicyModel:

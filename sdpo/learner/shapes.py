@@ -21,6 +21,7 @@ class Shapes:
     """Numbers of elements, unless it says otherwise.  A tied matrix counts once."""
 
     model: nn.Module  # on the meta device, with the adapter
+    packs: bool  # whether it computes packs, or one sequence at a time with transformers' own attention
     layers: tuple[nn.Module, ...]
     kinds: tuple[int, ...]  # of each layer: the first layer that is made of the same
     parameters: int  # with the adapter
@@ -36,16 +37,20 @@ class Shapes:
 
 
 def shapes_of(
-    config: PretrainedConfig, dtype: torch.dtype, form: str = "sdpa", adapter: AdapterSettings | None = None
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    form: str = "sdpa",
+    adapter: AdapterSettings | None = None,
+    packs: bool = True,
 ) -> Shapes:
     """Of the model of a configuration in `dtype`, with `form` of attention (`model.attention`).
 
-    "sdpa" counts as "flash_attention_2": padding takes at most what sharing prompts saves, and masks do not
+    In packs "sdpa" counts as "flash_attention_2": padding takes at most what sharing prompts saves, and masks do not
     exist on the meta device.
 
     Raises UserError for a model whose layers are not found, and for an adapter that fits no layer.
     """
-    counted = attention.register("flash_attention_2" if form == "sdpa" else form)
+    counted = attention.register("flash_attention_2" if form == "sdpa" else form) if packs else form
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=counted)
         if adapter is not None:
@@ -59,6 +64,7 @@ def shapes_of(
     experts = getattr(config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     return Shapes(
         model=model,
+        packs=packs,
         layers=tuple(layers),
         kinds=tuple(made_of.index(each) for each in made_of),
         parameters=sum(p.numel() for p in model.parameters()),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import deepspeed
+import psutil
 import torch
 
 from sdpo.algorithms.base import LossPlan
@@ -42,6 +43,7 @@ from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
 from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica, stored
 from sdpo.learner.rows import Row
+from sdpo.learner.scores import check_scores
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
 from sdpo.learner.teacher import Teacher
@@ -85,6 +87,7 @@ class LearnerWorker:
         self.student: PolicyModel = load_model(
             self.recipe.model, self.dtype, self.recipe.seed, settings.packing == "auto"
         )
+        check_scores(self.recipe, self.student.model.config, self._memory())
         self.student.head.entries = known_entries(self.recipe)
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
@@ -127,6 +130,12 @@ class LearnerWorker:
             )
         self.passes.check_numbers()
         self._make_room()
+
+    def _memory(self) -> int:
+        """Bytes of the rank's device."""
+        if self.on_gpu:
+            return torch.cuda.get_device_properties(self.device).total_memory
+        return psutil.virtual_memory().total
 
     def load(self, checkpoint: str) -> None:
         """Go on from what ranks of any number and stage have saved.  Collective.  Raises Damaged."""

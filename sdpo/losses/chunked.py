@@ -191,15 +191,15 @@ class GradientSums:
         )
 
     def add(self, rows: slice, grad_logits: Tensor) -> None:
-        """Takes in the gradient of u [n, V] of these rows."""
-        if self.bias is not None:
-            self.bias.add_(grad_logits.sum(0), alpha=self._scale)
-        weight = self._head.weight
-        grad_logits = grad_logits.to(weight.dtype)
+        """Takes in the gradient of u [n, V] of these rows, in the dtype of `weight`; that of the bias is apart."""
         if self.hidden is not None:
-            torch.mm(grad_logits, weight, out=self.hidden[rows]).mul_(self._scale)
+            torch.mm(grad_logits, self._head.weight, out=self.hidden[rows]).mul_(self._scale)
         if self.weight is not None:
             _add_outer(self.weight, grad_logits, self._hidden[rows], self._scale)
+
+    def add_bias(self, grad_logits: Tensor) -> None:
+        if self.bias is not None:
+            self.bias.add_(grad_logits.sum(0), alpha=self._scale)
 
 
 def _add_outer(total: Tensor, grad_logits: Tensor, hidden: Tensor, scale: float) -> None:
@@ -226,21 +226,37 @@ def _run(
     # On the meta device, where there is no autocast, memory is counted.
     with torch.autocast("cpu" if hidden.is_meta else hidden.device.type, enabled=False), torch.no_grad():
         for rows in chunks(hidden.shape[0], chunk_tokens):
-            uncapped = _uncapped(hidden[rows], head)
-            with torch.set_grad_enabled(gradients is not None):
-                uncapped.requires_grad_(gradients is not None)
-                logits = uncapped
-                if head.amplitude is not None:
-                    logits = head.without_padding(uncapped.tanh() * head.amplitude)
-                loss, tokens = fn(logits, rows)
-            _collect(outputs, tokens, rows, hidden.shape[0])
-            total = loss.detach().to(logits.dtype) if total is None else total + loss.detach()
-            if loss.requires_grad:
-                (grad_logits,) = torch.autograd.grad(loss, uncapped, allow_unused=True)
-                del uncapped, logits, loss, tokens  # frees the chunk before the products below
-                if grad_logits is not None and gradients is not None:
-                    gradients.add(rows, grad_logits)
+            loss = _run_chunk(hidden, head, fn, rows, outputs, gradients)
+            total = loss if total is None else total + loss
     return total
+
+
+def _run_chunk(
+    hidden: Tensor,
+    head: _Head,
+    fn: ChunkLoss,
+    rows: slice,
+    outputs: dict[str, Tensor],
+    gradients: GradientSums | None,
+) -> Tensor:
+    """The share of the loss of these rows.  When it returns nothing as large as their logits is left."""
+    uncapped = _uncapped(hidden[rows], head)
+    with torch.set_grad_enabled(gradients is not None):
+        uncapped.requires_grad_(gradients is not None)
+        logits = uncapped
+        if head.amplitude is not None:
+            logits = head.without_padding(uncapped.tanh() * head.amplitude)
+        loss, tokens = fn(logits, rows)
+    _collect(outputs, tokens, rows, hidden.shape[0])
+    share = loss.detach().to(logits.dtype)
+    if gradients is not None and loss.requires_grad:
+        (grad_logits,) = torch.autograd.grad(loss, uncapped, allow_unused=True)
+        del uncapped, logits, loss, tokens  # frees the chunk before the products below
+        if grad_logits is not None:
+            gradients.add_bias(grad_logits)
+            grad_logits = grad_logits.to(head.weight.dtype)  # the one in float32 is free from here on
+            gradients.add(rows, grad_logits)
+    return share
 
 
 def _collect(outputs: dict[str, Tensor], tokens: dict[str, Tensor], rows: slice, total_rows: int) -> None:

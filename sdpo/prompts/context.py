@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from sdpo.config.sections import ContextSettings
 from sdpo.errors import UserError
 from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.inserted_text import Neutraliser
-from sdpo.prompts.sources import demonstrations, environment_feedback
+from sdpo.prompts.sources import demonstrations, environment_feedback, of_another
 from sdpo.prompts.templates import TEMPLATES
 from sdpo.types import Group, Hint, Message, Outcome, Rollout, Task, Turn
 
@@ -36,6 +36,13 @@ Change = Callable[[str], str]
 CUT_MARK = "\n[... cut]"
 # Names in `ContextBuilder.counts`
 COUNTED = ("demonstration_cut", "feedback_cut", "reply_cut", "special_tokens_neutralised")
+
+
+class Told(NamedTuple):
+    """A teacher's prompt, and the hint in it."""
+
+    hint: Hint
+    prompt_ids: tuple[int, ...]
 
 
 @dataclass
@@ -46,6 +53,7 @@ class ContextBuilder:
     settings: ContextSettings
     thinking: bool | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    batch: Sequence[Group] = ()  # whose demonstrations may be shown to other tasks (`context.demonstration_of`)
 
     def __post_init__(self) -> None:
         self.template = TEMPLATES[self.settings.template]
@@ -83,15 +91,30 @@ class ContextBuilder:
     def hint(self, group: Group, index: int, rng: np.random.Generator, turn: int = -1) -> Hint | None:
         """What the teacher is told about a turn of rollout `index` of the group; None when there is nothing to tell.
 
-        The demonstration's source is `context.demonstration`.  Feedback exists for failed responses only; when it is
-        shown is `context.feedback`.
+        The demonstration's source is `context.demonstration`, its task `context.demonstration_of`.  Feedback exists for
+        failed responses only; when it is shown is `context.feedback`.
         """
-        demonstration = self._demonstration(group, index, rng)
-        if demonstration is not None:
-            demonstration = self._clean(demonstration, sampled=self.settings.demonstration == "random") or None
+        demonstration = self._demonstrated(group, index, rng)
         wanted = self.settings.feedback == "always" or (self.settings.feedback == "fallback" and demonstration is None)
         feedback = environment_feedback(group.rollouts[index].turns[turn].outcome) if wanted else None
         return Hint(demonstration, feedback) if demonstration or feedback else None
+
+    def _demonstrated(self, group: Group, index: int, rng: np.random.Generator) -> str | None:
+        sampled = self.settings.demonstration == "random"
+        if self.settings.demonstration_of == "same":
+            text = self._demonstration(group, index, rng)
+            return None if text is None else self._clean(text, sampled) or None
+        found = of_another(self._demonstration, group, self.batch, rng)
+        if found is None or not (text := self._clean(found[1], sampled)):
+            return None
+        return f"{found[0].messages[-1]['content']}\n\n{text}"
+
+    def told(self, group: Group, index: int, rng: np.random.Generator, turn: int) -> Told | None:
+        """The hint about a turn of rollout `index` of the group, in the teacher's prompt; None without a hint."""
+        hint = self.hint(group, index, rng, turn)
+        if hint is None:
+            return None
+        return Told(hint, self.reprompt(group.task, hint, group.rollouts[index].turns[: turn + 1]))
 
     def shown(self, rollout: Rollout) -> Hint | None:
         """A hint that shows what a rollout answered in the end, right or wrong, in a demonstration's place."""

@@ -20,6 +20,9 @@ class Source(Protocol):
     def __call__(self, group: Group, index: int, rng: np.random.Generator) -> str | None: ...
 
 
+_NOBODY = -1  # the index of no response: none is left out as its own
+
+
 def nothing(group: Group, index: int, rng: np.random.Generator) -> None:
     return None
 
@@ -74,6 +77,21 @@ def demonstrations(kind: str, column: str | None) -> Source:
     if kind in ("solution", "column"):
         return of_task(dataset_text(kind, column))
     return {"random": sibling_success, "none": nothing}[kind]
+
+
+def of_another(
+    source: Source, group: Group, batch: Sequence[Group], rng: np.random.Generator
+) -> tuple[Task, str] | None:
+    """Another task of the batch, uniformly at random among those for which the source has a text, and that text.
+
+    As a control: what is left of a teacher's worth if it reads about another problem (arXiv 2608.09228)?
+    """
+    others = [other for other in batch if other.task.id != group.task.id]
+    for place in rng.permutation(len(others)):
+        text = source(others[place], _NOBODY, rng)
+        if text is not None:
+            return others[place].task, text
+    return None
 
 
 def check_texts(tasks: Sequence[Task], kind: str, column: str | None, option: str, every: bool = False) -> None:

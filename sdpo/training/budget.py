@@ -42,7 +42,7 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
     """`evaluated`: responses of one evaluation."""
     recipe, run = plan.recipe, plan.recipe.run
     response = min(speeds.response or recipe.rollout.max_response_tokens, recipe.rollout.max_response_tokens)
-    student, teacher = _passes(recipe, response)
+    student, teacher = _passes(recipe, response, plan.shapes.packs)
     flops = _flops(plan, student, teacher)
     update = flops / (recipe.learner.ranks * speeds.tflops * 1e12)
     generate = _sampling(plan, speeds, recipe.samples_per_step, response)
@@ -54,10 +54,11 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
     return Budget(recipe.samples_per_step * response, tokens, flops, generate, update, step, hours)
 
 
-def _passes(recipe: Recipe, response: int) -> tuple[Forward, Forward]:
-    """Of a step, by student and teacher: responses to a question share its prompt; a teacher's prompt is its own."""
+def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forward]:
+    """Of a step, by student and teacher: in packs responses to a question share its prompt; a teacher's is its own."""
     prompt, questions, responses = recipe.context.max_prompt_tokens, recipe.run.questions, recipe.rollout.responses
-    student = Forward(((0, prompt), *[(prompt, response)] * responses) * questions, recipe.samples_per_step * response)
+    group = ((0, prompt), *[(prompt, response)] * responses) if packs else ((0, prompt + response),) * responses
+    student = Forward(group * questions, recipe.samples_per_step * response)
     if recipe.teacher is None:
         return student, NOTHING
     whole = (0, recipe.context.max_reprompt_tokens + response)

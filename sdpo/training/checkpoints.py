@@ -19,6 +19,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +43,7 @@ class TrainerState:
     generations: int = 0
     generated_tokens: int = 0
     random_state: dict[str, Any] | None = None  # of the generator that draws demonstrations
+    algorithm: dict[str, Any] = field(default_factory=dict)  # what it remembers of earlier batches
     best_value: float = -1.0
     best_step: int = 0
     evaluated_step: int = -1  # the last one that was measured

@@ -20,6 +20,7 @@ from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
 from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
 from sdpo.rollout.startup import kv_cache_bytes, padded_rank
+from sdpo.training.parts import as_computed
 from sdpo.training.placement import engine_options
 
 LEARNER_OVERHEAD = GIB  # CUDA's context and cuBLAS's workspaces
@@ -47,18 +48,23 @@ class Device:
 
 
 class MemoryPlan:
-    """Of a recipe on GPUs of `gpu` bytes each (profile cpu: in this machine's memory)."""
+    """Of a recipe on GPUs of `gpu` bytes each (profile cpu: in this machine's memory).
 
-    def __init__(self, recipe: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
+    computed: the recipe as its model is computed (`sdpo.training.parts.as_computed`).
+    """
+
+    def __init__(self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
         self.recipe, self.gpu, self.shapes, self.config = recipe, gpu, shapes, config
-        self.learner: LearnerMemory = learner_memory(recipe, build_algorithm(recipe).plan, shapes)
+        self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes)
         self.on_gpu = recipe.profile == "gpu"
 
     @cached_property
     def engine(self) -> EngineMemory:
         """On a CPU with the cache that the engine would like to have; it takes half of the free memory at most."""
-        groups = (SharedPrefix(0, (_PASS,)),)
-        activations = max(layer.forward for layer in layer_memory(self.shapes, groups).values())
+        activations = self._activations(_PASS)
+        if not self.shapes.packs:
+            # Without what grows with the square of the tokens: an engine has attention of its own.
+            activations = (4 * activations - self._activations(2 * _PASS)) // 2
         width = 4 if self.recipe.model.dtype == "float32" else 2
         weights = (self.shapes.parameters - self._adapter) * width + self._loaded * width
         found = engine_memory(self.recipe, self.config, weights, activations // _PASS, self.gpu)
@@ -66,6 +72,10 @@ class MemoryPlan:
             return found
         cache = kv_cache_bytes(found.token, engine_options(self.recipe), available=2**62)
         return EngineMemory(weights, 0, ENGINE_PROCESS, cache, found.token)
+
+    def _activations(self, tokens: int) -> int:
+        groups = (SharedPrefix(0, (tokens,)),)
+        return max(layer.forward for layer in layer_memory(self.shapes, groups).values())
 
     @property
     def _adapter(self) -> int:
@@ -170,17 +180,19 @@ class Planner:
 
     def shapes(self, recipe: Recipe) -> Shapes:
         model = recipe.model
-        key = (model.dtype, model.attention, model.adapter)
+        packs = recipe.learner.packing == "auto"
+        key = (model.dtype, model.attention, model.adapter, packs)
         if key not in self._shapes:
             dtype = getattr(torch, model.dtype)
-            self._shapes[key] = shapes_of(self.config, dtype, model.attention, model.adapter)
+            self._shapes[key] = shapes_of(self.config, dtype, model.attention, model.adapter, packs)
         return self._shapes[key]
 
     def plan(self, recipe: Recipe | None = None) -> MemoryPlan:
         """Raises UserError for a model whose memory cannot be counted."""
         recipe = recipe or self.recipe
         try:
-            return MemoryPlan(recipe, self.gpu, self.shapes(recipe), self.config)
+            computed = as_computed(recipe)[0]
+            return MemoryPlan(recipe, computed, self.gpu, self.shapes(computed), self.config)
         except UserError:
             raise
         except Exception as error:  # what models that look at the values of tensors raise on the meta device

@@ -119,13 +119,15 @@ def as_computed(recipe: Recipe) -> tuple[Recipe, str | None]:
 
     config, asked = load_config(recipe), (recipe.learner.packing, recipe.model.attention)
     given = recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe), recipe.learner.packing
-    found = check_configuration(config, *given)
+    found = check_configuration(config, *given, on_gpu=recipe.profile == "gpu")
     if (found.packing, found.attention) == asked:
         return recipe, None
     changed = {
         "learner": recipe.learner.model_copy(update={"packing": found.packing}),
         "model": recipe.model.model_copy(update={"attention": found.attention}),
     }
-    how = f"one sequence per pass, with the {found.attention} attention of transformers"
+    how = f"without packing, one sequence per pass, with the {found.attention} attention of transformers"
+    if found.packing == "auto":
+        how = f"with model.attention={found.attention}"
     why = f": {found.reason}" if found.reason else ""
-    return recipe.model_copy(update=changed), f"{config.model_type} is trained without packing, {how}{why}."
+    return recipe.model_copy(update=changed), f"{config.model_type} is trained {how}{why}."

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sdpo.algorithms import Algorithm
 from sdpo.config.schema import Recipe
 from sdpo.envs import Dataset, Environment
 from sdpo.evaluation import pass_at_k
@@ -41,9 +42,15 @@ class Probe:
     """`due` says when, `run` makes one."""
 
     def __init__(
-        self, recipe: Recipe, environment: Environment, dataset: Dataset, tokenizer: Any, pool: EnginePool
+        self,
+        recipe: Recipe,
+        environment: Environment,
+        algorithm: Algorithm,
+        dataset: Dataset,
+        tokenizer: Any,
+        pool: EnginePool,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.algorithm = recipe, algorithm
         self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)  # training counts its own
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         order = np.random.default_rng([recipe.seed, *_TASKS]).permutation(len(dataset.train))
@@ -65,6 +72,7 @@ class Probe:
         numbers = {f"probe/student/pass@{k}": _pass_at(students, k) for k in sorted({1, samples})}
         if self.recipe.teacher is None:
             return numbers
+        self.contexts.batch = students
         asked = [self._asked(group, i) for i, group in enumerate(students)]
         numbers["probe/hinted"] = sum(len(each.hints) for each in asked) / (samples * len(asked))
         if not numbers["probe/hinted"]:
@@ -92,13 +100,10 @@ class Probe:
         room = self.recipe.max_model_len - self.recipe.rollout.max_response_tokens
         hints, prompts = [], []
         for number, rollout in enumerate(group.rollouts):
-            hint = self.contexts.hint(group, number, rng, turn=0)
-            if hint is None or rollout.turns[0].ungradable:
-                continue
-            prompt = self.contexts.reprompt(group.task, hint, rollout.turns[:1])
-            if len(prompt) <= room:
-                hints.append(hint)
-                prompts.append(prompt)
+            told = self.algorithm.told(group, number, self.contexts, rng, 0)
+            if told is not None and not rollout.turns[0].ungradable and len(told.prompt_ids) <= room:
+                hints.append(told.hint)
+                prompts.append(told.prompt_ids)
         return Asked(group, tuple(hints), tuple(prompts))
 
     async def _answers(

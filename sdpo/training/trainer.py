@@ -67,7 +67,7 @@ class Trainer:
         self.contexts = ContextBuilder(tokenizer, recipe.context, recipe.model.thinking)
         self.generation = Generation(recipe, environment, self.contexts, tokenizer, pool)
         self.checkpoints = Checkpoints(folder.checkpoints, recipe.run.keep_checkpoints)
-        self.probe = Probe(recipe, environment, dataset, tokenizer, pool)
+        self.probe = Probe(recipe, environment, algorithm, dataset, tokenizer, pool)
         self.updates = Updates(recipe, learner, tokenizer, folder, tracker)
         self.guard = Guard(recipe.guard, tracker)
         self.utilization = Utilization(pool, learner)
@@ -85,8 +85,8 @@ class Trainer:
         self.batches = Prefetch(self._generate, self.recipe.rollout.staleness, self.recipe.run.steps)
         if checkpoint is not None:
             self.state = self.checkpoints.state(checkpoint)
-            self.saved_step = self.state.step
-            self.rng.bit_generator.state = self.state.random_state
+            self.saved_step, self.rng.bit_generator.state = self.state.step, self.state.random_state
+        self.algorithm.load_state_dict(self.state.algorithm)
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user or the guard stopped the run (its state is saved)."""
@@ -146,6 +146,7 @@ class Trainer:
         probed = await self.interrupt.unless_stopped(self._probe(step))
         probed |= await self._refresh_teacher(step, probed)
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
+        self.contexts.batch = groups
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
         samples = with_recorded(groups, samples, self.recipe.seed, self.recipe.tracking.tokens_mb)
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
@@ -362,7 +363,7 @@ class Trainer:
         """Write a checkpoint of the state after the last complete step, or begin to."""
         await self._written()
         await self._check_finite()
-        self.state.random_state = self.rng.bit_generator.state
+        self.state.random_state, self.state.algorithm = self.rng.bit_generator.state, self.algorithm.state_dict()
         ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)

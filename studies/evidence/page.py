@@ -16,6 +16,7 @@ from studies.evidence.sections import (
     claims,
     comparison,
     forgetting,
+    guards,
     relatives,
     repeats,
     single_world,
@@ -42,6 +43,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     turns.hints,
     relatives.section,
     relatives.variants,
+    relatives.other_problem,
     relatives.sequence,
     single_world.noise,
     single_world.groups,
@@ -50,6 +52,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     single_world.sizes,
     adapters.section,
     teacher.section,
+    guards.section,
     repeats.section,
     claims.section,
 )

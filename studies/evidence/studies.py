@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdpo.config import registry
 from sdpo.config.paths import locate
+from sdpo.config.resume import is_free
 from sdpo.errors import UserError
 
 DECLARED = Path(__file__).with_name("studies.yaml")
-CHOSEN, TUNING = "chosen", "tuning"
+CHOSEN, TUNING, AGAIN = "chosen", "tuning", "again"
 ALGORITHMS = ("sdpo", "grpo")  # those that are tuned and compared; other ones run with their recipe's settings
 
 Chosen = Mapping[str, Sequence[str]]  # algorithm → its chosen settings, as key=value
@@ -34,6 +36,14 @@ class Variant(_Declared):
     label: str = ""
 
 
+class Drawn(_Declared):
+    """Runs of other parts, each one once, drawn by the seed."""
+
+    parts: tuple[str, ...]
+    runs: int = Field(ge=1)
+    seed: int
+
+
 class Part(_Declared):
     title: str
     question: str
@@ -45,6 +55,7 @@ class Part(_Declared):
     set: tuple[str, ...] = ()  # options of all its runs
     needs: dict[str, str] = {}  # model folders without which the part cannot run → the command that makes each
     runs: dict[str, Variant]
+    again: Drawn | None = None  # what else it runs, with its `set`
 
     @property
     def missing(self) -> str:
@@ -110,7 +121,28 @@ def specs(studies: Studies, part: str, chosen: Chosen | None) -> list[RunSpec]:
         for seed in (world,) if declared.seeds is None else declared.seeds:
             for name, variant in declared.runs.items():
                 result.append(_spec(studies, part, name, variant, world, seed, chosen))
-    return result
+    return result if declared.again is None else result + _drawn(studies, part, declared.again, chosen)
+
+
+def _drawn(studies: Studies, part: str, again: Drawn, chosen: Chosen | None) -> list[RunSpec]:
+    """In the order of their declaration, under the names that they have there."""
+    once: dict[tuple[str, ...], RunSpec] = {}
+    for spec in (spec for other in again.parts for spec in specs(studies, other, chosen)):
+        decides = (text for text in spec.overrides if not is_free(*text.split("=", 1)))
+        once.setdefault((spec.recipe, spec.algorithm, *decides), spec)
+    every = list(once.values())
+    order = np.random.default_rng(again.seed).permutation(len(every))
+    return [
+        replace(
+            spec,
+            part=part,
+            name=spec.id.replace("/", "-"),
+            group=AGAIN,
+            label=spec.id,
+            overrides=last_word(spec.overrides + studies.parts[part].set),
+        )
+        for spec in (every[i] for i in sorted(order[: again.runs]))
+    ]
 
 
 def _spec(

@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import overlap
 from benchmarks.common import EXTRA_PACKAGES, ROOT
+from benchmarks.gpu import learner_step, padded_step
 
 
 def run(name: str, output, *arguments: str) -> dict:
@@ -110,6 +114,34 @@ def test_the_gpu_scripts_run(tmp_path, name):
     only = ["--only", "full logits, top 20"] if name == "linear_divergence" else []  # the others compile for long
     record = run(f"gpu.{name}", tmp_path / "r.json", *only)
     assert record["rows"] and record["bounds_met"].keys() == {"time", "memory"}
+    if name == "learner_step":
+        other = "TRL" if (EXTRA_PACKAGES / "trl").is_dir() else "transformers, padded"
+        assert record["other"] == other
+        steps = ["SDPO", "GRPO", f"{other}: SDPO", f"{other}: GRPO", "SDPO ÷ GRPO"]
+        assert [row[0] for row in record["rows"]] == steps
+
+
+def test_a_padded_step_in_plain_transformers_has_the_gradients_of_the_learners():
+    """On one batch: the losses of both are the same, padding takes no part."""
+    torch.manual_seed(0)
+    config = Qwen3Config(**learner_step.MODELS["tiny"])
+    student, teacher = (Qwen3ForCausalLM(config) for _ in range(2))
+    lengths = [(5, 9, 7), (5, 3, 12), (5, 6, 6)]
+    batch = [
+        learner_step._sequence(config, SimpleNamespace(prompt=p, response=r, teacher_prompt=t), torch.device("cpu"))
+        for p, r, t in lengths
+    ]
+    for theirs in (None, teacher):
+        found = []
+        for side in ("own", "padded"):
+            student.zero_grad()
+            if side == "own":
+                learner_step._step(student, batch, 4, theirs)
+            else:
+                padded_step._step(student, theirs, padded_step.padded(batch, student.device, theirs is not None))
+            found.append({name: p.grad.clone() for name, p in student.named_parameters()})
+        assert all(gradient.any() for gradient in found[0].values())
+        torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow

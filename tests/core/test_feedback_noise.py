@@ -83,6 +83,14 @@ def test_the_teacher_reads_the_wrong_feedback(tokenizer):
     assert "pear" in texts[0] and "apple" in texts[1] and contexts.counts["feedback_swapped"] == 2
 
 
+def test_so_does_a_probes_teacher(tokenizer):
+    contexts = builder(tokenizer, feedback="always")
+    apple, _ = contexts.batch = [question("apple", [False]), question("pear", [False])]
+    algorithm = build_algorithm(recipe(NOISY, "algorithm.noise=1"))
+    told = algorithm.told(apple, 0, contexts, np.random.default_rng(0), 0)
+    assert "pear" in told.hint.feedback and "apple" not in told.hint.feedback
+
+
 @pytest.mark.parametrize(
     ("overrides", "algorithm", "says"),
     [

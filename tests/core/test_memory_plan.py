@@ -170,6 +170,20 @@ def test_time_and_cost(planner, model):
     assert found.hours == pytest.approx((80 * found.step + evaluating) * 8 / 3600)
 
 
+@pytest.mark.parametrize(("kind", "packs"), [("stablelm", False), ("falcon", False), ("gemma2", True)])
+def test_other_models_are_counted_as_they_are_computed(model, tmp_path, kind, packs):
+    """One sequence per pass, or packed by flex_attention, whatever the recipe's form of attention is."""
+    shutil.copytree(model, tmp_path / "model")
+    config = family(kind, max_position_embeddings=40960, vocab_size=768)
+    (tmp_path / "model" / "config.json").write_text(config.to_json_string())
+    plan = Planner(recipe_of(tmp_path / "model", "learner.ranks=1", "learner.zero_stage=2", algorithm="grpo"), 80 * GIB)
+    found = plan.plan()
+    assert found.fits and found.shapes.packs is packs
+    sampled = 256 * 1000
+    learned = budget(found, Speeds(response=1000), 8, evaluated=40).learned
+    assert learned == sampled + (32 if packs else 256) * 2048  # prompts, shared or not
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_is_counted(planner, model, algorithm):
     losses = planner.plan(recipe_of(model, algorithm=algorithm)).learner.moments["losses"]

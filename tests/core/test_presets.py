@@ -83,6 +83,14 @@ PUBLISHED = {
         "rollout.responses": 1, "rollout.temperature": 1.5, "rollout.top_k": 20, "rollout.top_p": 0.8,
         "algorithm.min_lines": 2, "learner.lr": 5e-6, "evaluation.temperature": 0.9,
     },
+    "sd-zero": _SHARED | {  # arXiv 2604.12002, phase 2
+        "distillation.alpha": 1.0, "distillation.top_k": 64, "teacher.kind": "frozen", "rollout.responses": 1,
+        "learner.lr": 5e-6,
+    },
+    "drift": _SHARED | _LONG | _GRADIENT | {  # arXiv 2606.30345
+        "algorithm.decay": 0.85, "algorithm.hard": 0.3, "algorithm.easy": 0.7, "algorithm.successes": 4,
+        "distillation.alpha": 0.5, "context.demonstration": "random",
+    },
     "demopsd": _SHARED | _LONG | {  # arXiv 2607.02502
         "distillation.blend.largest": 0.15, "distillation.alpha": 1.0, "distillation.top_k": 100,
         "teacher.kind": "ema", "teacher.rate": 0.05, "learner.lr": 1e-6, "run.questions": 64,

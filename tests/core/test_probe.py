@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.envs import Dataset, Environment
 from sdpo.rollout.generation import training_sampling
@@ -62,7 +63,7 @@ class Engines:
 def probe_of(tokenizer, engines, algorithm="sdpo", *overrides):
     recipe = recipe_of(algorithm, *overrides)
     environment = Words(recipe)
-    return Probe(recipe, environment, environment.load(), tokenizer, engines.pool)
+    return Probe(recipe, environment, build_algorithm(recipe), environment.load(), tokenizer, engines.pool)
 
 
 async def run(probe, engines):
@@ -159,4 +160,6 @@ def test_when_it_is_due(tokenizer):
     probe = probe_of(tokenizer, engines, "sdpo", "probe.every=3")
     assert [step for step in range(1, 9) if probe.due(step)] == [1, 4, 7]
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", ("probe.every=0",))
-    assert not any(Probe(recipe, Words(recipe), Words(recipe).load(), tokenizer, engines.pool).due(s) for s in (1, 2))
+    words = Words(recipe)
+    never = Probe(recipe, words, build_algorithm(recipe), words.load(), tokenizer, engines.pool)
+    assert not any(never.due(step) for step in (1, 2))

@@ -28,7 +28,7 @@ from tests.helpers.prompts import builder
 from tests.helpers.tasks import UNGRADED, group, problem, with_outcome
 
 RELATIVES = ("srpo", "opsd", "sdft", "sft", "sc-sdpo", "rlsd", "cepo", "rlcsd", "sdpg", "sdar", "rft",
-             "demopsd", "prefix")  # fmt: skip
+             "demopsd", "prefix", "sd-zero", "drift")  # fmt: skip
 EXAMPLE = PROJECT / "docs" / "examples" / "agreement.yaml"
 
 

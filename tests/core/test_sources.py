@@ -59,6 +59,70 @@ def test_the_teacher_can_think_where_the_student_does_not(tokenizer):
         assert tokenizer.decode(teacher).endswith("<think></think>") != wanted
 
 
+# --------------------------------------------------------------------------------- the demonstration of another task
+
+
+def questions(*passed: list[bool], solutions: bool = False) -> list[Group]:
+    """Tasks a, b, c, …, whose responses and solutions name them."""
+    made = []
+    for name, row in zip("abcd", passed, strict=False):
+        task = problem(f"Question {name}.", name, solution=f"print('{name}')" if solutions else None)
+        made.append(group(row, [f"answer {i} to {name}" for i in range(len(row))], task))
+    return made
+
+
+def test_a_control_shows_another_question_and_its_demonstration(tokenizer):
+    contexts = builder(tokenizer, demonstration_of="other", feedback="never")
+    a, b, c, d = contexts.batch = questions([True, True], [False], [True, False], [True])
+    rng, shown = np.random.default_rng(0), {}
+    for _ in range(300):
+        hint = contexts.hint(a, 0, rng)
+        assert hint.feedback is None
+        shown[hint.demonstration] = shown.get(hint.demonstration, 0) + 1
+    assert {text.split("Question ")[1] for text in shown} == {"c.\n\nanswer 0 to c", "d.\n\nanswer 0 to d"}
+    assert min(shown.values()) > 100  # b has nothing to show
+    teacher = tokenizer.decode(contexts.reprompt(b.task, contexts.hint(b, 0, rng)))
+    assert "Question b." in teacher.split("Correct solution:")[0]
+
+
+def test_a_control_never_shows_the_task_itself(tokenizer):
+    contexts = builder(tokenizer, demonstration_of="other", feedback="never")
+    a, twin = questions([True, True])[0], questions([True, True])[0]
+    assert contexts.hint(a, 0, RNG) is None  # nothing is known of a batch
+    contexts.batch = [a, twin]
+    assert contexts.hint(a, 0, RNG) is None
+    contexts.batch = questions([True], [False])
+    assert contexts.hint(contexts.batch[0], 0, RNG) is None
+
+
+def test_a_control_with_the_reference_of_another_problem(tokenizer):
+    contexts = builder(tokenizer, demonstration="solution", demonstration_of="other", feedback="never")
+    contexts.batch = questions([False], [False], solutions=True)
+    told = [contexts.hint(each, 0, RNG).demonstration for each in contexts.batch]
+    assert "print('b')" in told[0] and "Question b." in told[0] and "print('a')" in told[1]
+
+
+def test_the_thoughts_of_another_questions_answer_are_removed(tokenizer):
+    contexts = builder(tokenizer, demonstration_of="other", feedback="never")
+    thought = group([True], ["<think>hm</think>\n42"], problem("Question z.", "z"))
+    contexts.batch = [*questions([False]), thought]
+    assert contexts.hint(contexts.batch[0], 0, RNG).demonstration.endswith("Question z.\n\n42")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "overrides", "says"),
+    [
+        ("sdpo", ["run.questions=1"], "set run.questions to 2 or more"),
+        ("sdpo", ["context.demonstration=none"], "context.demonstration_of has no effect without demonstrations"),
+        ("grpo", [], "context.demonstration_of has no effect without a teacher"),
+        ("sd-zero", [], "context.demonstration_of has no effect with sd-zero"),
+    ],
+)
+def test_a_control_needs_other_tasks_and_demonstrations(algorithm, overrides, says):
+    with pytest.raises(UserError, match=says):
+        load_recipe(find_recipe("livecodebench", algorithm), "cpu", ["context.demonstration_of=other", *overrides])
+
+
 def test_a_dataset_without_the_text_is_an_error():
     check_texts([problem(), SECRET], "solution", None, "context.demonstration")
     with pytest.raises(UserError, match="none of the 1 training tasks has a reference solution"):

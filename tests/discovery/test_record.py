@@ -73,3 +73,25 @@ def test_the_page_says_who_was_slower(tmp_path):
     data = json.loads((tmp_path / "data.json").read_text())
     assert data["curves"]["sdpo"]["value"][-1] == 1 and data["curves"]["multi-turn"]["value"][-1] == 0
     assert data["curves"]["best-of-k"]["value"][-1] == 0.5
+
+
+def test_searches_that_were_cut_off_count_as_far_as_they_went(tmp_path):
+    """Three seeds: the median of the attempts, none where two of them were cut off; the curve ends at the budget."""
+    folder = filled(tmp_path)
+    folder.append(search("sdpo", "a", 64, 0, seed=1))
+    folder.append(search("sdpo", "a", 64, 0, seed=2))
+    folder.append(search("sdpo", "b", 32, 1, seed=1))
+    folder.append(search("sdpo", "b", 64, 0, seed=2))
+    result = found(folder, ["sdpo"], 64)
+    assert [row.attempts["sdpo"] for row in result.rows] == [None, 32]
+    assert [row.slower for row in result.rows] == [True, False]  # of b no independent sample is right
+    curve = dict(zip(result.curves["sdpo"].ks.tolist(), result.curves["sdpo"].value.tolist(), strict=True))
+    assert [curve[k] for k in (14, 16, 32, 64)] == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
+    assert result.curves["sdpo"].attempts_to(0.6) is None
+
+
+def test_a_solution_that_the_tests_that_measure_refuse_is_marked(tmp_path):
+    folder = filled(tmp_path)
+    folder.append(Search("sdpo", "a", 1, 16, 1, 1.0, 80, Solution("x", (1,), confirmed=False)))
+    page = write_page(tmp_path, folder, found(folder, ["sdpo"], 64), "test").read_text()
+    assert page.count("not confirmed by the tests that measure") == 1

@@ -126,13 +126,15 @@ class StoppedTrainer(CheckedTrainer):
             raise ConnectionAbortedError
 
 
-async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(workers, learner_for, tmp_path):
-    recipe = make_recipe("sdpo", "run.steps=4", "evaluation.at_start=false")
+@pytest.mark.parametrize("algorithm", ["sdpo", pytest.param("drift", marks=pytest.mark.slow)])
+async def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(algorithm, workers, learner_for, tmp_path):
+    recipe = make_recipe(algorithm, "run.steps=4", "evaluation.at_start=false")
     whole, folder = await run(recipe, tmp_path / "whole", workers, learner_for)
     with pytest.raises(ConnectionAbortedError):
         await run(recipe, tmp_path / "broken", workers, learner_for, StoppedTrainer)
     resumed, broken = await run(recipe, tmp_path / "broken", workers, learner_for)
     assert resumed.checked == 2 and resumed.state.generations == whole.state.generations
+    assert resumed.algorithm.state_dict() == whole.algorithm.state_dict()
     for a, b in zip(folder.metrics, broken.metrics, strict=True):
         same = ("step", "generations", "train/pass_rate", "learner/loss", "distillation/loss", "eval/held_out/pass@1")
         assert {k: pytest.approx(a[k], abs=1e-5) for k in same if k in a} == {k: b[k] for k in same if k in b}

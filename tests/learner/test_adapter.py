@@ -12,14 +12,18 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from sdpo.config.sections import AdapterSettings
 from sdpo.errors import UserError
+from sdpo.learner.adapter import adapted_layers, add_adapter, merged, write_adapter
 from sdpo.training import inputs
 from sdpo.training.adapter_base import merge, name_base
 from tests.helpers.prompts import byte_tokenizer
+from tests.learner.families import family
 from tests.learner.tiny import dealt, make_model, named_weights, recipe, reference_log_probs, samples
 
 LORA = ("model.adapter={rank: 4, alpha: 8}", "learner.lr=1e-2")
 FIXED = ("teacher.rate=null", "teacher.clock=null")
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 SHARDED = [0, pytest.param(3, marks=pytest.mark.slow)]
 
 
@@ -70,9 +74,9 @@ def test_merged_weights_give_the_learners_log_probs_and_the_base_stays(model, un
         worker.update(micro_batches)
     own = [row for rows in worker.passes.log_probs([[r] for rows in micro_batches for r in rows]) for row in rows]
     asked = [row for rows in micro_batches for row in rows]
-    merged, moved = plain(untouched, worker), 0.0
+    whole, moved = plain(untouched, worker), 0.0
     for row, found in zip(asked, own, strict=True):
-        expected = log_probs(merged, row).gather(1, torch.tensor(row.response_ids)[:, None].long())[:, 0]
+        expected = log_probs(whole, row).gather(1, torch.tensor(row.response_ids)[:, None].long())[:, 0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         was = log_probs(untouched, row).gather(1, torch.tensor(row.response_ids)[:, None].long())[:, 0]
         moved = max(moved, float((was - expected).abs().max()))
@@ -155,11 +159,11 @@ def test_peft_and_we_read_what_a_checkpoint_holds(model, untouched, start, tmp_p
         worker.update(micro_batches)
     records = worker.checkpointing.export(str(tmp_path / "policy"))
     assert set(records) == {"policy/adapter_config.json", "policy/adapter_model.safetensors"}
-    merged = plain(untouched, worker)
+    merged_model = plain(untouched, worker)
     theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path / "policy").eval()
     assert theirs.peft_config["default"].base_model_name_or_path == str(model)
     for row in micro_batches[0]:
-        torch.testing.assert_close(log_probs(theirs, row), log_probs(merged, row), atol=1e-5, rtol=0)
+        torch.testing.assert_close(log_probs(theirs, row), log_probs(merged_model, row), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -189,3 +193,41 @@ def test_base_and_adapter_merge_into_what_engines_get_and_another_base_is_refuse
 def test_targets_that_are_no_linear_layers_of_the_body_are_refused(model, start, targets):
     with pytest.raises(UserError, match="targets"):
         start(recipe(model, "sdpo", f"model.adapter={{targets: {targets}}}"))
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [
+    ("qwen3_moe", ATTENTION),
+    ("gpt_oss", ATTENTION),
+    # the names of its dense layers and shared experts are those of the experts
+    ("deepseek_v3", {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}),
+    ("qwen3_next", ATTENTION | {"in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"}),
+    ("qwen3", ATTENTION | {"gate_proj", "up_proj", "down_proj"}),
+])  # fmt: skip
+def test_all_linear_leaves_experts_out_that_are_one_tensor(kind, wanted):
+    assert set(adapted_layers(family(kind), AdapterSettings())) == wanted
+    with pytest.raises(UserError, match="is no linear layer of the model's body|cannot be made"):
+        adapted_layers(family("qwen3_moe"), AdapterSettings(targets=("gate_proj", "up_proj", "down_proj")))
+
+
+def test_an_adapter_beside_experts_is_merged_and_read_as_by_peft(tmp_path):
+    """Qwen3 MoE: the adapter is in the attention, and the experts stay as they are."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(family("qwen3_moe"), dtype=torch.float32).eval()
+    model.save_pretrained(tmp_path / "base")
+    add_adapter(model, AdapterSettings(rank=4), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.normal_(std=0.1)
+    ids = torch.arange(3, 40)[None]
+    own = model(input_ids=ids).logits
+    (tmp_path / "adapter").mkdir()
+    state = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name}
+    write_adapter(model, state, str(tmp_path / "base"), tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    assert (own - plain(input_ids=ids).logits).abs().max() > 1e-2
+    read = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    torch.testing.assert_close(read(input_ids=ids).logits, own, rtol=1e-5, atol=1e-5)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    again.load_state_dict(dict(merged(model, list(model.state_dict().items()))))
+    torch.testing.assert_close(again(input_ids=ids).logits, own, rtol=1e-5, atol=1e-5)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.bias import CausalBias, causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from sdpo.config.sections import ModelSettings
 from sdpo.learner import attention
 from sdpo.learner.model import load_model
-from sdpo.learner.packing import fill, pack
+from sdpo.learner.packing import SharedPrefix, fill, pack
 from sdpo.learner.rows import Row, assign_to_ranks, split
 
 VOCABULARY = 61
@@ -88,6 +91,44 @@ def test_sequences_handed_to_flash_attention_are_those_of_the_mask(window):
     torch.testing.assert_close(torch.cat(found, 2).transpose(1, 2), expected)
 
 
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("window", [3, 130, None])
+def test_windows_are_computed_in_blocks_of_queries(monkeypatch, window, shares):
+    """Masks hold a block's queries and the keys that these see, not all tokens; also where heads share no keys."""
+    masks = []
+    monkeypatch.setattr(attention, "_shares_keys", lambda *_: shares)
+
+    def product(query, key, value, attn_mask=None, **options):
+        assert shares or query.shape[1] == key.shape[1] == value.shape[1]
+        if isinstance(attn_mask, torch.Tensor) and not isinstance(attn_mask, CausalBias):
+            masks.append(attn_mask.shape)
+        return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", product)
+    groups = (SharedPrefix(200, (700, 30)), SharedPrefix(0, (600,)))
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, h, 1530, 4, generator=generator) for h in (4, 2, 2))
+    expected, _ = attention._masked(None, q, k, v, None, groups=groups, sliding_window=window)
+    found, _ = attention._sdpa(None, q, k, v, None, groups=groups, sliding_window=window)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    longest = 900 // attention._MOST_BLOCKS + 1
+    assert bool(masks) == (window is not None)
+    assert all(queries <= longest and keys < queries + window for queries, keys in masks)
+
+
+@pytest.mark.parametrize(("dtype", "size", "mask", "takes"), [
+    (torch.bfloat16, 128, None, True),
+    (torch.bfloat16, 128, causal_lower_right(3, 5), True),
+    (torch.bfloat16, 128, torch.ones(3, 5, dtype=torch.bool), False),
+    (torch.bfloat16, 512, None, False),
+    (torch.float32, 128, None, False),
+])  # fmt: skip
+def test_heads_share_keys_on_gpus_only_where_flash_attention_can_run(dtype, size, mask, takes):
+    """PyTorch's kernel without T×T scores for the other cases takes no shared keys."""
+    x = SimpleNamespace(is_cuda=True, dtype=dtype, shape=(1, 2, 3, size))
+    assert attention._shares_keys(x, x, mask) is takes
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), groups=st.integers(1, 6), limit=st.integers(1, 120))
 def test_packs_hold_every_sequence_once_and_no_more_than_asked(seed, groups, limit):
@@ -144,7 +185,7 @@ def test_ranks_and_micro_batches_are_balanced_by_tokens(ranks, limit):
         assert [len(share) for share in indices] == [1] * ranks
 
 
-@pytest.mark.parametrize("form", ["sdpa", "eager", "flash_attention_2"])
+@pytest.mark.parametrize("form", ["sdpa", "eager", "flash_attention_2", "flex_attention"])
 def test_a_model_loads_with_every_attention(model, form):
     """Also the one that needs a GPU, when it runs."""
     loaded = load_model(ModelSettings(path=str(model), dtype="float32", attention=form), torch.float32)

@@ -7,9 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sdpo.config.sections import ModelSettings
+from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.model import load_model
 from sdpo.learner.packing import pack
+from sdpo.learner.worker import LearnerWorker
 from sdpo.losses.vocabulary import vocabulary_pass
 from tests.helpers.tiny_model import make_tiny_model
 from tests.learner.tiny import dealt, loss_and_gradient, named_weights, recipe, samples
@@ -37,6 +39,13 @@ def test_one_sequence_per_pass_gives_the_loss_and_gradient_of_packs(model, start
     assert other_loss == pytest.approx(loss, rel=1e-5)
     for name, wanted in gradient.items():
         assert (other_gradient[name] - wanted).norm() <= 1e-4 * wanted.norm() + 1e-6, name
+
+
+def test_a_learner_does_not_start_where_the_scores_of_a_layer_cannot_fit(model, start, monkeypatch):
+    monkeypatch.setattr(LearnerWorker, "_memory", lambda self: 1000)  # bytes
+    with pytest.raises(UserError, match="makes the scores of all tokens of a pass at once.*Set model.attention=sdpa"):
+        start(recipe(model, "sdpo", "model.attention=eager"))
+    start(recipe(model, "sdpo"))
 
 
 def test_padding_is_no_part_of_the_distribution_and_is_not_trained(tmp_path):

@@ -184,6 +184,52 @@ def test_sdar(model, start, double, tokenizer):
     compare(0.5 * torch.cat(gated).mean() - torch.cat(gains).mean(), student, loss, gradient)
 
 
+def test_sd_zero(model, start, double, tokenizer):
+    """Mean of KL(π‖q) over all responses, q behind the response itself and what it was worth."""
+    settings = recipe(
+        model, "sd-zero", *ROUNDED, OWN, "context.max_reprompt_tokens=2608", "algorithm.right=Good.",
+        "algorithm.wrong=Bad.",
+    )  # fmt: skip
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, MIXED)
+    student, terms = copy.deepcopy(double), []
+    for s, right in zip(samples, sum(MIXED, []), strict=True):
+        said = tokenizer.encode(
+            f"<|im_end|>\n<|im_start|>user\n{'Good.' if right else 'Bad.'}<|im_end|>\n<|im_start|>assistant\n",
+            add_special_tokens=False,
+        )
+        q = reference_log_probs(double, s, prompt=(*s.prompt_ids, *s.response_ids, *said)).detach()
+        terms.append(reverse_kl(reference_log_probs(student, s), q))
+    compare(torch.cat(terms).mean(), student, loss, gradient)
+
+
+def test_drift(model, start, double, tokenizer):
+    """Σ w_d·KL(π‖q) over failures with a teacher − Σ w_pg·A·ratio over successes and the rest, by all their tokens."""
+    settings = recipe(
+        model, "drift", *ROUNDED, OWN, GRADIENT, "distillation.alpha=1", "context.feedback=never",
+        "algorithm.warmup_batches=0",
+    )  # fmt: skip
+    made = groups(MIXED)
+    made = [replace(g, task=replace(g.task, id=str(i))) for i, g in enumerate(made)]
+    samples, loss, gradient = learned(settings, start(settings), tokenizer, made)
+    student, terms = copy.deepcopy(double), []
+    order = [(n, right) for n, row in enumerate(MIXED) for right in row]
+    for s, (n, right), a in zip(samples, order, advantages(MIXED), strict=True):
+        solved, count = sum(MIXED[n]), len(MIXED[n])
+        sure = count / (count + 8)
+        p = torch.tensor(sure * (solved + 1) / (count + 2) + (1 - sure) / 2, dtype=torch.float64)
+        h, e = torch.sigmoid((0.3 - p) / 0.08), torch.sigmoid((p - 0.7) / 0.08)
+        h, m, e = torch.stack([h, (1 - h) * (1 - e), e]) / (1 + h * e)
+        log_probs = reference_log_probs(student, s)
+        if right or s.teacher is None:
+            weight = 0.3 * h + m + 0.05 * e if right else 1.0
+            terms.append(-weight * a * on_policy(chosen(log_probs, s)))
+        else:
+            q = reference_log_probs(double, s, prompt=s.teacher.prompt_ids).detach()
+            terms.append((h + 0.35 * e) * reverse_kl(log_probs, q))
+    assert [s.teacher is not None for s in samples] == [False, True, True, False, False, False, False]
+    compare(torch.cat(terms).mean(), student, loss, gradient)
+
+
 @pytest.mark.parametrize("kind", ["ema", "live"])
 def test_demopsd(model, start, double, tokenizer, kind):
     """Mean of KL(π‖target), target ∝ q^(1−α)·q̄^α, α = α_max·(2σ(β·JSD(q̄, q)) − 1), q̄ the teacher without a hint."""

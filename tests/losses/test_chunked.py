@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from sdpo.learner.activations import Live
 from sdpo.losses.chunked import project, projected_loss
 from sdpo.losses.divergence import divergence
 from sdpo.losses.logits import sampled_log_probs
@@ -299,3 +302,51 @@ def test_nothing_larger_than_a_chunk_of_logits_is_created(alpha, top_k):
     assert max(rows_seen) == chunk and sum(rows_seen) == n
     # + 1 column: the tail's bucket.  The gradients of hidden and weight are smaller than a chunk here.
     assert largest.elements <= chunk * (v + 1) < n * v
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_chunk_of_logits_and_its_gradient_are_gone_when_the_next_one_is_made(learns, dtype):
+    """Many chunks take what one takes, in bytes of living storages."""
+    chunk, h, v = 8, 4, 4096
+
+    def peak(chunks):
+        n = chunk * chunks
+        hidden, weight = torch.randn(n, h, dtype=dtype), torch.randn(v, h, dtype=dtype)
+        hidden.requires_grad_(learns), weight.requires_grad_(learns)
+        teacher_hidden, teacher_weight = torch.randn(n, h), torch.randn(v, h)
+
+        def fn(logits, rows):
+            losses = divergence(logits, teacher_hidden[rows] @ teacher_weight.T, 1.0)
+            return losses.sum(), {"losses": losses}
+
+        with Live() as live:
+            projected_loss(hidden, weight, fn, chunk_tokens=chunk)
+        return live.peak
+
+    assert peak(4) - peak(1) < chunk * v  # a quarter of a chunk of logits
+
+
+@pytest.mark.parametrize("chunk_tokens", [2, 5, 64])
+def test_the_gradient_of_a_chunk_in_half_precision_does_not_outlive_its_rounding(chunk_tokens):
+    """Where the products begin, only the rounded one is left."""
+    hidden = torch.randn(10, 4, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(300, 4, dtype=torch.bfloat16, requires_grad=True)
+    seen = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.mm.out and args[0].dtype == torch.bfloat16:
+                seen.append(any(gone() is not None for gone in wide))
+            return func(*args, **(kwargs or {}))
+
+    wide = []
+
+    def fn(logits, rows):
+        loss = (logits * logits).sum()
+        logits.register_hook(lambda gradient: wide.append(weakref.ref(gradient.untyped_storage())))
+        return loss, {}
+
+    with Products():
+        projected_loss(hidden, weight, fn, chunk_tokens=chunk_tokens)
+    assert len(wide) == len(seen) == -(-10 // chunk_tokens) and not any(seen)

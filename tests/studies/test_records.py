@@ -18,7 +18,16 @@ from studies.evidence.studies import RunSpec, load_studies
 LAYOUT = Layout(PROJECT / "docs" / "results" / "evidence", Path("runs"))
 RECORDS = load_records(LAYOUT.records)
 # Declared for whoever has the hours; the page says that they are not run.
-NEVER_MADE = {"combined": 2, "longer": 3, "adapters": 6, "variants": 32, "sizes": 4, "turns": 10}
+NEVER_MADE = {
+    "combined": 2,
+    "longer": 3,
+    "adapters": 6,
+    "variants": 38,
+    "claims": 5,
+    "guards": 14,
+    "sizes": 4,
+    "turns": 8,
+}
 
 
 def declared() -> list[RunSpec]:
@@ -27,7 +36,7 @@ def declared() -> list[RunSpec]:
 
 
 def test_there_are_as_many_as_ever():
-    assert len(RECORDS) == 88 and all(record.finished for record in RECORDS)
+    assert len(RECORDS) == 90 and all(record.finished for record in RECORDS)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.run)

@@ -38,6 +38,10 @@ def variants(evidence: Evidence) -> Section:
     return _members(evidence, "variants")
 
 
+def other_problem(evidence: Evidence) -> Section:
+    return _members(evidence, "claims")
+
+
 def _members(evidence: Evidence, part: str) -> Section:
     """Algorithms beside each other on several worlds."""
     runs = evidence.finished(part)
