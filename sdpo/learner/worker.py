@@ -83,7 +83,7 @@ class LearnerWorker:
         self.dtype = getattr(torch, self.recipe.model.dtype)
         config = training_config(self.recipe)
         # Kept alive: while it exists, from_pretrained shards weights as it reads them.
-        self._zero3_loading = _shard_while_loading(config) if settings.zero_stage == 3 else None
+        self._zero3_loading = _shard_while_loading(config, settings.zero_stage == 3)
         self.student: PolicyModel = load_model(
             self.recipe.model, self.dtype, self.recipe.seed, settings.packing == "auto"
         )
@@ -293,7 +293,8 @@ class LearnerWorker:
         return {"weights/bytes": float(size), "weights/pause_s": 0.0}
 
 
-def _shard_while_loading(config: dict) -> Any:
-    from transformers.integrations import HfDeepSpeedConfig
+def _shard_while_loading(config: dict, wanted: bool) -> Any:
+    from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    return HfDeepSpeedConfig(config)
+    unset_hf_deepspeed_config()  # of a learner that was in this process before, and is perhaps not gone yet
+    return HfDeepSpeedConfig(config) if wanted else None

@@ -128,7 +128,7 @@ def test_bfloat16_with_recomputed_layers_and_a_moving_average_learns_the_same_wh
     losses, _, weights = found.pop("one")
     assert losses[0] != losses[-1] and found.keys() == {"zero2", "zero3"}
     for other, _, theirs in found.values():
-        np.testing.assert_allclose(other[0], losses[0], rtol=1e-3)
+        np.testing.assert_allclose(other[0], losses[0], rtol=2**-7)  # other packs, so bfloat16 rounds otherwise
         np.testing.assert_allclose(other, losses, atol=2e-3)  # sums of terms of either sign, up to some .5 in size
         gaps = np.concatenate([np.abs(theirs[name] - weight).ravel() for name, weight in weights.items()])
         assert gaps.max() <= 2 * STEPS * settings.learner.lr and gaps.mean() < settings.learner.lr / 10

@@ -14,6 +14,7 @@ from studies.evidence.record import Record
 from studies.evidence.sections.common import curve, listed, name, not_run, opening
 from studies.markdown_table import table
 
+WHOLE = "whole"  # the label of the runs that the others are compared with
 _MEASURES = {
     "mean over the budget": lambda record, dataset: mean_over_budget(Passes.of(record, dataset)),
     "last": lambda record, dataset: last(record, dataset).value,
@@ -24,17 +25,18 @@ def section(evidence: Evidence) -> Section:
     runs = evidence.finished("adapters")
     if not runs:
         return not_run(evidence, "adapters")
-    pairs: dict[str, dict[int, dict[str, Record]]] = {}
+    wholes = {(spec.algorithm, spec.world): record for spec, record in runs if spec.label == WHOLE}
+    pairs: dict[tuple[str, str], dict[int, tuple[Record, Record]]] = {}
     for spec, record in runs:
-        pairs.setdefault(spec.algorithm, {}).setdefault(spec.world, {})[spec.label] = record
+        whole = wholes.get((spec.algorithm, spec.world))
+        if spec.label != WHOLE and whole is not None:
+            title = f"{name(spec.algorithm)}, {spec.label}"
+            pairs.setdefault((title, spec.algorithm), {})[spec.world] = whole, record
     text = [opening(evidence, "adapters")]
-    for algorithm, worlds in pairs.items():
-        whole = {world: (own["whole"], own["adapter"]) for world, own in worlds.items() if len(own) == 2}
-        if whole:
-            title = f"{name(algorithm)}, worlds {listed(sorted(whole))}: the mean, and each world in brackets."
-            text += [title, _compared(whole)]
+    for (title, _), worlds in pairs.items():
+        text += [f"{title}, worlds {listed(sorted(worlds))}: the mean, and each world in brackets.", _compared(worlds)]
     title = evidence.studies.parts["adapters"].title
-    panels = [_panel(algorithm, worlds) for algorithm, worlds in pairs.items()]
+    panels = [_panel(*key, worlds) for key, worlds in pairs.items()]
     caption = "Training pass@1, a line for each world. Solid: the whole model; dashed: an adapter of rank 16."
     return Section(title, "\n\n".join(text), [Picture("adapters", title, caption, panels)], [r for _, r in runs])
 
@@ -51,12 +53,12 @@ def _compared(pairs: Mapping[int, tuple[Record, Record]]) -> str:
     return table(["", "whole model", "adapter", "adapter ÷ whole"], rows)
 
 
-def _panel(algorithm: str, worlds: Mapping[int, Mapping[str, Record]]) -> PicturePanel:
-    curves, named = [], set()
-    for own in worlds.values():
-        for label, record in own.items():
-            curves.append(
-                curve(record, "train", "" if label in named else label, COLOURS[algorithm], dashed=label == "adapter")
-            )
-            named.add(label)
-    return PicturePanel(name(algorithm), GENERATIONS, "pass@1", curves)
+def _panel(title: str, algorithm: str, worlds: Mapping[int, tuple[Record, Record]]) -> PicturePanel:
+    curves = []
+    for place, (whole, adapter) in enumerate(worlds.values()):
+        labels = (WHOLE, "adapter") if place == 0 else ("", "")
+        curves += [
+            curve(whole, "train", labels[0], COLOURS[algorithm]),
+            curve(adapter, "train", labels[1], COLOURS[algorithm], dashed=True),
+        ]
+    return PicturePanel(title, GENERATIONS, "pass@1", curves)
