@@ -7,7 +7,7 @@ was worse, in what it likes less.  Run it with `PYTHONPATH=docs/examples sdpo tr
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.sections import AlgorithmSettings
 
@@ -28,7 +28,7 @@ class Agreement(PerGroup):
 
     def assign_group(self, group, contexts, rng):
         advantages = response_advantages(group, self.plan.policy_gradient)
-        teachers = teachers_of(group, contexts, rng, self.plan)
+        teachers = self.teachers_of(group, contexts, rng)
         return samples_of(group, self.plan, advantages=advantages, teachers=teachers)
 
     def where_they_agree(self, scored):

@@ -17,7 +17,6 @@ from sdpo.prompts.context import ContextBuilder, Told
 from sdpo.prompts.sources import sibling_failures
 from sdpo.types import Group, Rollout, Sample, ScoredTokens, TeacherContext, Turn
 
-Tell = Callable[[Group, int, ContextBuilder, np.random.Generator, int], Told | None]
 WeightHook = Callable[[Sequence[ScoredTokens]], Sequence[np.ndarray | None]]
 
 
@@ -110,7 +109,33 @@ class Algorithm(ABC):
         self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int
     ) -> Told | None:
         """What the teacher is told about a turn of rollout `index`, which probes ask, too; None: there is nothing."""
-        return _told(group, index, contexts, rng, turn)
+        return contexts.told(group, index, rng, turn)
+
+    def teachers_of(
+        self,
+        group: Group,
+        contexts: ContextBuilder,
+        rng: np.random.Generator,
+        wanted: Callable[[Turn], bool] = lambda turn: True,
+    ) -> list[TeacherContext | None]:
+        """The teacher of every turn of the group, as `told` has it; None where there is no hint, or none is wanted.
+
+        Every token weighs 1, the first `skip_tokens` of a turn nothing, nor those after `prefix_tokens`.
+        """
+        counted = slice(0, None)
+        if self.plan.distillation is not None:
+            counted = slice(self.plan.distillation.skip_tokens, self.plan.distillation.prefix_tokens)
+        teachers: list[TeacherContext | None] = []
+        for index, rollout in enumerate(group.rollouts):
+            for number, turn in enumerate(rollout.turns):
+                heard = self.told(group, index, contexts, rng, number) if wanted(turn) else None
+                if heard is None or turn.ungradable:
+                    teachers.append(None)
+                    continue
+                weight = np.zeros(len(turn.response_ids), np.float32)
+                weight[counted] = 1
+                teachers.append(TeacherContext(heard.prompt_ids, weight, heard.hint))
+        return teachers
 
     def state_dict(self) -> dict[str, Any]:
         """What `assign` remembers for later batches, in JSON's types: a copy, which is saved with each checkpoint."""
@@ -160,7 +185,7 @@ class Distillation(PerGroup):
             )
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        return samples_of(group, self.plan, teachers=teachers_of(group, contexts, rng, self.plan))
+        return samples_of(group, self.plan, teachers=self.teachers_of(group, contexts, rng))
 
 
 class Likelihood(PerGroup):
@@ -204,39 +229,6 @@ class Likelihood(PerGroup):
     @abstractmethod
     def chosen(self, group: Group, rng: np.random.Generator) -> Sequence[bool]:
         """Of each of `Group.turns`, whether its likelihood counts."""
-
-
-def _told(group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int) -> Told | None:
-    return contexts.told(group, index, rng, turn)
-
-
-def teachers_of(
-    group: Group,
-    contexts: ContextBuilder,
-    rng: np.random.Generator,
-    plan: LossPlan,
-    wanted: Callable[[Turn], bool] = lambda turn: True,
-    told: Tell = _told,
-) -> list[TeacherContext | None]:
-    """The teacher of every turn of the group; None where there is no hint, or none is wanted.
-
-    Every token weighs 1, the first `skip_tokens` of a turn nothing, nor those after `prefix_tokens`.
-    told: `Algorithm.told` of an algorithm that has its own.
-    """
-    counted = slice(0, None)
-    if plan.distillation is not None:
-        counted = slice(plan.distillation.skip_tokens, plan.distillation.prefix_tokens)
-    teachers: list[TeacherContext | None] = []
-    for index, rollout in enumerate(group.rollouts):
-        for number, turn in enumerate(rollout.turns):
-            heard = told(group, index, contexts, rng, number) if wanted(turn) else None
-            if heard is None or turn.ungradable:
-                teachers.append(None)
-                continue
-            weight = np.zeros(len(turn.response_ids), np.float32)
-            weight[counted] = 1
-            teachers.append(TeacherContext(heard.prompt_ids, weight, heard.hint))
-    return teachers
 
 
 def contrasted(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import contrasted, samples_of, teachers_of
+from sdpo.algorithms.base import contrasted, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.algorithms.rlsd import RLSD, RLSDSettings, TeacherShaped
 from sdpo.prompts.context import ContextBuilder
@@ -42,7 +42,7 @@ class CEPO(RLSD):
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         advantages = response_advantages(group, self.gradient)
-        teachers = contrasted(group, teachers_of(group, contexts, rng, self.plan), contexts, worst)
+        teachers = contrasted(group, self.teachers_of(group, contexts, rng), contexts, worst)
         return samples_of(group, self.plan, advantages=advantages, teachers=teachers)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import Algorithm, LossPlan, samples_of, teachers_of
+from sdpo.algorithms.base import Algorithm, LossPlan, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -118,7 +118,7 @@ class DRIFT(Algorithm):
         return super().told(group, index, contexts, rng, turn)
 
     def _assign(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        teachers = teachers_of(group, contexts, rng, self.plan, told=self.told)
+        teachers = self.teachers_of(group, contexts, rng)
         history = self.questions.setdefault(group.task.id, History(batch=self.batches))
         history.count(group, self.batches, self.settings.decay)
         history.keep(group, self.settings.successes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, contrasted, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, contrasted, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -64,7 +64,7 @@ class RLCSD(PerGroup):
             return [failures[i] for i in rng.choice(len(failures), number, replace=False)] if number else []
 
         advantages = response_advantages(group, self.gradient)
-        teachers = contrasted(group, teachers_of(group, contexts, rng, self.plan), contexts, pick)
+        teachers = contrasted(group, self.teachers_of(group, contexts, rng), contexts, pick)
         return samples_of(group, self.plan, advantages=advantages, teachers=teachers)
 
 

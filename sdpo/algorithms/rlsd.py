@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -80,5 +80,5 @@ class RLSD(PerGroup):
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         advantages = response_advantages(group, self.gradient)
-        teachers = teachers_of(group, contexts, rng, self.plan)
+        teachers = self.teachers_of(group, contexts, rng)
         return samples_of(group, self.plan, advantages=advantages, teachers=teachers)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
 from sdpo.prompts.context import ContextBuilder, Told
@@ -62,7 +62,7 @@ class SDZero(PerGroup):
             )
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        teachers = teachers_of(group, contexts, rng, self.plan, told=self.told)
+        teachers = self.teachers_of(group, contexts, rng)
         return samples_of(group, self.plan, teachers=teachers)
 
     def told(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -41,7 +41,7 @@ class SDPG(PerGroup):
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
         advantages = response_advantages(group, self.gradient)
-        teachers = teachers_of(group, contexts, rng, self.plan)
+        teachers = self.teachers_of(group, contexts, rng)
         if self.positive_only:
             better = [a is not None and a[0] > 0 for a in advantages]
             teachers = [t if wanted else None for t, wanted in zip(teachers, better, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sdpo.algorithms.base import LossPlan, PerGroup, samples_of, teachers_of
+from sdpo.algorithms.base import LossPlan, PerGroup, samples_of
 from sdpo.algorithms.grpo import response_advantages
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings
@@ -47,7 +47,7 @@ class SRPO(PerGroup):
         return ("teacher", "distillation", "policy_gradient")
 
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
-        teachers = teachers_of(group, contexts, rng, self.plan, lambda turn: turn.graded and not turn.solved)
+        teachers = self.teachers_of(group, contexts, rng, lambda turn: turn.graded and not turn.solved)
         advantages = response_advantages(group, self.gradient)
         routed = [a if teacher is None else None for a, teacher in zip(advantages, teachers, strict=True)]
         return samples_of(group, self.plan, advantages=routed, teachers=teachers)

@@ -100,7 +100,7 @@ def _precision(recipe: Recipe) -> None:
         raise ValueError("model.attention=flash_attention_2 needs profile gpu and model.dtype=bfloat16")
     if recipe.model.attention == "flex_attention" and recipe.profile != "gpu":
         raise ValueError("model.attention=flex_attention needs profile gpu: on a CPU it has no backward pass")
-    if recipe.model.attention.startswith("fl") and recipe.learner.packing == "off":
+    if recipe.model.attention in ("flash_attention_2", "flex_attention") and recipe.learner.packing == "off":
         raise ValueError(
             f"model.attention={recipe.model.attention} is for packs; with learner.packing=off set sdpa or eager"
         )
