@@ -1,6 +1,6 @@
 """FlexAttention over packs: its block mask entry by entry, its values against the definition and against transformers.
 
-On a CPU it has no backward pass, so gradients are not tested here.
+On a CPU it has no backward pass: gradients are tested where there is a GPU.
 """
 
 from __future__ import annotations
@@ -89,6 +89,41 @@ def test_sinks_and_caps_are_those_of_the_formulas():
     expected = with_sink.softmax(-1)[..., :-1] @ v
     found = attend(q, k, v, groups, softcap=1.5, sinks=sinks)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has no backward pass on a CPU")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-3), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("window", "softcap", "with_sinks"), [(None, None, False), (90, 1.5, False), (None, None, True)]
+)
+def test_gradients_on_a_gpu_are_those_of_the_formulas(dtype, bound, window, softcap, with_sinks):
+    """‖found − wanted‖ ÷ ‖wanted‖ of values and gradients, against float64."""
+    device, length = torch.device("cuda"), sum(group.length for group in MIXED)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(1, heads, length, 64, generator=generator) for heads in (4, 2, 2)] + [torch.randn(4)]
+    seen = allowed(MIXED, window).to(device)
+
+    def formula(q, k, v, sinks):
+        k, v = (x.repeat_interleave(2, 1) for x in (k, v))
+        scores = q @ k.transpose(2, 3) / 8
+        scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        scores = scores.masked_fill(~seen, -torch.inf)
+        if with_sinks:
+            scores = torch.cat([scores, sinks[None, :, None, None].expand(1, 4, length, 1)], -1)
+        return scores.softmax(-1)[..., :length] @ v
+
+    def values(function, dtype):
+        inputs = [x.to(device, dtype).requires_grad_() for x in drawn]
+        output = function(*inputs)
+        output.backward(torch.cos(torch.arange(output.numel(), device=device)).view_as(output).to(dtype))
+        return [output.detach(), *(x.grad for x in (inputs if with_sinks else inputs[:3]))]
+
+    found = values(
+        lambda q, k, v, s: attend(q, k, v, MIXED, window=window, softcap=softcap, sinks=s if with_sinks else None),
+        dtype,
+    )
+    for a, b in zip(found, values(formula, torch.float64), strict=True):
+        assert (a.double() - b).norm() < bound * b.norm()
 
 
 @pytest.mark.parametrize("kind", ["gemma2", pytest.param("gpt_oss", marks=pytest.mark.slow)])
