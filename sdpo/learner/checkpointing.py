@@ -65,6 +65,16 @@ class Checkpointing:
         self.advantage_clip, self.rank, self.ranks = advantage_clip, rank, ranks
         self.weights = OptimizedWeights(engine, optimizer, student, rank)
 
+    def size(self) -> int:
+        """Bytes of the tensors that all ranks write for one checkpoint."""
+        trained, whole = (
+            sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
+            for parameters in ((p for _, p in self.student.trained()), self.student.parameters())
+        )
+        kinds = 1 + len(MOMENTS) + (self.average is not None)
+        exported = whole if self.base is None else trained
+        return trained * kinds * 4 + exported * next(self.student.parameters()).element_size()
+
     def save(self, folder: str) -> Records:
         """Write this rank's share of the checkpoint `folder`.  Returns what was written, which is on the disk."""
         return self._state_of(Path(folder), later=False)()

@@ -226,6 +226,10 @@ class Learner:
         """The first tensor of weights, optimiser and moving average that is not finite; None: all are."""
         return (await self._all("check", [rank.check_finite.remote() for rank in self.ranks]))[0]
 
+    async def checkpoint_size(self) -> int:
+        """Bytes of the tensors that a checkpoint holds."""
+        return (await self._all("check", [self.ranks[0].checkpoint_size.remote()]))[0]
+
     async def save(self, folder: Path) -> Records:
         """Write the state of all ranks below `folder`.  Returns what was written, by its path within it."""
         return _together(await self._all("save", [rank.save.remote(str(folder)) for rank in self.ranks]))

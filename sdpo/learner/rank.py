@@ -129,6 +129,10 @@ class LearnerRank:
         self.worker.replace_teacher(how)
 
     @ray.method
+    def checkpoint_size(self) -> int:
+        return self.worker.checkpointing.size()
+
+    @ray.method
     @_timed
     def save(self, folder: str) -> Records:
         return self.worker.checkpointing.save(folder)

@@ -288,10 +288,7 @@ class Trainer:
                     "from the checkpoint before it, or from the start."
                 )
         with self.tracker.phase("publishing weights to the engines", announce=True):
-            published = await self.serving.publish(version=self.state.step + 1)
-        # Weights, two moments and the teacher in fp32, and the exported policy: up to 20 bytes per parameter.
-        width = 4 if self.recipe.model.dtype == "float32" else 2
-        self.checkpoint_bytes = int(20 * published["weights/bytes"] / width)
+            await self.serving.publish(version=self.state.step + 1)
 
     # ---- what fails on the way ----
 
@@ -364,7 +361,7 @@ class Trainer:
         await self._written()
         await self._check_finite()
         self.state.random_state, self.state.algorithm = self.rng.bit_generator.state, self.algorithm.state_dict()
-        ensure_free(self.checkpoints.folder, self.checkpoint_bytes)
+        ensure_free(self.checkpoints.folder, await self.learner.checkpoint_size())
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)
             if self.recipe.run.asynchronous_checkpoints:

@@ -65,6 +65,22 @@ def saved_and_loaded(worker, start, settings, folder: Path):
 
 
 ADAPTER = ("model.adapter={rank: 4}",)
+
+
+@pytest.mark.parametrize("overrides", [(), ADAPTER, (*BF16, *ADAPTER)], ids=["fp32", "adapter", "bf16 adapter"])
+def test_the_size_of_a_checkpoint_is_known_before(model, start, tmp_path, overrides):
+    """The free space that is asked for is that of what is trained, not of an adapter's base."""
+    worker = start(layout(model, 2, 1, *overrides))
+    update(worker)
+    records = worker.checkpointing.save(str(tmp_path)) | worker.checkpointing.export(str(tmp_path / "policy"))
+    assert tensor_bytes(tmp_path / name for name in records) == worker.checkpointing.size()
+
+
+def tensor_bytes(files) -> int:
+    """In safetensors, without their headers."""
+    return sum(x.nbytes for file in files if file.suffix == ".safetensors" for x in load_file(file).values())
+
+
 LAYOUTS = [(0, ()), (1, ()), (2, ()), (3, ()), (2, BF16), (3, BF16)]
 LAYOUTS += [(0, ADAPTER), (3, ADAPTER), (2, (*BF16, *ADAPTER)), (3, (*BF16, *ADAPTER))]
 
