@@ -1,7 +1,7 @@
 """From the metrics of a run's steps to what has gone wrong with it, in plain sentences.
 
-Four rules, with few thresholds: half of what had been reached, half of all responses.  Chosen so that none of the runs
-that learn in docs/results/evidence raises an alarm, and each that falls does (tests/core/test_alarms.py).
+Five rules, with few thresholds: half of what had been reached, half of all responses, one nat.  Chosen so that none of
+the runs that learn in docs/results/evidence raises an alarm, and each that falls does (tests/core/test_alarms.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ SLOW = 40  # steps after which something should have been learned; the slowest r
 SLOW_WINDOW = 20
 DEGENERATE = 0.5  # share of responses, or of their 4-grams, beyond that at the start
 PROBES = 4
+ELSEWHERE = 1.0  # nats between sampler and learner, the mean of a step's tokens: old weights and rounding make .01
 SOLVING = 0.5  # where the policy solves that much by itself, it may be as good as its teacher
 
-PASS_RATE = "train/pass_rate"
+PASS_RATE, SAMPLER = "train/pass_rate", "policy/kl_sampler"
 # Shown against the start as `drift/<name>`.
 DRIFT = {
     "divergence": "distillation/loss",
@@ -52,7 +53,8 @@ class Alarm:
 def alarms(rows: Sequence[Row]) -> list[Alarm]:
     """What is wrong after the last of `rows`, the steps of a run in order; evaluations among them are passed over."""
     steps = [row for row in rows if is_known(row.get("response/length_mean"))]
-    return [*_collapse(steps), *_degenerate(steps), *_no_progress(steps), *_useless_teacher(steps)]
+    found = _collapse(steps), _degenerate(steps), _no_progress(steps), _useless_teacher(steps), _other_sampler(steps)
+    return [alarm for rule in found for alarm in rule]
 
 
 def drift(rows: Sequence[Row]) -> dict[str, float]:
@@ -146,5 +148,22 @@ def _useless_teacher(steps: Sequence[Row]) -> Iterator[Alarm]:
             "see what it is told (`sdpo inspect`), and try another context.demonstration or context.feedback, or "
             "teacher.refresh",
             0,
+            harmful=False,
+        )
+
+
+def _other_sampler(steps: Sequence[Row]) -> Iterator[Alarm]:
+    apart: list[tuple[int, float]] = []  # the latest steps in a row
+    for row in steps:
+        if is_known(gap := row.get(SAMPLER)):
+            apart = [*apart, (row["step"], abs(gap))] if abs(gap) >= ELSEWHERE else []
+    if apart:
+        yield Alarm(
+            "other_sampler",
+            f"The engines do not sample from what the learner trains: log-probs of the sampled tokens differ by "
+            f"{apart[-1][1]:.3g} nats on average",
+            apart[0][0],
+            "compare the model's vocabulary with its tokenizer's, and what rollout.engine_args changes about sampling",
+            max(0, apart[0][0] - 1),
             harmful=False,
         )

@@ -7,12 +7,12 @@ from typing import Any
 
 from sdpo.config.guards import GuardSettings
 from sdpo.tracking import Tracker
-from sdpo.training.alarms import DRIFT, PASS_RATE, Alarm, Row, alarms, drift
+from sdpo.training.alarms import DRIFT, PASS_RATE, SAMPLER, Alarm, Row, alarms, drift
 from sdpo.training.interrupt import Stopped
 
 GUARDED = 3  # exit status of a run that its guard has stopped
 
-_READ = {"step", PASS_RATE, "response/truncated_fraction", "response/repetition", *DRIFT.values()}
+_READ = {"step", PASS_RATE, SAMPLER, "response/truncated_fraction", "response/repetition", *DRIFT.values()}
 _READ |= {"response/length_max", "probe/gap", "probe/student/pass@1"}
 
 

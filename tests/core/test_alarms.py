@@ -114,6 +114,13 @@ def test_a_teacher_is_useless_where_the_policy_does_without():
     assert alarms(made(train__pass_rate=[0.2] * 3)) == []
 
 
+def test_engines_that_sample_something_else_are_noticed_at_once():
+    [alarm] = alarms(made(policy__kl_sampler=[0.01, 1e30]))
+    assert (alarm.rule, alarm.since, alarm.good, alarm.harmful) == ("other_sampler", 2, 1, False)
+    assert "differ by 1e+30 nats on average" in str(alarm)
+    assert rules(made(policy__kl_sampler=[-5.0, 0.2, float("nan"), None])) == set()
+
+
 def test_drift_compares_with_the_start():
     rows = made(policy__entropy=[0.2] * 5 + [0.3] * 5, distillation__loss=0.5)
     assert drift(rows[:4]) == {}
