@@ -11,6 +11,7 @@ from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 
+MOST_PADDING = 1024  # entries of a vocabulary that vLLM can be kept from sampling on a GPU; it refuses more biases
 _REMEDY = "Give a Hugging Face folder as model.path=…; for a hub name check its spelling, the network and HF_TOKEN."
 
 
@@ -32,10 +33,18 @@ def entries(tokenizer: Any) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def known_entries(recipe: Recipe) -> int | None:
-    """The same of the model's tokenizer; None where the folder has none, of which transformers makes an empty one."""
+def padding(tokenizer: Any, vocabulary: int) -> range:
+    """The entries of a vocabulary behind the tokenizer's last token that engines never sample, and the learner gives no
+    probability: `MOST_PADDING` of them at most.  Both must leave out the same ones, or their log-probs differ."""
+    return range(entries(tokenizer), vocabulary)[:MOST_PADDING]
+
+
+def known_padding(recipe: Recipe) -> range:
+    """The same of a recipe's model; none where its folder has no tokenizer: transformers makes an empty one."""
     folder = Path(locate(recipe.model.path))
-    return None if folder.is_dir() and not any(folder.glob("tokenizer*")) else entries(load_tokenizer(recipe))
+    if folder.is_dir() and not any(folder.glob("tokenizer*")):
+        return range(0)
+    return padding(load_tokenizer(recipe), _text_config(recipe).vocab_size)
 
 
 def check_model(recipe: Recipe, tokenizer: Any) -> None:

@@ -29,7 +29,7 @@ class LossHead(nn.Linear):
     """
 
     transformation = Transformation()  # of the losses' logits; after the plain projection the model applies it
-    entries: int | None = None  # of the vocabulary that the losses see: those that are tokens; None: all
+    padding = range(0)  # entries of the vocabulary that are no tokens: the losses give them no probability
 
     def forward(
         self, hidden: torch.Tensor, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0
@@ -47,16 +47,16 @@ class LossHead(nn.Linear):
     @property
     def _options(self) -> dict[str, Any]:
         scale, softcap = self.transformation
-        return {"logit_scale": scale, "softcap": softcap, "entries": self.entries}
+        return {"logit_scale": scale, "softcap": softcap, "padding": self.padding}
 
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Within the context the losses see the whole vocabulary, as others do that know no tokenizer."""
-        entries, self.entries = self.entries, None
+        padding, self.padding = self.padding, range(0)
         try:
             yield
         finally:
-            self.entries = entries
+            self.padding = padding
 
 
 class PolicyModel(nn.Module):

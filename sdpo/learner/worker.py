@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from sdpo.algorithms.base import LossPlan
-from sdpo.config.model_files import known_entries
+from sdpo.config.model_files import known_padding
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner import export
@@ -88,7 +88,7 @@ class LearnerWorker:
             self.recipe.model, self.dtype, self.recipe.seed, settings.packing == "auto"
         )
         check_scores(self.recipe, self.student.model.config, self._memory())
-        self.student.head.entries = known_entries(self.recipe)
+        self.student.head.padding = known_padding(self.recipe)
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
@@ -168,7 +168,7 @@ class LearnerWorker:
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
         given = self.recipe.model, self.dtype, self.device, zero3, self.student.packs
         replica = (MovingAverage if follows else Replica)(*given)
-        replica.policy.head.entries = self.student.head.entries
+        replica.policy.head.padding = self.student.head.padding
         return replica
 
     def scores(self, micro_batches: list[list[Row]]) -> list[list[ScoredTokens]]:

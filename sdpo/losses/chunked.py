@@ -34,7 +34,7 @@ class _Head(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
-    entries: int | None
+    padding: range
     divisor: float
     amplitude: float | None
 
@@ -43,19 +43,19 @@ class _Head(NamedTuple):
         cls,
         weight: Tensor,
         bias: Tensor | None,
-        entries: int | None,
+        padding: range,
         temperature: float,
         logit_scale: float,
         softcap: float | None,
     ) -> _Head:
         if softcap is None:
-            return cls(weight, bias, entries, temperature / logit_scale, None)
-        return cls(weight, bias, entries, softcap / logit_scale, softcap / temperature)
+            return cls(weight, bias, padding, temperature / logit_scale, None)
+        return cls(weight, bias, padding, softcap / logit_scale, softcap / temperature)
 
     def without_padding(self, logits: Tensor) -> Tensor:
         """The same tensor.  To leave columns out would make rows that GPUs multiply slowly, for want of alignment."""
-        if self.entries is not None and self.entries < logits.shape[1]:
-            logits[:, self.entries :] = _NEVER
+        if self.padding:
+            logits[:, self.padding.start : self.padding.stop] = _NEVER
         return logits
 
 
@@ -67,16 +67,16 @@ def project(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
-    entries: int | None = None,
+    padding: range = range(0),
 ) -> Tensor:
     """Logits z / temperature [n, V] as constants, with z = logit_scale · (hidden @ weight.T + bias), and with a softcap
     c·tanh(z / c) in the place of z.  float64 for float64 inputs, else float32.
 
-    hidden [n, H], weight [V, H] and bias [V] have one dtype; `entries`: so many of V are tokens, None for all.
+    hidden [n, H], weight [V, H] and bias [V] have one dtype; `padding`: columns that are no tokens, as below.
     Half-precision products are summed *and returned* in float32: rounding a logit of 16 to bfloat16 would move it by up
     to .06, and its probability by 6 %.
     """
-    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
+    head = _Head.of(weight, bias, padding, temperature, logit_scale, softcap)
     logits = _uncapped(hidden, head)
     return logits if head.amplitude is None else head.without_padding(logits.tanh_().mul_(head.amplitude))
 
@@ -107,7 +107,7 @@ def projected_loss(
     logit_scale: float = 1.0,
     bias: Tensor | None = None,
     softcap: float | None = None,
-    entries: int | None = None,
+    padding: range = range(0),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of `fn` over chunks of rows, differentiable with respect to `hidden`, `weight` and `bias`.
 
@@ -122,8 +122,8 @@ def projected_loss(
     logit_scale   multiplies them: the factor between the projection and the model's logits (Granite, Cohere)
     bias          [V], added to the product before that (Phi-1, GPT-J), same dtype as `weight`
     softcap       c of c·tanh(logits / c), before the temperature (Gemma 2); costs two more tensors [n, V] per chunk
-    entries       of V the first so many are tokens: a vocabulary may be padded.  The others have no probability, and a
-                  gradient of 0.  None: all
+    padding       columns of V that are no tokens: a vocabulary may be padded.  They have no probability, and a gradient
+                  of 0
 
     Returns (loss, outputs): the loss in float32 (float64 for float64 inputs), and the per-token tensors of all chunks,
     concatenated and detached.
@@ -132,7 +132,7 @@ def projected_loss(
     Backward can run once.
     """
     check_inputs(hidden, weight, chunk_tokens, temperature, logit_scale, bias, softcap)
-    head = _Head.of(weight, bias, entries, temperature, logit_scale, softcap)
+    head = _Head.of(weight, bias, padding, temperature, logit_scale, softcap)
     outputs: dict[str, Tensor] = {}
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias)):
         return _ProjectedLoss.apply(hidden, *head, fn, chunk_tokens, outputs), outputs
@@ -279,14 +279,14 @@ class _ProjectedLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        entries: int | None,
+        padding: range,
         divisor: float,
         amplitude: float | None,
         fn: ChunkLoss,
         chunk_tokens: int,
         outputs: dict[str, Tensor],
     ) -> Tensor:
-        head = _Head(weight, bias, entries, divisor, amplitude)
+        head = _Head(weight, bias, padding, divisor, amplitude)
         gradients = GradientSums(hidden, head, ctx.needs_input_grad[:3])
         loss = _run(hidden, head, fn, chunk_tokens, outputs, gradients)
         ctx.gradients = [gradients.hidden, gradients.weight, gradients.bias]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpo.config.model_files import entries
+from sdpo.config.model_files import padding
 from sdpo.errors import UserError
 from sdpo.rollout import startup
 from sdpo.rollout.adapters import Adapter, Adapters
@@ -32,7 +32,6 @@ from sdpo.weights.errors import WeightTransferError
 from sdpo.weights.shared_memory import this_machine
 
 WARMUP_TOKENS = 8
-MOST_BIASED = 1024  # entries to whose logits vLLM adds something on a GPU; it refuses more
 NEVER = -100.0  # the lowest of what vLLM adds to a logit: a factor of 4e-44 on the probability
 CORE_CHECK_S = 0.2  # between two looks at whether vLLM's core still lives, while it owes an answer
 
@@ -67,7 +66,7 @@ class RolloutEngine:
         self._config = config
         self._llm: Any = None
         self._adapters = Adapters(None)
-        self._padding: dict[int, float] | None = None  # what keeps entries that are no tokens from being sampled
+        self._never: dict[int, float] | None = None  # biases that keep entries that are no tokens from being sampled
         self._version = 0
         self._unusable: str | None = None
         self._updating = False
@@ -95,7 +94,8 @@ class RolloutEngine:
                 self._enter("loading the model")
                 self._llm = await asyncio.to_thread(startup.start_engine, self._config)
                 self._adapters = Adapters(self._llm)
-                self._padding = padding(self._llm.get_tokenizer(), self._llm.vllm_config.model_config.get_vocab_size())
+                vocabulary = self._llm.vllm_config.model_config.get_vocab_size()
+                self._never = dict.fromkeys(padding(self._llm.get_tokenizer(), vocabulary), NEVER) or None
                 self._enter("warming up")
                 await self._warm_up()
             except UserError:
@@ -191,7 +191,7 @@ class RolloutEngine:
             top_k=sampling.top_k,
             max_tokens=sampling.max_tokens,
             seed=None if sampling.greedy else seed,
-            logit_bias=self._padding,
+            logit_bias=self._never,
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
             detokenize=False,
@@ -391,8 +391,3 @@ class RolloutEngine:
     async def metrics(self) -> dict[str, float]:
         """Counters of `EngineMetrics`, tokens_per_second, and the resident memory of this process and its children."""
         return self._metrics.snapshot() | {"memory_bytes": float(resident_bytes())}
-
-
-def padding(tokenizer: Any, vocabulary: int) -> dict[int, float] | None:
-    """Biases on the entries of a vocabulary that stand behind the tokenizer's last token; None where there are none."""
-    return dict.fromkeys(range(entries(tokenizer), vocabulary)[:MOST_BIASED], NEVER) or None

@@ -9,11 +9,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sdpo.config.model_files import entries, known_entries
+from sdpo.config.model_files import MOST_PADDING, entries, known_padding, padding
 from sdpo.config.sections import ContextSettings
 from sdpo.prompts.chat_format import ChatFormat
 from sdpo.prompts.context import ContextBuilder
-from sdpo.rollout.engine import MOST_BIASED, padding
 from sdpo.types import Hint
 from tests.byte_tokenizer import TEMPLATE, byte_tokenizer
 from tests.helpers.tasks import group, problem
@@ -93,15 +92,14 @@ def test_inserted_text_ends_no_turn_with_byte_fallback():
 def test_entries_behind_the_last_token_are_padding():
     assert entries(byte_tokenizer()) == 256 + 3
     assert entries(byte_tokenizer(more=[AddedToken("<tool>", special=False)])) == 256 + 4  # added tokens are tokens
-    assert padding(byte_tokenizer(), 259) is None
-    biased = padding(byte_tokenizer(), 264)
-    assert list(biased) == [259, 260, 261, 262, 263] and set(biased.values()) == {-100.0}
-    assert len(padding(byte_tokenizer(), 10_000)) == MOST_BIASED
+    assert not padding(byte_tokenizer(), 259)
+    assert padding(byte_tokenizer(), 264) == range(259, 264)
+    assert padding(byte_tokenizer(), 10_000) == range(259, 259 + MOST_PADDING)
 
 
-def test_a_run_knows_the_entries_of_its_models_tokenizer(tmp_path):
+def test_a_run_knows_the_padding_of_its_models_vocabulary(tmp_path):
     folder = make_tiny_model(tmp_path / "model", tokens=100)
-    assert known_entries(recipe(folder)) == 100
+    assert known_padding(recipe(folder)) == range(100, 128)
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    assert known_entries(recipe(folder)) is None
+    assert not known_padding(recipe(folder))

@@ -52,7 +52,7 @@ def test_padding_is_no_part_of_the_distribution_and_is_not_trained(tmp_path):
     folder = make_tiny_model(tmp_path, tied=False, tokens=100)
     policy = load_model(ModelSettings(path=str(folder), dtype="float32"), torch.float32)
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    policy.head.entries = 100
+    policy.head.padding = range(100, len(policy.head.weight))
     ids = torch.arange(3, 40)
     logits = plain(input_ids=ids[None]).logits[0, 9:-1, :100]
     wanted = logits.log_softmax(-1).gather(1, ids[10:, None])[:, 0]
@@ -79,7 +79,7 @@ def test_an_update_leaves_padding_as_it_was(tmp_path, start):
     folder = make_tiny_model(tmp_path, vocab=4224, tied=False, tokens=4200)
     settings = recipe(folder, "sdpo", "learner.weight_decay=0", "learner.lr=0.01")
     worker, [micro_batches] = start(settings), dealt(settings, samples(6))
-    assert worker.student.head.entries == worker.teacher.average.policy.head.entries == 4200
+    assert worker.student.head.padding == worker.teacher.average.policy.head.padding == range(4200, 4224)
     before = named_weights(worker)["lm_head.weight"]
     worker.update(micro_batches)
     moved = (named_weights(worker)["lm_head.weight"] - before).abs().amax(-1)

@@ -130,7 +130,7 @@ def test_a_head_with_bias_factor_softcap_and_padding_equals_plain_autograd(
     bias = torch.linspace(-2, 3, 17, dtype=torch.float64).requires_grad_() if biased else None
     inputs = [x for x in (hidden.requires_grad_(), weight.requires_grad_(), bias) if x is not None]
     fn, padded_fn = (_loss_fn(t, token_weights, *case) for t in (teacher[:, :entries], padded))
-    head = {"bias": bias, "logit_scale": scale, "softcap": softcap, "entries": entries}
+    head = {"bias": bias, "logit_scale": scale, "softcap": softcap, "padding": range(entries or 17, 17)}
     loss, outputs = projected_loss(hidden, weight, padded_fn, chunk_tokens=chunk, temperature=0.7, **head)
     logits = scale * (hidden @ weight.T + (bias if biased else 0))
     logits = ((logits if softcap is None else softcap * torch.tanh(logits / softcap)) / 0.7)[:, :entries]
