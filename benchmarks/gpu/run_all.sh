@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All benchmarks of this folder, one after the other: nine minutes on one 80 GB card.
+# All benchmarks of this folder, one after the other: eleven minutes at most on one 80 GB card.
 #
 #   benchmarks/gpu/run_all.sh [FOLDER] [--small]      # from anywhere; FOLDER: docs/results/gpu
 #
@@ -33,7 +33,7 @@ part() { # part RECORD SECONDS MODULE ARGUMENTS…
 
 part attention 90 attention
 part linear_divergence 100 linear_divergence
-part learner_step_0.6B 70 learner_step --model 0.6B --repeats 3
-part learner_step_1.7B 90 learner_step --model 1.7B --repeats 3
+part learner_step_0.6B 130 learner_step --model 0.6B --repeats 3
+part learner_step_1.7B 160 learner_step --model 1.7B --repeats 3
 part learner_step_8B 180 learner_step --model 8B --sequences 4 --repeats 2
 exit "$failed"
