@@ -26,6 +26,10 @@ _LOOK_S = 0.01
 Line = dict[str, Any]  # of `announced`
 
 
+class NotThere(Exception):
+    """What is to be struck is none of the processes."""
+
+
 class Hangs(Exception):
     """The command has said nothing for LIMIT_S."""
 
@@ -77,6 +81,8 @@ class Command:
         """Unless it runs."""
         if self.process is not None and self.process.poll() is None:
             return
+        for _ in self._new():  # left from the command before this one, of which it says nothing
+            pass
         given = environment(**{MARK: self._mark, "TMPDIR": str(self._temporary)})
         program = [sys.executable, "-m", "studies.faults.announced", str(self._announced), str(self.poison)]
         with self.log.open("a") as log:
@@ -141,13 +147,16 @@ class Command:
         return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "")
 
     def find(self, name: str) -> int:
-        """The number of a process of it, by its name or a file on its command line.  Raises LookupError."""
+        """The number of a process of it, by its name or a file on its command line.  Raises NotThere."""
         assert self.process is not None
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        found: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        for process in found:
             with suppress(psutil.Error):
                 if process.name() == name or any(word.endswith(f"/{name}") for word in process.cmdline()[:6]):
                     return process.pid
-        raise LookupError(f"there is no {name} among the processes of {self.words}")
+        raise NotThere(f"there was no {name} among its processes")
 
     def left(self) -> list[str]:
         """The processes and temporary files that it has not cleared away yet."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from studies.faults import strikes
 from studies.faults.damage import FILLER, cut_last_line, damage, fill
-from studies.faults.process import Command, Hangs, Line
+from studies.faults.process import Command, Hangs, Line, NotThere
 from studies.faults.strikes import Strike
 
 NOTICED_S = 30.0  # what is promised, of a machine that is idle
@@ -88,6 +88,8 @@ class StruckRun:
                 self._replaced(outcome, line)
         except Hangs:
             outcome.wrong.append("it hangs")
+        except NotThere as error:
+            outcome.wrong.append(str(error))
         self._tell(outcome.line())
         return True
 

@@ -8,7 +8,9 @@ import subprocess
 
 import pytest
 
+from studies.faults.announced import Announcer
 from studies.faults.command import NAME, RANKS, arguments, make, plan
+from studies.faults.process import Command, NotThere
 from tests.helpers.commands import SDPO
 
 pytestmark = pytest.mark.timeout(1200)
@@ -39,3 +41,15 @@ def test_a_struck_run_ends_as_one_that_is_left_alone(tmp_path):
     command = [*SDPO, *arguments(steps, RANKS["short"], runs)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "is finished; nothing to do" in done.stdout and "--fresh" in done.stdout
+
+
+def test_what_a_command_said_is_not_taken_for_what_the_next_one_says(tmp_path):
+    """Between the strike at gcs_server and its end a run goes on for half a minute, and begins phases."""
+    with Command(["--version"], tmp_path) as command:
+        command.start()
+        assert command.next(lambda line: True) is None and "sdpo" in command.last_words
+        Announcer(str(tmp_path / "phases.jsonl"), command.poison)._say("begin", "update")
+        command.start()
+        assert command.next(lambda line: True) is None
+        with pytest.raises(NotThere, match="no raylet among its processes"):
+            command.find("raylet")
