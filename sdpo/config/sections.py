@@ -68,7 +68,9 @@ class DataSettings(Settings):
         description="file of rows (JSON Lines, a JSON list or Parquet), a folder of them, a Hugging Face data set's "
         "folder or its hub name; null: the environment's own",
     )
-    subset: str | None = Field(None, description="configuration of a Hugging Face data set")
+    subset: str | None = Field(
+        None, description="configuration of a Hugging Face data set; minicode: hard, for problems of two unknown words"
+    )
     split: str | None = Field(None, description="split of a Hugging Face data set to train on; null: train")
     revision: str | None = Field(None, description="commit or tag of a hub data set; null: its newest")
     evaluation_path: str | None = Field(

@@ -17,7 +17,7 @@ from sdpo.envs.minicode import LISTS, TEXTS, load_minicode, make_world, show_pro
 from sdpo.envs.minicode.family import KNOWN_WORDS
 from sdpo.envs.minicode.operations import AGGREGATE, MAP
 from sdpo.envs.minicode.rows import world_rows
-from sdpo.envs.minicode.world import LIBRARY
+from sdpo.envs.minicode.world import LIBRARY, hard_world
 from sdpo.envs.words import PRETRAINING, WORLD, half_of
 from studies.pretrain.code_corpus import random_task
 from studies.pretrain.shortcut import judge
@@ -145,3 +145,15 @@ def test_problems_that_are_written_load_with_datasets_and_as_rows_of_a_recipe(tm
     code = ["environment.kind=code", "data.source=null", f"data.path={out}"]
     tasks = build_environment(load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", code)).load()
     assert {task.id for task in (*tasks.train, *tasks.evaluation)} == set(found["question_id"])
+
+
+def test_hard_problems_are_all_pairs_of_a_worlds_unknown_words():
+    world, usual = hard_world(5), make_world(5)
+    assert world.vocabulary == usual.vocabulary
+    pairs = {(a.word, b.word) for a in usual.vocabulary[MAP] for b in usual.vocabulary[AGGREGATE]}
+    for tasks, conditioned in ((world.train, False), (world.held_out, True)):
+        assert len(tasks) == 64 and {tuple(slot.word for slot in task.slots) for task in tasks} == pairs
+        assert all((task.condition is not None) == conditioned for task in tasks)
+    found = load_minicode(5, hard=True)
+    assert (len(found.train), len(found.evaluation)) == (64, 64)
+    assert not {p.id for p in found.train} & {p.id for p in load_minicode(5).train}

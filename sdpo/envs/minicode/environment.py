@@ -10,11 +10,15 @@ from sdpo.envs.code.environment import SANDBOX_OPTIONS, CodeEnvironment
 from sdpo.envs.code.splits import ProblemSet
 from sdpo.envs.minicode.load import load_minicode
 
+HARD = "hard"  # of `data.subset`: problems of two unknown words
+
 
 class MinicodeEnvironment(CodeEnvironment):
     """A world's problems, written as LiveCodeBench rows and read back by the same loader."""
 
-    reads = SANDBOX_OPTIONS | {f"data.{option}" for option in ("source", "test_split", "problem_split", "world_seed")}
+    reads = SANDBOX_OPTIONS | {
+        f"data.{option}" for option in ("source", "subset", "test_split", "problem_split", "world_seed")
+    }
 
     sources = ("minicode",)
 
@@ -28,6 +32,10 @@ class MinicodeEnvironment(CodeEnvironment):
         super().check(recipe)
         if recipe.data.problem_split != "marked":
             raise ValueError("minicode says itself which problems are held out; set data.problem_split=marked")
+        if recipe.data.subset not in (None, HARD):
+            raise ValueError(
+                f"data.subset={recipe.data.subset} is no part of minicode; set {HARD}, or null for a world"
+            )
 
     @property
     def world(self) -> int:
@@ -35,4 +43,5 @@ class MinicodeEnvironment(CodeEnvironment):
         return self.recipe.data.world_seed
 
     def problems(self, progress: Progress | None = None) -> ProblemSet:
-        return load_minicode(self.world, test_split=self.recipe.data.test_split, limits=self.limits)
+        data = self.recipe.data
+        return load_minicode(self.world, hard=data.subset == HARD, test_split=data.test_split, limits=self.limits)

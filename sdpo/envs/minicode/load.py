@@ -16,22 +16,28 @@ from sdpo.envs.minicode.rows import write_world
 
 
 def load_minicode(
-    seed: int = 0, *, family: Family = LISTS, test_split: str = "disjoint", limits: Limits | None = None
+    seed: int = 0,
+    *,
+    family: Family = LISTS,
+    hard: bool = False,
+    test_split: str = "disjoint",
+    limits: Limits | None = None,
 ) -> ProblemSet:
-    """Problems to train on and held-out compositions of the same words: 64 and 32 of the lists family.
+    """Problems to train on and held-out compositions of the same words: 64 and 32 of the lists family; `hard`: only
+    problems of two words, 64 and 64.
 
     Under the default split the tests that give feedback are not those that evaluate (`sdpo.envs.code.splits`).
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "minicode.jsonl"
-        write_world(path, seed=seed, family=family)
+        write_world(path, seed=seed, family=family, hard=hard)
         return load_livecodebench(
             path,
             test_split=test_split,
             problem_split="marked",
             max_bad_rows=0.0,
             limits=limits,
-            name=f"{family.name} world {seed}",
+            name=f"{family.name} world {seed}{', hard' if hard else ''}",
         )
 
 

@@ -12,7 +12,7 @@ from sdpo.envs.code.lcb_rows import LCBRow, write_rows
 from sdpo.envs.minicode.examples import make_test
 from sdpo.envs.minicode.exercise import Exercise
 from sdpo.envs.minicode.family import LISTS, Family
-from sdpo.envs.minicode.world import World, make_world
+from sdpo.envs.minicode.world import World, hard_world, make_world
 
 Split = Literal["train", "heldout"]
 
@@ -61,6 +61,6 @@ def world_rows(world: World) -> Iterator[LCBRow]:
     return task_rows(world.name, world.train, world.held_out)
 
 
-def write_world(path: str | Path, *, seed: int, family: Family = LISTS) -> int:
+def write_world(path: str | Path, *, seed: int, family: Family = LISTS, hard: bool = False) -> int:
     """Write the world of a seed as JSONL, problems to train on and held-out ones, and return how many they are."""
-    return write_rows(path, world_rows(make_world(seed, family)))
+    return write_rows(path, world_rows((hard_world if hard else make_world)(seed, family)))

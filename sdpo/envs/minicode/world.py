@@ -7,6 +7,9 @@
 | minicode-texts, train 27 | 9 | – | 8 | 10 | – |
 | minicode-texts, held out 12 | – | – | 4 | 8 | – |
 
+`hard_world` is for searches of single problems: all 64 pairs of two words, to train on, and again with a condition,
+held out.
+
 Words of the library `kit` stand alone or beside a known word, never beside a second unknown: the feedback on an attempt
 names the library's function only where that was what failed, so the other unknown would stay open.
 """
@@ -83,6 +86,16 @@ def make_world(seed: int, family: Family = LISTS) -> World:
     return World(f"{family.name}-{seed}", vocabulary, tuple(train), tuple(held_out))
 
 
+def hard_world(seed: int, family: Family = LISTS) -> World:
+    """Every pair of two of the words that `make_world` has for this seed, alone and with a condition."""
+    rng = random.Random(f"{family.name} world {seed}")
+    vocabulary = _vocabulary(family, _PLANS[family.name], rng)
+    pairs = list(itertools.product(vocabulary[MAP], vocabulary[AGGREGATE]))
+    train = [Exercise(*pair, None, rng.randrange(3), family=family) for pair in pairs]
+    held_out = [Exercise(*pair, _condition(rng), rng.randrange(3), family=family) for pair in pairs]
+    return World(f"{family.name}-{seed}-hard", vocabulary, tuple(train), tuple(held_out))
+
+
 def make_known_tasks(seed: int, count: int, family: Family = LISTS) -> list[Exercise]:
     """Problems of one or two known words and no unknown ones."""
     rng = random.Random(f"{family.name} known {seed}")
@@ -148,6 +161,10 @@ def _draw(family: Family, compositions: list[list[Pair]], counts: _Counts, rng: 
     pairs = [rest.pop() for rest, count in medium for _ in range(count)]
     tasks = [Exercise(*pair, None, rng.randrange(3), family=family) for pair in pairs]
     for index in range(counts.hard + counts.condition):
-        condition = (rng.choice(("above", "below")), rng.randint(-3, 3)) if index >= counts.hard else None
+        condition = _condition(rng) if index >= counts.hard else None
         tasks.append(Exercise(*compositions[-1].pop(), condition, rng.randrange(3), family=family))
     return tasks
+
+
+def _condition(rng: random.Random) -> tuple[str, int]:
+    return rng.choice(("above", "below")), rng.randint(-3, 3)
