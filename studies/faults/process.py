@@ -58,7 +58,7 @@ class Command:
         self.words, self.log, self.poison = words, runs / "train.log", runs / "poison"
         self.lines: list[Line] = []
         self.process: subprocess.Popen[bytes] | None = None
-        self._announced = runs / "phases.jsonl"
+        self._announced = runs.with_suffix(".jsonl")  # beside it: a full disk would tear its lines
         self._read_to = 0  # bytes of it
         self._seen = 0  # lines that `next` has given
         self._log_begins = 0  # … of the command that runs

@@ -45,10 +45,12 @@ def test_a_struck_run_ends_as_one_that_is_left_alone(tmp_path):
 
 def test_what_a_command_said_is_not_taken_for_what_the_next_one_says(tmp_path):
     """Between the strike at gcs_server and its end a run goes on for half a minute, and begins phases."""
-    with Command(["--version"], tmp_path) as command:
+    runs = tmp_path / "struck"
+    runs.mkdir()
+    with Command(["--version"], runs) as command:
         command.start()
         assert command.next(lambda line: True) is None and "sdpo" in command.last_words
-        Announcer(str(tmp_path / "phases.jsonl"), command.poison)._say("begin", "update")
+        Announcer(str(tmp_path / "struck.jsonl"), command.poison)._say("begin", "update")
         command.start()
         assert command.next(lambda line: True) is None
         with pytest.raises(NotThere, match="no raylet among its processes"):
