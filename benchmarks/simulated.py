@@ -1,0 +1,106 @@
+"""Engines in simulated time: an asyncio loop whose clock jumps to the next event, and engines that decode by the clock.
+
+The code under test runs as it is, with real tasks and futures; only `asyncio.sleep` and what stands on it take no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import selectors
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _NoWaiting(selectors.SelectSelector):
+    """Waits for nothing and tells the clock how long it should have waited."""
+
+    def __init__(self, passed: Callable[[float], None]) -> None:
+        super().__init__()
+        self._passed = passed
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("nothing is left to happen, and somebody still waits")
+        self._passed(timeout)
+        return super().select(0)
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """`time()` is in simulated seconds from 0."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(_NoWaiting(self._pass))
+
+    def _pass(self, seconds: float) -> None:
+        self._now += max(0.0, seconds)
+
+    def time(self) -> float:
+        return self._now
+
+
+def simulate(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a program to its end in simulated time."""
+    loop = SimulatedLoop()
+    try:
+        return loop.run_until_complete(work())
+    finally:
+        loop.close()
+
+
+class SimulatedEngine:
+    """Decodes all its responses together, one token each per pass; a pass takes `base` + `each` · responses seconds.
+
+    Args:
+        slots: responses that it decodes at once; others wait.
+    """
+
+    def __init__(self, base: float, each: float, slots: int) -> None:
+        self._base, self._each, self._slots = base, each, slots
+        self._passes = 0.0  # so far
+        self._since = 0.0  # when that was
+        self._ends: list[tuple[float, int, asyncio.Future[None]]] = []  # pass after which a response is finished
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self.tokens = 0
+        self.busy_seconds = 0.0  # with a response under way
+        self.sequence_seconds = 0.0  # summed over the responses that are being decoded
+
+    @property
+    def load(self) -> int:
+        return len(self._ends) + len(self._queue)
+
+    async def generate(self, tokens: int) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((tokens, done))
+        self._advance()
+        await done
+
+    def settle(self) -> None:
+        """Bring the counters up to now."""
+        self._advance()
+
+    def _advance(self) -> None:
+        loop = asyncio.get_running_loop()
+        passed, self._since = loop.time() - self._since, loop.time()
+        if self._ends:
+            self._passes += passed / (self._base + self._each * len(self._ends))
+            self.busy_seconds += passed
+            self.sequence_seconds += passed * len(self._ends)
+        while self._ends and self._ends[0][0] <= self._passes + 1e-6:
+            heapq.heappop(self._ends)[2].set_result(None)
+        while self._queue and len(self._ends) < self._slots:
+            tokens, done = self._queue.popleft()
+            self.tokens += tokens
+            heapq.heappush(self._ends, (self._passes + tokens, next(self._numbers), done))
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ends:
+            left = (self._ends[0][0] - self._passes) * (self._base + self._each * len(self._ends))
+            self._timer = loop.call_later(max(0.0, left), self._advance)
