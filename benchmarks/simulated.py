@@ -64,43 +64,57 @@ class SimulatedEngine:
         self._base, self._each, self._slots = base, each, slots
         self._passes = 0.0  # so far
         self._since = 0.0  # when that was
-        self._ends: list[tuple[float, int, asyncio.Future[None]]] = []  # pass after which a response is finished
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._paused = False
+        self._running: list[tuple[float, int, float, asyncio.Future[float]]] = []  # last pass, number, began, done
+        self._queue: deque[tuple[int, asyncio.Future[float]]] = deque()
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self.tokens = 0
-        self.busy_seconds = 0.0  # with a response under way
-        self.sequence_seconds = 0.0  # summed over the responses that are being decoded
+        self.busy_seconds = 0.0  # with a response under way, pauses included
+        self.sequence_seconds = 0.0  # the same, summed over the responses that have a slot
 
     @property
     def load(self) -> int:
-        return len(self._ends) + len(self._queue)
+        """Responses under way, those that wait included."""
+        return len(self._running) + len(self._queue)
 
-    async def generate(self, tokens: int) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def generate(self, tokens: int) -> asyncio.Future[float]:
+        """A response, under way from now on; its result is when its first pass began."""
+        done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._queue.append((tokens, done))
-        self._advance()
-        await done
+        self.settle()
+        return done
+
+    def pause(self) -> None:
+        self.settle()
+        self._paused = True
+        self.settle()
+
+    def resume(self) -> None:
+        self.settle()
+        self._paused = False
+        self.settle()
 
     def settle(self) -> None:
-        """Bring the counters up to now."""
-        self._advance()
-
-    def _advance(self) -> None:
+        """Everything up to now."""
         loop = asyncio.get_running_loop()
         passed, self._since = loop.time() - self._since, loop.time()
-        if self._ends:
-            self._passes += passed / (self._base + self._each * len(self._ends))
+        if self._running:
             self.busy_seconds += passed
-            self.sequence_seconds += passed * len(self._ends)
-        while self._ends and self._ends[0][0] <= self._passes + 1e-6:
-            heapq.heappop(self._ends)[2].set_result(None)
-        while self._queue and len(self._ends) < self._slots:
+            self.sequence_seconds += passed * len(self._running)
+            if not self._paused:
+                self._passes += passed / self._pass_seconds
+        while self._running and self._running[0][0] <= self._passes + 1e-6:
+            *_, began, done = heapq.heappop(self._running)
+            done.set_result(began)
+        while self._queue and len(self._running) < self._slots:
             tokens, done = self._queue.popleft()
-            self.tokens += tokens
-            heapq.heappush(self._ends, (self._passes + tokens, next(self._numbers), done))
+            heapq.heappush(self._running, (self._passes + tokens, next(self._numbers), loop.time(), done))
         if self._timer is not None:
             self._timer.cancel()
-        if self._ends:
-            left = (self._ends[0][0] - self._passes) * (self._base + self._each * len(self._ends))
-            self._timer = loop.call_later(max(0.0, left), self._advance)
+        if self._running and not self._paused:
+            left = (self._running[0][0] - self._passes) * self._pass_seconds
+            self._timer = loop.call_later(max(0.0, left), self.settle)
+
+    @property
+    def _pass_seconds(self) -> float:
+        return self._base + self._each * len(self._running)

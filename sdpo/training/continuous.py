@@ -55,7 +55,9 @@ class Continuous(Generic[T]):
         self._begun, self._version = done * size, done + 1
         self._running: dict[int, asyncio.Future[T]] = {}
         self._ready: dict[int, T] = {}  # in the order in which they got ready
-        self._last_step: dict[int, int] = {}  # of running and ready ones
+        self._last_step: dict[int, int] = {}  # of running and ready ones …
+        self._ends: Counter[int] = Counter()  # … how many have which …
+        self._ready_ends: Counter[int] = Counter()  # … and of the ready ones
         self._unfinished: dict[int, int] = {}  # responses of running ones …
         self._busy = 0  # … and their sum
         self._given: tuple[int, list[int]] = done, []  # the last step that took a batch, and what it took
@@ -79,10 +81,12 @@ class Continuous(Generic[T]):
                 await self._changed.wait()
         finally:
             self._waits, self._progress = False, lambda done: None
-        self._given = step, sorted(chosen)
+        self._given = step, chosen
         for number in chosen:
-            del self._last_step[number]
-        batch = [self._ready.pop(number) for number in sorted(chosen)]
+            last = self._last_step.pop(number)
+            self._ends[last] -= 1
+            self._ready_ends[last] -= 1
+        batch = [self._ready.pop(number) for number in chosen]
         self._begin()
         return batch
 
@@ -92,22 +96,23 @@ class Continuous(Generic[T]):
         Of the groups whose last step is t or earlier, all but the size · (t − step) that later steps can take must be
         among them, for every t: what is left of the batch is the room for groups with a later last step.
         """
-        if len(self._ready) < self._size:
-            return []
-        room, due, ends = {}, 0, Counter(self._last_step.values())
+        room, due = {step - 1: self._size}, 0
         for t in range(step, step + self._bound):
-            due += ends[t]
+            due += self._ends[t]
             room[t] = self._size - max(0, due - self._size * (t - step))
-        chosen = []
+        fit = 0
+        for t in range(step + self._bound, step - 1, -1):
+            fit = min(fit + self._ready_ends[t], room[t - 1])
+        if fit < self._size:
+            return []
+        chosen: list[int] = []
         for number in self._ready:
-            earlier = range(step, self._last_step[number])
+            earlier = range(step - 1, self._last_step[number])
             if all(room[t] for t in earlier):
                 chosen.append(number)
                 for t in earlier:
                     room[t] -= 1
-            if len(chosen) == self._size:
-                return chosen
-        return []
+        return sorted(chosen)
 
     def _begin(self) -> None:
         """Begin what may begin now.  While the learner works, nothing beyond a whole batch that waits for it."""
@@ -119,6 +124,7 @@ class Continuous(Generic[T]):
                 return
             number, self._begun = self._begun, self._begun + 1
             self._last_step[number], self._unfinished[number] = self._version + self._bound, self._responses
+            self._ends[self._version + self._bound] += 1
             self._busy += self._responses
             self._running[number] = asyncio.ensure_future(self._make(number, partial(self._finished, number)))
             self._running[number].add_done_callback(partial(self._ended, number))
@@ -137,6 +143,7 @@ class Continuous(Generic[T]):
             self._failed = error
         else:
             self._ready[number] = task.result()
+            self._ready_ends[self._last_step[number]] += 1
         self._begin()
         self._tell()
         self._changed.set()
