@@ -187,14 +187,10 @@ class RolloutSettings(Settings):
     colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
     mode: Literal["synchronous", "continuous"] = Field(
         "synchronous",
-        description="synchronous: a batch is begun and learned from as a whole; continuous: questions are begun one by "
-        "one, and a step learns from those that are ready",
+        description="synchronous: a step waits for its batch; continuous: it learns from what is ready",
     )
     staleness: int = Field(
-        0,
-        ge=0,
-        description="versions by which a token may lag behind the weights that learn from it; 0: on-policy; as many "
-        "batches may be sampled ahead while the learner works",
+        0, ge=0, description="versions by which a token may lag behind the weights that learn from it; 0: on-policy"
     )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")
