@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from sdpo.types import Turn
 LONGEST, SIGMA = 20, 1.0  # × the median; of the logarithm, so that one of 700 responses is cut
 RESPONSES = 8
 AT_ONCE = 64  # responses of an engine
+MANY = 64  # engines
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Side:
 
 SIDES = [Side("synchronous", staleness) for staleness in (0, 1, 4, 16)]
 SIDES += [Side("continuous", staleness) for staleness in (1, 4, 8, 16)]
+FEW_SIDES = [side for side in SIDES if side.staleness in (0, 16)]  # where a simulation takes minutes
 CPU_SIDES = [Side("synchronous", 0), Side("synchronous", 1), Side("continuous", 4), Side("continuous", 16)]
 
 
@@ -116,15 +119,6 @@ class Phases:
 
 
 @dataclass
-class Life:
-    """A response: when it was sampled, and its length."""
-
-    began: float
-    ended: float
-    tokens: int
-
-
-@dataclass
 class SimulatedRun:
     """Measured from a third of the run to three quarters: neither its beginning nor its end."""
 
@@ -132,9 +126,9 @@ class SimulatedRun:
     engines: int
     steps: int
     phases: Phases
-    lives: dict[int, list[Life]] = field(default_factory=dict)
+    lives: dict[int, list[tuple[float, float, int]]] = field(default_factory=dict)  # began, ended, tokens
     published: list[float] = field(default_factory=lambda: [0.0])
-    lags: list[tuple[int, float, int]] = field(default_factory=list)  # of a response: tokens, mean, largest
+    lags: list[np.ndarray] = field(default_factory=list)  # [responses, 3]: tokens, and their lag's mean and largest
     marks: list[tuple[float, float, float, int]] = field(default_factory=list)  # time, busy, sequences, tokens learned
 
     async def main(self) -> dict[str, float]:
@@ -162,11 +156,11 @@ class SimulatedRun:
                 self.mark(learned)
         await source.close()
         seconds, busy, sequences, tokens = (b - a for a, b in zip(*self.marks, strict=True))
-        share = np.array(self.lags)
+        share = np.concatenate(self.lags)
         return {
             "step_s": seconds / (last - first),
             "tokens_per_s": tokens / seconds,
-            "idle": 1 - busy / seconds / self.engines,
+            "idle": max(0.0, 1 - busy / seconds / self.engines),
             "sequences": sequences / seconds / self.engines,
             "lag": float((share[:, 0] * share[:, 1]).sum() / share[:, 0].sum()),
             "oldest": float(share[:, 2].max()),
@@ -191,23 +185,24 @@ class SimulatedRun:
 
     async def group(self, number: int, on_response: Callable[[int], None]) -> int:
         engine = min(self.pool, key=lambda each: each.load)
-        self.lives[number] = []
+        lives = self.lives[number] = []
+        loop = asyncio.get_running_loop()
 
-        async def response(tokens: int, sampling: asyncio.Future[float]) -> None:
-            began = await sampling
-            self.lives[number].append(Life(began, asyncio.get_running_loop().time(), tokens))
+        def ended(tokens: int, sampling: asyncio.Future[float]) -> None:
+            lives.append((sampling.result(), loop.time(), tokens))
             on_response(1)
 
-        sampled = [(int(tokens), engine.generate(int(tokens))) for tokens in self.lengths[number]]
-        await asyncio.gather(*(response(*each) for each in sampled))
+        sampled = [engine.generate(int(tokens)) for tokens in self.lengths[number]]
+        for tokens, sampling in zip(self.lengths[number], sampled, strict=True):
+            sampling.add_done_callback(partial(ended, int(tokens)))
+        await asyncio.gather(*sampled)
         return number
 
     def note_lags(self, groups: Sequence[int], step: int) -> None:
-        for number in groups:
-            for life in self.lives.pop(number):
-                within = np.linspace(life.began, life.ended, 9)
-                lag = step - np.searchsorted(self.published, within, side="right")
-                self.lags.append((life.tokens, float(lag.mean()), int(lag.max())))
+        lives = np.array([life for number in groups for life in self.lives.pop(number)])  # [responses, 3]
+        within = np.linspace(lives[:, 0], lives[:, 1], 9, axis=1)
+        lags = step - np.searchsorted(self.published, within.ravel(), side="right").reshape(within.shape)
+        self.lags.append(np.stack([lives[:, 2], lags.mean(axis=1), lags.max(axis=1)], axis=1))
 
     def mark(self, learned: int) -> None:
         for engine in self.pool:
@@ -219,7 +214,7 @@ class SimulatedRun:
 def simulation(engines: Sequence[int], steps: int) -> tuple[list[list[str]], list[str], dict[str, Any]]:
     phases, rows, found = Phases.measured(), [], {}
     for count in engines:
-        for side in SIDES:
+        for side in SIDES if count <= MANY else FEW_SIDES:
             progress(f"simulating {count} engines: {side}")
             run = SimulatedRun(side, count, steps, phases)
             found[f"{count} engines, {side}"] = simulate(run.main)
