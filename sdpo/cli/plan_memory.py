@@ -27,6 +27,8 @@ def placed_on(planner: Planner, recipe: Recipe, gpus: int) -> Change:
     one |= {"rollout.colocated": True}
     if recipe.rollout.staleness:
         one["rollout.staleness"] = 0
+    if recipe.rollout.mode == "continuous":
+        one["rollout.mode"] = "synchronous"
     if recipe.loads_adapter:
         one["rollout.adapter"] = "merged"
     try:

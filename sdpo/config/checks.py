@@ -132,6 +132,8 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
             "rollout.adapter=loaded keeps the base model in the engines, and with rollout.colocated they give its "
             "memory up while the learner works; leave rollout.adapter at merged"
         )
+    if recipe.rollout.mode == "continuous":
+        _continuous(recipe)
     if recipe.rollout.staleness and recipe.rollout.colocated:
         raise ValueError("rollout.staleness needs the engines while the learner works; rollout.colocated=false")
     for name in ("policy_gradient", "distillation"):
@@ -141,6 +143,25 @@ def _engines_and_data(recipe: Recipe, resolved: bool) -> None:
                 f"rollout.staleness={recipe.rollout.staleness} samples with older weights; {name}.sampler_threshold "
                 "corrects for that (2 is usual)"
             )
+
+
+def _continuous(recipe: Recipe) -> None:
+    """Generation goes on while the learner works."""
+    if recipe.rollout.colocated:
+        raise ValueError(
+            "rollout.mode=continuous needs engines that sample while the learner works; set rollout.colocated=false, "
+            "or leave rollout.mode at synchronous"
+        )
+    if recipe.rollout.source != "policy":
+        raise ValueError(
+            f"rollout.mode=continuous has no effect with rollout.source={recipe.rollout.source}, which samples "
+            f"nothing; {REMOVE}"
+        )
+    if not recipe.rollout.staleness:
+        raise ValueError(
+            "rollout.mode=continuous learns from responses that began with older weights; set rollout.staleness to the "
+            "versions by which a token may lag (8, say), or leave rollout.mode at synchronous"
+        )
 
 
 def _distillation(recipe: Recipe) -> None:

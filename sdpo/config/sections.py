@@ -187,8 +187,12 @@ class RolloutSettings(Settings):
     gpu_memory_utilization: float = Field(0.85, gt=0, lt=1, description="share of a GPU's memory for its engine")
     enforce_eager: bool = Field(False, description="vLLM compiles nothing: a faster start, slower sampling")
     colocated: bool = Field(False, description="engine i shares GPU i with learner rank i, and sleeps while it learns")
+    mode: Literal["synchronous", "continuous"] = Field(
+        "synchronous",
+        description="synchronous: a step waits for its batch; continuous: it learns from what is ready",
+    )
     staleness: int = Field(
-        0, ge=0, description="batches sampled ahead while the learner works, and versions they may lag; 0: on-policy"
+        0, ge=0, description="versions by which a token may lag behind the weights that learn from it; 0: on-policy"
     )
     cpu_threads: int = Field(1, ge=1, description="threads of a CPU engine")
     weight_bucket_mb: int = Field(256, ge=1, description="size of one bucket of a weight update")

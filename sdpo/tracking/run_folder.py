@@ -195,6 +195,10 @@ class RunFolder:
     def set_wandb_id(self, wandb_id: str) -> None:
         self._update(wandb_id=wandb_id)
 
+    def set_unfinished(self, rollouts: int) -> None:
+        """How many rollouts were under way when the run ended."""
+        self._update(rollouts_unfinished=rollouts)
+
     def add_event(self, event: Mapping[str, Any]) -> int:
         """Note in run.json what happened to the run; returns how many such notes there are."""
         events = [*RunInfo.read(self.path / "run.json").events, dict(event)]

@@ -41,6 +41,7 @@ class RunInfo:
     reason: str = ""  # why it was interrupted, failed or died
     updated: str = ""
     wandb_id: str = ""
+    rollouts_unfinished: int = 0  # under way when it ended, so that nothing was learned from them
     rollouts_dropped: int = 0  # tables of rollouts that made room for newer ones (tracking.rollouts_mb)
     forked_from: str = ""  # the run and step whose checkpoint it began with
     changes: list[dict[str, Any]] = field(default_factory=list)  # {step, option, old, new}: what went on otherwise

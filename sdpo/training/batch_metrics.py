@@ -12,7 +12,7 @@ import numpy as np
 from sdpo.errors import UserError
 from sdpo.prompts.context import continues
 from sdpo.training.ngrams import repeated
-from sdpo.types import Group, Rollout, Sample
+from sdpo.types import Group, Rollout, Sample, Turn
 
 _WORTH_A_WARNING = 0.01
 
@@ -30,7 +30,6 @@ def batch_metrics(
     asked = any(r.outcome is not None and not r.last.broken for r in rollouts)
     graded = [[r.solved for r in group.rollouts if r.graded] for group in groups]
     rates = np.array([np.mean(solved) for solved in graded if solved])  # what could not be graded is no failure
-    lags = [version - turn.policy_version for turn in turns if turn.policy_version]  # a dataset's responses have none
     flat = [s for group in samples for s in group]
     labels = Counter(r.outcome.label for r in rollouts if r.outcome is not None)
     distinct = [len({r.turns[0].text for r in group.rollouts}) / len(group.rollouts) for group in groups]
@@ -45,8 +44,22 @@ def batch_metrics(
         "response/tokens": float(lengths.sum()),
         "response/repetition": float(np.mean([repeated(turn.response_ids) for turn in turns])),
         "response/not_finite": float(sum(turn.broken for turn in turns)),
-        **({"response/staleness_mean": float(np.mean(lags))} if lags else {}),
+        **_staleness(turns, version),
         **{f"verdict/{name.replace(' ', '_')}": float(count) for name, count in labels.items()},
+    }
+
+
+def _staleness(turns: Sequence[Turn], version: int) -> dict[str, float]:
+    """By how many versions turns and tokens lag; nothing where nobody sampled them."""
+    sampled = [turn.versions for turn in turns if turn.versions]
+    if not sampled:
+        return {}
+    tokens = [(span.end - span.start, version - span.version) for spans in sampled for span in spans]
+    return {
+        "response/staleness_mean": float(np.mean([version - spans[0].version for spans in sampled])),
+        "response/token_staleness_mean": sum(n * lag for n, lag in tokens) / (sum(n for n, _ in tokens) or math.nan),
+        "response/token_staleness_max": float(max(lag for _, lag in tokens)),
+        "response/versions_mean": float(np.mean([len(spans) for spans in sampled])),
     }
 
 

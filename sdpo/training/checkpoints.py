@@ -49,6 +49,7 @@ class TrainerState:
     evaluated_step: int = -1  # the last one that was measured
     rollbacks: int = 0  # how often a guard took the run back
     teacher_step: int = 0  # after which a frozen teacher was taken from the policy
+    unlearned: list[int] = field(default_factory=list)  # groups under way, which come first in a run that goes on
 
 
 class Checkpoints:

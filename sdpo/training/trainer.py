@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sdpo.errors import PartFailed, UserError
 from sdpo.evaluation import EvaluationResult
 from sdpo.learner.group import Learner
 from sdpo.prompts.context import COUNTED, ContextBuilder
-from sdpo.rollout.generation import Generation, PendingGroup
+from sdpo.rollout.generation import Generation
 from sdpo.rollout.pool import EnginePool
 from sdpo.supervision.part import answered, retrieved
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
@@ -25,12 +24,12 @@ from sdpo.tracking.known import beats
 from sdpo.training.adapter_base import name_base
 from sdpo.training.alarms import Alarm
 from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_samples, ungraded_warning
+from sdpo.training.batches import Batches
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
 from sdpo.training.guard import Guard, RollBack
 from sdpo.training.interrupt import Interrupt, Stopped
-from sdpo.training.prefetch import Prefetch
 from sdpo.training.probe import Probe
 from sdpo.training.recording import credit_of, with_recorded
 from sdpo.training.refresh import refresh_reason
@@ -38,14 +37,15 @@ from sdpo.training.restarts import Restarts
 from sdpo.training.serving import Serving
 from sdpo.training.updates import Updates
 from sdpo.training.utilization import Utilization
-from sdpo.types import Group, Sample, Task, TokenCredit
+from sdpo.types import Group, Sample, TokenCredit
 
 
 class Trainer:
     """Owns the parts of a run and its state; the parts run in processes of their own.
 
     Policy version v are the weights after v − 1 generation batches.  With rollout.staleness 0 the engines hold the
-    learner's weights whenever they generate; with s, a response may have begun s versions ago.
+    learner's weights whenever they generate; with s, a response may have begun s versions ago.  `Batches` decides what
+    a step learns from.
     """
 
     def __init__(
@@ -82,11 +82,12 @@ class Trainer:
         """The state of a checkpoint, or of a run's beginning."""
         self.state, self.saved_step = TrainerState(), -1
         self.rng = np.random.default_rng(self.recipe.seed)
-        self.batches = Prefetch(self._generate, self.recipe.rollout.staleness, self.recipe.run.steps)
         if checkpoint is not None:
             self.state = self.checkpoints.state(checkpoint)
             self.saved_step, self.rng.bit_generator.state = self.state.step, self.state.random_state
         self.algorithm.load_state_dict(self.state.algorithm)
+        graded = self.algorithm.needs_rewards
+        self.batches = Batches(self.recipe, self.dataset, self.generation, graded, self.state)
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user or the guard stopped the run (its state is saved)."""
@@ -111,6 +112,7 @@ class Trainer:
             return False
         finally:
             self.interrupt.ended()
+            self.folder.set_unfinished(self.batches.unfinished(self.state.step))
             await self.batches.close()
             await self._drop_writing()
 
@@ -199,16 +201,6 @@ class Trainer:
             self.tracker.message(f"The teacher is now the policy after step {step - 1}: {reason}.")
         return {"teacher/age": float(step - 1 - self.state.teacher_step)}
 
-    def draw(self, step: int) -> list[Task]:
-        """The tasks of a step: seeded permutations of the training tasks, one after the other."""
-        tasks, size = self.dataset.training(step / self.recipe.run.steps), self.recipe.run.questions
-        chosen = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, len(tasks))
-            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(tasks))
-            chosen.append(tasks[order[place]])
-        return chosen
-
     async def _generate_and_grade(self, step: int) -> list[Group]:
         """Responses are graded as they finish; the phases are what is left to wait for."""
         total = self.recipe.samples_per_step
@@ -216,15 +208,6 @@ class Trainer:
             pending = await self.batches.take(step, progress.update)
         with self.tracker.phase("judge", total=total) as progress:
             return [await group.graded(progress.advance) for group in pending]
-
-    async def _generate(self, step: int, on_response: Callable[[int], None]) -> list[PendingGroup]:
-        seed, graded = self.recipe.seed, self.algorithm.needs_rewards
-        return await asyncio.gather(
-            *(
-                self.generation.training_group(task, [seed, step, i], on_response, graded, step)
-                for i, task in enumerate(self.draw(step - 1))
-            )
-        )
 
     async def evaluate(self) -> bool:
         """Measure pass@k on the evaluation tasks (and the training tasks, if asked).  True: the best yet."""
@@ -255,6 +238,7 @@ class Trainer:
         credit: list[list[TokenCredit | None]],
     ) -> None:
         metrics = batch_metrics(groups, samples, self.state.step, self.recipe.environment.turns) | learned
+        metrics["response/unfinished"] = float(self.batches.unfinished(self.state.step))
         counts = {name: 0 for name in COUNTED} | self.contexts.counts
         metrics |= {f"context/{name}": float(count) for name, count in counts.items()}
         self.contexts.counts.clear()
@@ -361,6 +345,7 @@ class Trainer:
         await self._written()
         await self._check_finite()
         self.state.random_state, self.state.algorithm = self.rng.bit_generator.state, self.algorithm.state_dict()
+        self.state.unlearned = self.batches.unlearned(self.state.step)
         ensure_free(self.checkpoints.folder, await self.learner.checkpoint_size())
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)

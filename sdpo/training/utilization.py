@@ -20,7 +20,8 @@ class Utilization:
     async def since_last(self) -> dict[str, float]:
         """Metrics of the time since the last call, evaluations and checkpoints in it included.
 
-        utilization/engines: share of the wall clock with a response under way, mean over the engines.
+        utilization/engines: share of the wall clock with a response under way, mean over the engines; the rest they are
+        idle.  utilization/engines_sequences: responses under way in an engine, mean over the same.
         utilization/learner: share with a call at work, of the busiest rank.  utilization/engines_tokens_per_s: response
         tokens of all engines per second with a response under way.  memory/engines_mb: resident, all processes of all
         engines.  memory/learner_mb: the peak so far, of the rank that took most; memory/learner_gpu_mb/<moment>: the
@@ -31,6 +32,7 @@ class Utilization:
         now = {
             "wall": time.monotonic(),
             "engine": engines["busy_seconds"] / count,
+            "sequences": engines["sequence_seconds"] / count,
             "tokens": engines["response_tokens"],
             "learner": ranks["busy_seconds"],
         }
@@ -46,6 +48,7 @@ class Utilization:
         if before is not None:
             spent = {name: now[name] - before[name] for name in now}
             metrics["utilization/engines"] = spent["engine"] / spent["wall"]
+            metrics["utilization/engines_sequences"] = spent["sequences"] / spent["wall"]
             metrics["utilization/learner"] = spent["learner"] / spent["wall"]
             if spent["engine"]:
                 metrics["utilization/engines_tokens_per_s"] = spent["tokens"] / spent["engine"]

@@ -78,6 +78,26 @@ def test_weight_update(tmp_path):
     assert bucketed["bytes"] == single["bytes"] and bucketed["rpcs"] == 1 < single["rpcs"]
 
 
+@pytest.mark.timeout(120)
+def test_continuous_in_simulated_time(tmp_path):
+    found = run("continuous", tmp_path / "r.json", "--only", "simulation")["phases"]["simulated"]
+    batch, ahead, continuous = (
+        found[f"2 engines, {side}"]
+        for side in ("synchronous, staleness 0", "synchronous, staleness 16", "continuous, staleness 16")
+    )
+    assert batch["lag"] == batch["oldest"] == 0 and continuous["oldest"] <= 16
+    assert continuous["tokens_per_s"] > 3 * batch["tokens_per_s"]  # in simulated time: the same on every machine
+    assert continuous["idle"] < batch["idle"] and continuous["lag"] < ahead["lag"] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_continuous_on_this_machine(tmp_path):
+    samples = run("continuous", tmp_path / "r.json", "--only", "cpu")["samples"]
+    assert set(samples) == {"synchronous, staleness 1", "continuous, staleness 4"}
+    assert all(sample["tokens_per_s"] > 0 and sample["oldest"] <= 4 for found in samples.values() for sample in found)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_checkpoint(tmp_path):

@@ -104,6 +104,11 @@ def test_an_adapter_is_all_that_trains(planner, model):
     assert found.learner.publishing == {"gathered adapter": adapter // 16 * 20 * 2}
 
 
+def test_on_one_gpu_nothing_is_sampled_while_the_learner_works(model):
+    ahead = placed(Planner(recipe_of(model, "rollout.mode=continuous", "rollout.staleness=8"), 80 * GIB), 1)
+    assert (ahead.rollout.colocated, ahead.rollout.mode, ahead.rollout.staleness) == (True, "synchronous", 0)
+
+
 def test_one_gpu_is_shared_and_needs_an_adapter(planner, model, one):
     assert (one.learner.ranks, one.rollout.engines, one.rollout.colocated) == (1, 1, True)
     assert not planner.plan(one).fits

@@ -70,6 +70,7 @@ def test_the_published_livecodebench_settings():
         (["context.demonstration=none", "context.feedback=never"], "the teacher needs a context"),
         (["rollout.staleness=1", "distillation.sampler_threshold=null"], "distillation.sampler_threshold corrects"),
         (["rollout.staleness=1", "rollout.colocated=true"], "colocated"),
+        (["rollout.mode=continuous"], "rollout.mode=continuous learns from responses that began with older weights"),
         (["rollout.adapter=loaded"], "rollout.adapter has no effect without model.adapter"),
         (
             ["model.adapter={}", "rollout.adapter=loaded", "rollout.weight_bucket_mb=64"],
@@ -81,6 +82,16 @@ def test_mistakes_are_named(overrides, says):
     with pytest.raises(UserError) as error:
         load(*overrides)
     assert says in str(error.value)
+
+
+def test_continuous_generation_needs_engines_that_go_on_and_sample():
+    continuous = ("rollout.mode=continuous", "rollout.staleness=4")
+    shared = ("learner.ranks=4", "rollout.colocated=true", "rollout.gpu_memory_utilization=0.3")
+    load(*continuous)
+    with pytest.raises(UserError, match="needs engines that sample while the learner works; set rollout.colocated=fal"):
+        load(*continuous, *shared, profile="gpu")
+    with pytest.raises(UserError, match="has no effect with rollout.source=solution, which samples nothing"):
+        load(*continuous, algorithm="sft")
 
 
 def test_an_engine_that_gives_its_memory_up_keeps_no_base():

@@ -56,9 +56,10 @@ async def test_a_frozen_teacher_answers_with_its_own_weights(workers, learner_fo
     assert not [key for row in unprobed.metrics for key in row if key.startswith("probe/")]
 
 
-async def test_a_teacher_is_probed_and_refreshed_between_batches_sampled_ahead(workers, learner_for, tmp_path):
-    ahead = ("rollout.staleness=1", "run.steps=4", "probe.every=2", "probe.tasks=2", "teacher.refresh=probe")
-    recipe = make_recipe("sdpo", *FROZEN, *ahead, "learner.lr=1e-5")  # as good as the teacher
+@pytest.mark.parametrize("ahead", [("rollout.staleness=1",), ("rollout.staleness=2", "rollout.mode=continuous")])
+async def test_a_teacher_is_probed_and_refreshed_between_what_is_sampled_ahead(ahead, workers, learner_for, tmp_path):
+    probed = ("run.steps=4", "probe.every=2", "probe.tasks=2", "teacher.refresh=probe")
+    recipe = make_recipe("sdpo", *FROZEN, *ahead, *probed, "learner.lr=1e-5")  # as good as the teacher
     trainer, folder = await run(recipe, tmp_path / "run", workers, learner_for, Trainer)
     rows = [row for row in folder.metrics if "learner/loss" in row]
     assert [row["step"] for row in rows if "probe/gap" in row] == [1, 3]
