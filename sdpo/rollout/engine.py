@@ -29,7 +29,7 @@ from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.watch import identity
 from sdpo.types import Turn, VersionSpan
 from sdpo.weights.errors import WeightTransferError
-from sdpo.weights.shared_memory import this_machine
+from sdpo.weights.machine import this_machine
 
 WARMUP_TOKENS = 8
 NEVER = -100.0  # the lowest of what vLLM adds to a logit: a factor of 4e-44 on the probability
@@ -41,7 +41,7 @@ class EngineInfo:
     """What others need to know about a running engine."""
 
     node_id: str  # Ray's id of the machine
-    machine: str  # the kernel's, see `sdpo.weights.shared_memory.this_machine`
+    machine: str  # the kernel's, see `sdpo.weights.machine.this_machine`
     pid: int
     dtype: str  # of the weights, e.g. "float32"
     vocab_size: int
