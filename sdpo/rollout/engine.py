@@ -152,13 +152,16 @@ class RolloutEngine:
         return self.describe_now()
 
     async def shutdown(self) -> None:
-        """Stop vLLM and its processes.  Requests under way are dropped."""
+        """Stop vLLM and its processes, this one too.  Requests under way are dropped."""
         self._unusable = "The engine was shut down."
         for task in list(self._tasks):
             task.cancel()
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, 0.0)
+        import ray
+
+        ray.actor.exit_actor()  # one that is killed Ray tells the user of as a system error
 
     # ---- sampling ----
 
