@@ -251,6 +251,7 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("learner.micro_batch_tokens", lambda r: r.learner.packing == "off", "with learner.packing=off"),
     ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
+    ("teacher.ranks", lambda r: r.teacher.placement == "learner", "unless teacher.placement=own"),
     (
         "distillation.support",
         lambda r: r.distillation.top_k is None,

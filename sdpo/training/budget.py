@@ -6,6 +6,7 @@ Counted are sampling and updates; judging, publications, checkpoints and starts 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sdpo.config.schema import Recipe
 from sdpo.learner.arithmetic import NOTHING, Forward, layer_flops, projection_flops, step_flops
@@ -33,6 +34,7 @@ class Budget:
     learned: int  # tokens that student and teacher compute, shared prompts once
     flops: float  # of a step's updates
     generate: float  # seconds
+    score: float  # of a teacher of its own, beside sampling
     update: float
     step: float
     hours: float  # GPU hours of the run
@@ -44,14 +46,18 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
     response = min(speeds.response or recipe.rollout.max_response_tokens, recipe.rollout.max_response_tokens)
     student, teacher = _passes(recipe, response, plan.shapes.packs)
     flops = _flops(plan, student, teacher)
+    elsewhere = layer_flops(_config(plan), teacher, plan.shapes.used) if recipe.teacher_ranks else 0.0
+    score = elsewhere / (max(1, recipe.teacher_ranks) * speeds.tflops * 1e12)
     update = flops / (recipe.learner.ranks * speeds.tflops * 1e12)
     generate = _sampling(plan, speeds, recipe.samples_per_step, response)
-    step = max(generate, update) if recipe.rollout.staleness else generate + update
+    step = max(generate, score) + update
+    if recipe.rollout.staleness:  # a moving average is there when the batch before is learned from
+        step = max(generate, score + update if recipe.teacher_has_average else max(score, update))
     evaluations = 1 + run.steps // recipe.evaluation.every if recipe.evaluation.every else 1
     evaluating = evaluations * _sampling(plan, speeds, evaluated, response)
     tokens = sum(n for forward in (student, teacher) for _, n in forward.segments)
     hours = (run.steps * step + evaluating) * gpus / 3600
-    return Budget(recipe.samples_per_step * response, tokens, flops, generate, update, step, hours)
+    return Budget(recipe.samples_per_step * response, tokens, flops + elsewhere, generate, score, update, step, hours)
 
 
 def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forward]:
@@ -65,9 +71,16 @@ def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forwar
     return student, Forward((whole,) * recipe.samples_per_step, student.projected)
 
 
+def _config(plan: MemoryPlan) -> Any:
+    return plan.config.get_text_config(decoder=True)
+
+
 def _flops(plan: MemoryPlan, student: Forward, teacher: Forward) -> float:
-    recipe, config = plan.recipe, plan.config.get_text_config(decoder=True)
+    """Of the learner."""
+    recipe, config = plan.recipe, _config(plan)
     used = plan.shapes.used
+    if recipe.teacher is not None and recipe.teacher_ranks and recipe.teacher.kind != "trust_region":
+        teacher = Forward((), teacher.projected)  # what else there is of it, others compute
     counted = step_flops(config, student, teacher, recipe.learner.gradient_checkpointing, used)["total"]
     # Log-probs of the policy that a batch began with, and of a reference.
     again = (recipe.learner.updates_per_batch > 1) + (recipe.reference is not None)

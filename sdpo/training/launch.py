@@ -117,7 +117,7 @@ async def workers(
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
     group = await reserved(placement.bundles)
-    learner = Learner(as_computed(recipe)[0], plan, placement.learner, group)
+    learner = Learner(as_computed(recipe)[0], plan, placement.learner, group, placement.teacher)
     pool = make_pool(recipe, placement, group)
     try:
         async with Supervision(recipe.supervision, pool, learner):

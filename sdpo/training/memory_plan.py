@@ -15,7 +15,7 @@ from sdpo.config.model_files import load_config
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.activations import layer_memory
-from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
+from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, teacher_memory, total
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
 from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
@@ -56,6 +56,7 @@ class MemoryPlan:
     def __init__(self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
         self.recipe, self.gpu, self.shapes, self.config = recipe, gpu, shapes, config
         self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes)
+        self.teacher: Parts = teacher_memory(computed, shapes) if recipe.teacher_ranks else {}
         self.on_gpu = recipe.profile == "gpu"
 
     @cached_property
@@ -107,7 +108,7 @@ class MemoryPlan:
                 "publish": between | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
                 "checkpoint": between | learner.saving | whole,
             }
-            return [Device("shared", ranks, self.gpu, phases)]
+            return [Device("shared", ranks, self.gpu, phases), *self._teachers()]
         learns = {
             "generate": own,
             "update": own | learner.update,
@@ -116,19 +117,26 @@ class MemoryPlan:
         }
         serves = {"generate": whole, "publish": whole | loading}
         width = recipe.rollout.tensor_parallel_size
-        return [Device("learner", ranks, self.gpu, learns), Device("engine", engines * width, self.gpu, serves)]
+        own = [Device("learner", ranks, self.gpu, learns), Device("engine", engines * width, self.gpu, serves)]
+        return [*own, *self._teachers()]
+
+    def _teachers(self) -> list[Device]:
+        ranks = self.recipe.teacher_ranks
+        return [Device("teacher", ranks, self.gpu, {"score": self.teacher | {"CUDA": LEARNER_OVERHEAD}})] * (ranks > 0)
 
     def _machine(self) -> Device:
         """Learner and engines take turns on the cores, and have their memory side by side."""
         ranks, engines = self.recipe.learner.ranks, self.recipe.rollout.engines
+        teachers = self.recipe.teacher_ranks
         memory = psutil.virtual_memory()
         always = {f"learner's {name}": ranks * size for name, size in self.learner.resident.items()}
         cache = min(self.engine.cache, memory.available // 2)
         always |= {
             "engines' weights": engines * self.engine.weights,
             "keys and values": engines * cache,
-            "processes": ranks * LEARNER_PROCESS + engines * ENGINE_PROCESS,
+            "processes": (ranks + teachers) * LEARNER_PROCESS + engines * ENGINE_PROCESS,
         }
+        always |= {f"teacher's {name}": teachers * size for name, size in self.teacher.items()}
         update = {name: ranks * size for name, size in self.learner.update.items()}
         publish = {name: size for name, size in self.learner.publishing.items()}
         saving = self.learner.saving | self.learner.host

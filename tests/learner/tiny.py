@@ -96,7 +96,7 @@ def loss_and_gradient(worker, micro_batches) -> tuple[float, dict[str, torch.Ten
         loss, _ = worker.passes.loss(rows)
         worker.engine.backward(loss)
         total += loss.item()
-    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters() if p.requires_grad}
     worker.student.zero_grad(set_to_none=True)
     return total, gradients
 
