@@ -90,7 +90,7 @@ class TeacherPool:
             task = asyncio.ensure_future(self._scored(piece))
             task.add_done_callback(retrieved)
             self._answers |= {key_of(*pair): task for pair in piece}
-        self._steps |= dict.fromkeys(wanted, step)
+        self._steps |= {key: max(step, self._steps.get(key, step)) for key in wanted}
         tasks = {self._answers[key] for key in wanted}
         if tasks:
             await asyncio.gather(*(asyncio.shield(task) for task in tasks))

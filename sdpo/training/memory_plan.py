@@ -154,10 +154,21 @@ class MemoryPlan:
     @property
     def host(self) -> Parts:
         """In the memory of a machine with all ranks, while a checkpoint is written and engines work."""
-        return {
+        parts = {
             name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
             for name, size in self.learner.host.items()
         }
+        if self.recipe.teacher_ranks:  # of a batch; Ray keeps them in shared memory, and what has no room there on disk
+            parts["teacher's answers"] = self.recipe.samples_per_step * self._answer
+        return parts
+
+    @property
+    def _answer(self) -> int:
+        """Bytes of the hidden states that a teacher of its own gives for the longest response."""
+        width = getattr(torch, self.recipe.model.dtype).itemsize
+        blends = self.recipe.distillation is not None and self.recipe.distillation.blend is not None
+        turns = self.recipe.environment.turns
+        return (1 + blends) * turns * self.recipe.rollout.max_response_tokens * self.shapes.hidden * width
 
     @property
     def fits(self) -> bool:

@@ -71,6 +71,15 @@ def test_the_published_livecodebench_settings():
         (["rollout.staleness=1", "distillation.sampler_threshold=null"], "distillation.sampler_threshold corrects"),
         (["rollout.staleness=1", "rollout.colocated=true"], "colocated"),
         (["rollout.adapter=loaded"], "rollout.adapter has no effect without model.adapter"),
+        (["teacher.ranks=2"], "teacher.ranks has no effect unless teacher.placement=own"),
+        (
+            ["teacher.placement=own", "teacher.kind=live", "teacher.rate=null", "teacher.clock=null"],
+            "set teacher.placement=learner",
+        ),
+        (
+            ["teacher.placement=own", "teacher.clock=update", "learner.updates_per_batch=2"],
+            "set teacher.clock=batch, or teacher.placement=learner",
+        ),
         (
             ["model.adapter={}", "rollout.adapter=loaded", "rollout.weight_bucket_mb=64"],
             "rollout.weight_bucket_mb has no effect with rollout.adapter=loaded",

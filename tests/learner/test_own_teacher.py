@@ -127,6 +127,19 @@ def test_the_learner_holds_no_second_model(model, start):
     assert not worker.finish_batch()  # nothing to be sent
 
 
+@pytest.mark.parametrize("kind", ["frozen", "trust region"])
+def test_what_the_learner_still_computes(model, start, kind):
+    """A pass of the student per micro-batch, as without a teacher; the student's part of a trust region is another."""
+    worker = start(recipe(model, "sdpo", *OWN, *KINDS[kind]))
+    scorer, passes = Scorer(worker.recipe), []
+    [micro_batches] = dealt(worker.recipe, samples(9), tokens=60)
+    teach(scorer, worker)
+    given = scored(scorer, micro_batches, False)
+    worker.student.model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    worker.update(given)
+    assert len(micro_batches) > 1 and len(passes) == len(micro_batches) * (2 if kind == "trust region" else 1)
+
+
 def test_a_run_may_go_on_with_the_teacher_elsewhere_and_back(model, start, tmp_path):
     """The checkpoint holds the same average, whoever computes the teacher."""
     more = ("teacher.rate=0.3", "learner.lr=1e-3")
