@@ -124,7 +124,7 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
                 ("placement", placement.description),
                 *((("for this many GPUs", words(moved)),) if moved else ()),
                 ("learner", f"{recipe.learner.ranks} rank(s), ZeRO-{recipe.learner.zero_stage}"),
-                *((("teacher", f"{recipe.teacher_ranks} rank(s) of its own"),) if recipe.teacher_ranks else ()),
+                *((("teacher", _teacher(recipe)),) if recipe.teacher_ranks else ()),
                 *((("note", note),) if note else ()),
                 ("engines", f"{rollout.engines} × tensor parallel {rollout.tensor_parallel_size}"),
             ],
@@ -144,6 +144,11 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
         tables,
         fits=memory is None or memory.fits,
     )
+
+
+def _teacher(recipe: Recipe) -> str:
+    other = "" if recipe.of_teacher() is recipe else f" with {recipe.of_teacher().model.path}"
+    return f"{recipe.teacher_ranks} rank(s) of its own{other}"
 
 
 def print_plan(recipe: Recipe) -> None:

@@ -184,6 +184,16 @@ def _guards(recipe: Recipe) -> None:
         )
     if teacher is None:
         return
+    if teacher.model is not None and guard.action == "rollback":
+        raise ValueError(
+            "guard.action=rollback gives the teacher weights of the policy, and teacher.model is another model; set "
+            "guard.action=stop"
+        )
+    if teacher.model is not None and recipe.probe.every:
+        raise ValueError(
+            "probes sample from the teacher with the policy's engines, and teacher.model is another model; set "
+            "probe.every=0"
+        )
     if guard.teacher == "refresh" and teacher.kind == "live":
         raise ValueError(f"guard.teacher=refresh has no effect with teacher.kind=live; {REMOVE}")
     if guard.teacher == "freeze" and teacher.kind == "frozen":

@@ -196,6 +196,14 @@ class Recipe(Settings):
         """Processes that compute the teacher and nothing else; 0: the learner's ranks do it."""
         return 0 if self.teacher is None or self.teacher.placement == "learner" else self.teacher.ranks
 
+    def of_teacher(self) -> Recipe:
+        """With the model that a teacher of its own computes in the place of the policy's."""
+        if self.teacher is None or self.teacher.model is None:
+            return self
+        return self.model_copy(
+            update={"model": self.model.model_copy(update={"path": self.teacher.model, "adapter": None})}
+        )
+
     @property
     def teacher_is_replaced(self) -> bool:
         """Whether something but a moving average may give the teacher other weights during the run."""

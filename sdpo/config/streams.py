@@ -33,6 +33,11 @@ class TeacherSettings(Settings):
         "others are still sampled",
     )
     ranks: int = Field(1, ge=1, description="processes of teacher.placement=own, one GPU each")
+    model: str | None = Field(
+        None,
+        description="another model with the policy's tokenizer, folder or hub name, as a frozen teacher of its own; "
+        "null: the policy's",
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> TeacherSettings:
@@ -49,6 +54,11 @@ class TeacherSettings(Settings):
             raise ValueError(f"teacher.refresh has no effect with teacher.kind={self.kind}; {REMOVE}")
         if self.placement == "own":
             self._can_be_elsewhere()
+        if self.model is not None and (self.placement, self.kind, self.refresh) != ("own", "frozen", None):
+            raise ValueError(
+                "teacher.model is a frozen teacher of its own, which is never replaced: set teacher.placement=own and "
+                "teacher.kind=frozen, and neither teacher.rate, teacher.clock nor teacher.refresh"
+            )
         return self
 
     def _can_be_elsewhere(self) -> None:

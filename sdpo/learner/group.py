@@ -46,10 +46,10 @@ class Learner:
         plan: LossPlan,
         actor_options: dict[str, Any],
         group: PlacementGroup | None = None,
-        teacher_options: dict[str, Any] | None = None,
+        teachers: TeacherPool | None = None,
     ) -> None:
-        """`actor_options`: resources of one rank; in a placement group rank i takes bundle i.  `teacher_options`: of
-        one rank of a teacher of its own."""
+        """`actor_options`: resources of one rank; in a placement group rank i takes bundle i.  `teachers`: a teacher of
+        its own."""
         self.recipe, self.plan = recipe, plan
         self.ranks: list[ActorProxy[LearnerRank]] = []
         self.parts: list[Part] = []  # what there is to be watched, rank by rank
@@ -60,8 +60,7 @@ class Learner:
         self._options, self._group = actor_options, group
         self._longest: dict[str, float] = {}
         self._launch()
-        if recipe.teacher_ranks:
-            self.answers = Answers(TeacherPool(for_a_rank(recipe, plan)[0], teacher_options or actor_options), plan)
+        self.answers = None if teachers is None else Answers(teachers, plan)
 
     @property
     def teachers(self) -> TeacherPool | None:

@@ -50,7 +50,10 @@ def total(parts: Parts) -> int:
 
 
 def teacher_memory(recipe: Recipe, shapes: Shapes) -> Parts:
-    """Of one rank of a teacher of its own, which holds the whole model and makes passes without gradient."""
+    """Of one rank of a teacher of its own, which holds its whole model and makes passes without gradient.
+
+    recipe: with the teacher's model (`Recipe.of_teacher`), as it is computed; shapes: of it.
+    """
     width = getattr(torch, recipe.model.dtype).itemsize
     tokens = max(longest_pack(recipe), longest_sequence(recipe))
     layers = layer_memory(shapes, full_pass(recipe, shapes, tokens)).values()
@@ -72,17 +75,17 @@ def full_pass(recipe: Recipe, shapes: Shapes, tokens: int) -> tuple[SharedPrefix
     return (SharedPrefix(prompt, (tokens - prompt,)),)
 
 
-def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes) -> LearnerMemory:
+def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes, teacher_hidden: int | None = None) -> LearnerMemory:
     """Of a recipe with `learner.packing` and `model.attention` as its model is computed.
 
-    shapes: of the recipe's model, with its adapter.
+    shapes: of the recipe's model, with its adapter; teacher_hidden: width of a teacher of its own, None: the policy's.
     """
-    return _Rank(recipe, plan, shapes).memory()
+    return _Rank(recipe, plan, shapes, teacher_hidden or shapes.hidden).memory()
 
 
 class _Rank:
-    def __init__(self, recipe: Recipe, plan: LossPlan, shapes: Shapes) -> None:
-        self.recipe, self.plan, self.shapes = recipe, plan, shapes
+    def __init__(self, recipe: Recipe, plan: LossPlan, shapes: Shapes, teacher_hidden: int) -> None:
+        self.recipe, self.plan, self.shapes, self.teacher_hidden = recipe, plan, shapes, teacher_hidden
         self.width = getattr(torch, recipe.model.dtype).itemsize
         self.half = self.width < FP32
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
@@ -117,7 +120,7 @@ class _Rank:
         frozen = self.kind in ("frozen", "trust_region") and not self.average
         if self.elsewhere:
             frozen = frozen and self.recipe.probe.every > 0  # for the engines
-            parts["teacher's head"] = shapes.head * self.width
+            parts["teacher's head"] = shapes.vocabulary * self.teacher_hidden * self.width
         if frozen or self.recipe.reference is not None:
             parts["initial policy"] = own * self.width
         if self.stage == 3:
@@ -175,7 +178,7 @@ class _Rank:
             teachers = (2 if self.kind == "trust_region" else 1) * (1 + blended)
         triton = learner.triton and self.recipe.profile == "gpu"
         chunks = losses_memory(self.plan, self.shapes, tokens, learner.chunk_tokens, triton, teachers)
-        return chunks + (1 + teachers) * tokens * self.shapes.hidden * self.width
+        return chunks + tokens * (self.shapes.hidden + teachers * self.teacher_hidden) * self.width
 
     def _reduced(self, gradient: int) -> int:
         """A gradient of so many bytes, and the copies in which it is summed up over the ranks."""

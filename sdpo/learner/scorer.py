@@ -39,18 +39,26 @@ class Head:
         bias = None if head.bias is None else as_array(head.bias)
         return cls(as_array(head.weight), bias, tuple(head.transformation), head.entries)
 
-    def built(self, dtype: torch.dtype, device: torch.device) -> LossHead:
-        rows, width = self.weight.shape
-        head = LossHead(width, rows, bias=self.bias is not None, device="meta")
-        head.weight = _constant(self.weight, dtype, device)
+    def built(self, dtype: torch.dtype, device: torch.device, rows: int) -> LossHead:
+        """With so many rows, those of the student's head: what pads a vocabulary differs between models.
+
+        Raises ValueError where that would leave tokens out, or make some up.
+        """
+        if rows != len(self.weight) and (self.entries is None or self.entries > min(rows, len(self.weight))):
+            raise ValueError(f"the teacher's vocabulary has {len(self.weight)} entries, the student's {rows}")
+        head = LossHead(self.weight.shape[1], rows, bias=self.bias is not None, device="meta")
+        head.weight = _constant(self.weight, rows, dtype, device)
         if self.bias is not None:
-            head.bias = _constant(self.bias, dtype, device)
+            head.bias = _constant(self.bias, rows, dtype, device)
         head.transformation, head.entries = Transformation(*self.transformation), self.entries
         return head
 
 
-def _constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(as_tensor(array, dtype).to(device), requires_grad=False)
+def _constant(array: np.ndarray, rows: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    tensor = as_tensor(array[:rows], dtype)
+    if missing := rows - len(tensor):
+        tensor = torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
+    return nn.Parameter(tensor.to(device), requires_grad=False)
 
 
 def passes(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[list[int]]:
@@ -63,9 +71,9 @@ def passes(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit
 
 
 class Scorer:
-    """The weights of a run's beginning, or what the learner has sent of them since.
+    """The weights of a run's beginning, or what the learner has sent of them since; or those of another model.
 
-    recipe: with `learner.packing` and `model.attention` as the model is computed.
+    recipe: with the teacher's model as `model.path`, `learner.packing` and `model.attention` as it is computed.
     """
 
     def __init__(self, recipe: Recipe) -> None:

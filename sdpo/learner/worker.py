@@ -282,7 +282,7 @@ class LearnerWorker:
 
     def take_head(self, head: Head) -> None:
         """That of a teacher of its own, with the weights that its ranks now have."""
-        self.teacher.head = head.built(self.dtype, self.device)
+        self.teacher.head = head.built(self.dtype, self.device, self.student.head.out_features)
 
     def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
         """Send the student's weights, or the teacher's, to the rollout engines, or the adapter alone.

@@ -6,7 +6,6 @@ Counted are sampling and updates; judging, publications, checkpoints and starts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sdpo.config.schema import Recipe
 from sdpo.learner.arithmetic import NOTHING, Forward, layer_flops, projection_flops, step_flops
@@ -46,7 +45,9 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
     response = min(speeds.response or recipe.rollout.max_response_tokens, recipe.rollout.max_response_tokens)
     student, teacher = _passes(recipe, response, plan.shapes.packs)
     flops = _flops(plan, student, teacher)
-    elsewhere = layer_flops(_config(plan), teacher, plan.shapes.used) if recipe.teacher_ranks else 0.0
+    elsewhere = 0.0
+    if (own := plan.own_teacher) is not None:
+        elsewhere = layer_flops(own.config.get_text_config(decoder=True), teacher, own.shapes.used)
     score = elsewhere / (max(1, recipe.teacher_ranks) * speeds.tflops * 1e12)
     update = flops / (recipe.learner.ranks * speeds.tflops * 1e12)
     generate = _sampling(plan, speeds, recipe.samples_per_step, response)
@@ -71,13 +72,9 @@ def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forwar
     return student, Forward((whole,) * recipe.samples_per_step, student.projected)
 
 
-def _config(plan: MemoryPlan) -> Any:
-    return plan.config.get_text_config(decoder=True)
-
-
 def _flops(plan: MemoryPlan, student: Forward, teacher: Forward) -> float:
     """Of the learner."""
-    recipe, config = plan.recipe, _config(plan)
+    recipe, config = plan.recipe, plan.config.get_text_config(decoder=True)
     used = plan.shapes.used
     if recipe.teacher is not None and recipe.teacher_ranks and recipe.teacher.kind != "trust_region":
         teacher = Forward((), teacher.projected)  # what else there is of it, others compute

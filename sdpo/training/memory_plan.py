@@ -47,16 +47,29 @@ class Device:
         return max(self.phases, key=lambda phase: total(self.phases[phase]))
 
 
+@dataclass(frozen=True)
+class OwnTeacher:
+    """The model of a teacher that has ranks of its own."""
+
+    computed: Recipe  # `Recipe.of_teacher`, as it is computed
+    shapes: Shapes
+    config: Any
+
+
 class MemoryPlan:
     """Of a recipe on GPUs of `gpu` bytes each (profile cpu: in this machine's memory).
 
-    computed: the recipe as its model is computed (`sdpo.training.parts.as_computed`).
+    computed: the recipe as its model is computed (`sdpo.training.parts.as_computed`); teacher: one of its own.
     """
 
-    def __init__(self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
+    def __init__(
+        self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any, teacher: OwnTeacher | None = None
+    ) -> None:
         self.recipe, self.gpu, self.shapes, self.config = recipe, gpu, shapes, config
-        self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes)
-        self.teacher: Parts = teacher_memory(computed, shapes) if recipe.teacher_ranks else {}
+        self.own_teacher = teacher
+        width = None if teacher is None else teacher.shapes.hidden
+        self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes, width)
+        self.teacher: Parts = {} if teacher is None else teacher_memory(teacher.computed, teacher.shapes)
         self.on_gpu = recipe.profile == "gpu"
 
     @cached_property
@@ -158,17 +171,16 @@ class MemoryPlan:
             name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
             for name, size in self.learner.host.items()
         }
-        if self.recipe.teacher_ranks:  # of a batch; Ray keeps them in shared memory, and what has no room there on disk
-            parts["teacher's answers"] = self.recipe.samples_per_step * self._answer
+        if self.own_teacher is not None:  # of a batch, in Ray's shared memory; what has no room there lies on disk
+            parts["teacher's answers"] = self.recipe.samples_per_step * self._answer(self.own_teacher)
         return parts
 
-    @property
-    def _answer(self) -> int:
-        """Bytes of the hidden states that a teacher of its own gives for the longest response."""
+    def _answer(self, teacher: OwnTeacher) -> int:
+        """Bytes of the hidden states that it gives for the longest response."""
         width = getattr(torch, self.recipe.model.dtype).itemsize
         blends = self.recipe.distillation is not None and self.recipe.distillation.blend is not None
         turns = self.recipe.environment.turns
-        return (1 + blends) * turns * self.recipe.rollout.max_response_tokens * self.shapes.hidden * width
+        return (1 + blends) * turns * self.recipe.rollout.max_response_tokens * teacher.shapes.hidden * width
 
     @property
     def fits(self) -> bool:
@@ -197,21 +209,30 @@ class Planner:
         self.recipe, self.gpu, self.config = recipe, gpu, load_config(recipe)
         self._shapes: dict[Any, Shapes] = {}
 
-    def shapes(self, recipe: Recipe) -> Shapes:
+    def shapes(self, recipe: Recipe, config: Any = None) -> Shapes:
+        """config: of the recipe's model; None: of the planner's."""
         model = recipe.model
         packs = recipe.learner.packing == "auto"
-        key = (model.dtype, model.attention, model.adapter, packs)
+        key = (model.path, model.dtype, model.attention, model.adapter, packs)
         if key not in self._shapes:
             dtype = getattr(torch, model.dtype)
-            self._shapes[key] = shapes_of(self.config, dtype, model.attention, model.adapter, packs)
+            self._shapes[key] = shapes_of(config or self.config, dtype, model.attention, model.adapter, packs)
         return self._shapes[key]
+
+    def _teacher(self, recipe: Recipe) -> OwnTeacher | None:
+        if not recipe.teacher_ranks:
+            return None
+        computed = as_computed(recipe.of_teacher())[0]
+        config = self.config if computed.model.path == self.recipe.model.path else load_config(computed)
+        return OwnTeacher(computed, self.shapes(computed, config), config)
 
     def plan(self, recipe: Recipe | None = None) -> MemoryPlan:
         """Raises UserError for a model whose memory cannot be counted."""
         recipe = recipe or self.recipe
         try:
             computed = as_computed(recipe)[0]
-            return MemoryPlan(recipe, computed, self.gpu, self.shapes(computed), self.config)
+            given = recipe, computed, self.gpu, self.shapes(computed), self.config
+            return MemoryPlan(*given, self._teacher(recipe))
         except UserError:
             raise
         except Exception as error:  # what models that look at the values of tensors raise on the meta device

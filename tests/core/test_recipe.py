@@ -45,6 +45,9 @@ def test_the_published_livecodebench_settings():
     assert grpo.run.questions // grpo.learner.updates_per_batch == 8
 
 
+BIGGER = ("teacher.placement=own", "teacher.kind=frozen", "teacher.model=there")
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -75,6 +78,15 @@ def test_the_published_livecodebench_settings():
         (
             ["teacher.placement=own", "teacher.kind=live", "teacher.rate=null", "teacher.clock=null"],
             "set teacher.placement=learner",
+        ),
+        (["teacher.model=there"], "set teacher.placement=own and teacher.kind=frozen"),
+        (
+            [*BIGGER, "teacher.rate=null", "teacher.clock=null", "probe.every=3"],
+            "and teacher.model is another model; set probe.every=0",
+        ),
+        (
+            [*BIGGER, "teacher.rate=null", "teacher.clock=null", "probe.every=0", "guard.action=rollback"],
+            "and teacher.model is another model; set guard.action=stop",
         ),
         (
             ["teacher.placement=own", "teacher.clock=update", "learner.updates_per_batch=2"],

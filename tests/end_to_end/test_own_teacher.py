@@ -14,6 +14,7 @@ from sdpo.algorithms import build_algorithm
 from sdpo.learner.group import Learner
 from sdpo.learner.teacher_pool import key_of
 from sdpo.supervision.part import Part
+from sdpo.training.launch import make_teachers
 from sdpo.training.placement import plan_placement
 from sdpo.training.supervision import Supervision
 from sdpo.training.trainer import Trainer
@@ -41,7 +42,8 @@ async def own_learner(recipe) -> Learner:
 
     placement = plan_placement(recipe, ray.cluster_resources()["CPU"], 0)
     options = [None if each is None else each | {"num_cpus": 0} for each in (placement.learner, placement.teacher)]
-    learner = Learner(recipe, build_algorithm(recipe).plan, options[0], None, options[1])
+    plan = build_algorithm(recipe).plan
+    learner = Learner(recipe, plan, options[0], teachers=make_teachers(recipe, plan, options[1]))
     await learner.start()
     return learner
 

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from transformers import AutoModelForCausalLM
 
 from sdpo.learner.scorer import Head, Scorer
 from tests.learner.test_ranks import free_port, read
-from tests.learner.tiny import dealt, loss_and_gradient, named_weights, recipe, samples
+from tests.learner.tiny import (
+    VOCABULARY,
+    dealt,
+    loss_and_gradient,
+    make_model,
+    named_weights,
+    recipe,
+    reference_log_probs,
+    samples,
+)
 
 OWN = ("teacher.placement=own",)
 FROZEN = ("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null")
@@ -116,7 +126,7 @@ def test_a_bf16_average_is_sent_as_models_compute_with_it(model, start):
 def test_a_head_travels_with_all_that_makes_logits(model):
     head = Scorer(recipe(model, "sdpo", *OWN)).policy.head
     head.transformation, head.entries = head.transformation._replace(scale=0.5, softcap=20.0), 4000
-    copy = Head.of(head).built(torch.float32, torch.device("cpu"))
+    copy = Head.of(head).built(torch.float32, torch.device("cpu"), len(head.weight))
     states = torch.randn(3, head.in_features)
     assert torch.equal(copy.logits(states, 0.7), head.logits(states, 0.7))
 
@@ -125,6 +135,41 @@ def test_the_learner_holds_no_second_model(model, start):
     worker = start(recipe(model, "sdpo", *OWN, *FROZEN, "probe.every=0"))
     assert worker.teacher.average is None and worker.teacher.initial is None
     assert not worker.finish_batch()  # nothing to be sent
+
+
+def test_a_bigger_model_teaches_what_it_says_in_float64(model, start, double, tmp_path):
+    bigger = make_model(tmp_path / "bigger", tied=False, hidden_size=48, num_hidden_layers=3, intermediate_size=96)
+    settings = recipe(
+        model, "sdpo", *OWN, *FROZEN, f"teacher.model={bigger}", "probe.every=0", "distillation.alpha=0",
+        "distillation.sampler_threshold=null", "rollout.temperature=1.3", "model.adapter={rank: 4}",
+    )  # fmt: skip
+    assert settings.of_teacher().model.adapter is None
+    worker, scorer, batch = start(settings), Scorer(settings.of_teacher()), samples(7)
+    teach(scorer, worker)
+    [micro_batches] = dealt(settings, batch)
+    loss, _ = loss_and_gradient(worker, scored(scorer, micro_batches, False))
+    theirs = AutoModelForCausalLM.from_pretrained(bigger, dtype=torch.float64)
+    terms = []
+    for sample in batch:
+        if sample.teacher is not None:
+            p = reference_log_probs(double, sample, 1.3)
+            q = reference_log_probs(theirs, sample, 1.3, sample.teacher.prompt_ids)
+            terms.append((q.exp() * (q - p)).sum(-1))
+    assert loss == pytest.approx(torch.cat(terms).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [VOCABULARY - 3, VOCABULARY + 61])
+def test_a_vocabulary_may_be_padded_in_another_way(model, rows):
+    """What pads it is no token, and has no probability."""
+    head = Scorer(recipe(model, "sdpo", *OWN)).policy.head
+    with pytest.raises(ValueError, match=f"4099 entries, the student's {rows}"):
+        Head.of(head).built(torch.float32, torch.device("cpu"), rows)
+    head.entries = VOCABULARY - 5
+    built = Head.of(head).built(torch.float32, torch.device("cpu"), rows)
+    states = torch.randn(3, head.in_features)
+    ours, theirs = built.logits(states, 0.7).softmax(-1), head.logits(states, 0.7).softmax(-1)
+    assert ours.shape == (3, rows) and ours[:, head.entries :].count_nonzero() == 0
+    assert torch.equal(ours[:, : head.entries], theirs[:, : head.entries])
 
 
 @pytest.mark.parametrize("kind", ["frozen", "trust region"])
