@@ -94,7 +94,7 @@ class ForwardPasses:
         if self.teacher is not None and self.teacher.elsewhere:
             states = self._states(rows, "told" if prompts_of == "teacher_prompt_ids" else "untold")
             if not self.teacher.reads_student:
-                return Asked((), lambda hidden: hidden, states)
+                return Asked((), lambda hidden: hidden, None if states is None else states.to(self.device))
         prompts, responses = [getattr(rows[i], prompts_of) for i in taught], [rows[i].response_ids for i in taught]
         filled = passes(prompts, responses, self.recipe.learner.pass_tokens)
         order = [taught[j] for members in filled for j in members]
@@ -109,7 +109,11 @@ class ForwardPasses:
             everywhere = hidden.new_zeros(ends[-1], hidden.shape[1])
             return everywhere.index_copy_(0, places, hidden[: len(places)])
 
-        return Asked(packs, scatter, states)
+        if (
+            packs and states is None and self.teacher is not None and self.teacher.head is not None
+        ):  # ZeRO-3: others have
+            states = torch.zeros(ends[-1], self.teacher.head.in_features, dtype=self.student.model.dtype)
+        return Asked(packs, scatter, None if states is None else states.to(self.device))
 
     def _states(self, rows: list[Row], name: str) -> torch.Tensor | None:
         """[N, H]: what a teacher of its own has said of the rows, 0 where it was not asked.  None: of none."""
@@ -122,7 +126,7 @@ class ForwardPasses:
             begin, end = end, end + len(row.response_ids)
             if states is not None:
                 everywhere[begin:end] = states[: end - begin]  # a filler row is shorter than the response it was
-        return as_tensor(everywhere, self.student.model.dtype).to(self.device)
+        return as_tensor(everywhere, self.student.model.dtype)
 
     def _most(self, number: int) -> int:
         """The largest `number` of all ranks.  Collective."""

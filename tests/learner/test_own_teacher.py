@@ -11,8 +11,10 @@ import torch
 import torch.multiprocessing as mp
 from transformers import AutoModelForCausalLM
 
+from sdpo.learner.export import named_state
 from sdpo.learner.scorer import Head, Scorer
 from tests.learner.test_ranks import free_port, read
+from tests.learner.test_replaced_teacher import exported, same, sampled
 from tests.learner.tiny import (
     VOCABULARY,
     dealt,
@@ -172,6 +174,29 @@ def test_a_vocabulary_may_be_padded_in_another_way(model, rows):
     assert torch.equal(ours[:, : head.entries], theirs[:, : head.entries])
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("kind", ["ema", "frozen"])
+def test_whose_weights_answer_a_probe(model, start, kind, stage):
+    """The engines get the learner's copy; afterwards the student's own are back, bit for bit."""
+    given = ("probe.every=1", "learner.lr=1e-2", f"learner.zero_stage={stage}", *KINDS[kind])
+    settings = recipe(model, "sdpo", *OWN, *given)
+    scorer = Scorer(settings)  # before ZeRO-3 begins to shard what this process loads
+    worker = start(settings)
+    initial = exported(worker)
+    assert same(sampled(worker), initial)
+    [micro_batches] = dealt(worker.recipe, samples(8))
+    for _ in range(2):
+        teach(scorer, worker)
+        worker.update(scored(scorer, micro_batches, False))
+        worker.finish_batch()
+    student, found = exported(worker), sampled(worker)
+    assert same(exported(worker), student) and not same(student, initial) and not same(found, student)
+    teach(scorer, worker)
+    computed = {name: tensor for tensors in named_state(scorer.policy.model) for name, tensor in tensors}
+    assert all(torch.equal(found[name], tensor) for name, tensor in computed.items())
+    assert same(found, initial) == (kind == "frozen")
+
+
 @pytest.mark.parametrize("kind", ["frozen", "trust region"])
 def test_what_the_learner_still_computes(model, start, kind):
     """A pass of the student per micro-batch, as without a teacher; the student's part of a trust region is another."""
@@ -227,10 +252,10 @@ def train(settings, rank: int, address, out: Path) -> None:
     from sdpo.algorithms import build_algorithm
     from sdpo.learner.worker import LearnerWorker
 
+    own = settings.teacher.placement == "own"
+    scorer = Scorer(settings) if own else None  # before ZeRO-3 begins to shard what this process loads
     worker = LearnerWorker(settings, build_algorithm(settings).plan, rank)
     worker.start(address)
-    own = settings.teacher.placement == "own"
-    scorer = Scorer(settings) if own else None
     micro_batches = dealt(settings, samples(13), settings.learner.ranks, tokens=120)[rank]
     losses, norms = [], []
     for _ in range(3):
@@ -244,27 +269,32 @@ def train(settings, rank: int, address, out: Path) -> None:
         norms.append(values["learner/grad_norm"])
     weights = {name: weight.float().numpy() for name, weight in named_weights(worker).items()}
     np.savez(out / f"rank{rank}.npz", **weights, losses=np.array(losses), norms=np.array(norms))
+    worker._zero3_loading = None
+
+
+CASES = {f"ema-{stage}": (stage, KINDS["ema"]) for stage in (0, 2, 3)} | {"trust region-3": (3, TRUST)}
 
 
 def process(rank: int, port: int, model: Path, out: Path) -> None:
     import os
 
     os.environ.update(DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
-    for stage in (0, 2, 3):
+    for case, (stage, kind) in CASES.items():
         for name, own in (("inside", ()), ("outside", OWN)):
-            more = ("teacher.rate=0.3", "learner.lr=1e-3", "learner.ranks=2", f"learner.zero_stage={stage}", *own)
-            folder = out / f"{name}-zero{stage}"
+            more = (*kind, "learner.lr=1e-3", "learner.ranks=2", f"learner.zero_stage={stage}", *own)
+            folder = out / f"{name}-{case}"
             folder.mkdir(exist_ok=True)
             train(recipe(model, "sdpo", *more), rank, ("127.0.0.1", port), folder)
 
 
 @pytest.mark.timeout(400)
-def test_two_ranks_of_every_stage_learn_the_same_from_it(model, tmp_path):
+def test_two_ranks_learn_the_same_from_it(model, tmp_path):
+    """Three updates; the first loss and gradient norm before rounding has changed a weight."""
     mp.spawn(process, (free_port(), model, tmp_path), nprocs=2)
     found = read(tmp_path)
-    for stage in (0, 2, 3):
-        losses, norms, weights = found[f"inside-zero{stage}"]
-        ours = found[f"outside-zero{stage}"]
+    for case in CASES:
+        losses, norms, weights = found[f"inside-{case}"]
+        ours = found[f"outside-{case}"]
         np.testing.assert_allclose(ours[0][0], losses[0], rtol=1e-6)
         np.testing.assert_allclose(ours[1][0], norms[0], rtol=1e-6)
         np.testing.assert_allclose(ours[0], losses, rtol=1e-5)
