@@ -114,13 +114,14 @@ class TeacherPool:
         given = ray.put(list(pairs))
         while True:
             place = await self._serving()
+            part = place.part
             place.load += tokens
             try:
                 call = place.handle.score.options(num_returns=len(pairs) + 1).remote(given, self.version)
                 self._seen[place.index] = await self._answer(place, "score", call[-1])
                 return {key_of(*pair): ref for pair, ref in zip(pairs, call[:-1], strict=True)}
             except PartFailed:
-                if place.replacing is None:
+                if self._stands(place, part):
                     raise
             finally:
                 place.load -= tokens
@@ -129,13 +130,19 @@ class TeacherPool:
         """The reference to the output projection of the weights that all ranks hold."""
         while True:
             place = await self._serving()
+            part = place.part
             head, there = place.handle.head.options(num_returns=2).remote()
             try:
                 await self._answer(place, "head", there)
                 return head
             except PartFailed:
-                if place.replacing is None:
+                if self._stands(place, part):
                     raise
+
+    @staticmethod
+    def _stands(place: _Place, part: Part) -> bool:
+        """Whether nobody replaces, or has replaced, what has failed."""
+        return place.replacing is None and place.part is part
 
     def usage(self) -> dict[str, float]:
         """Seconds at work and bytes of memory, as they last told them: of each the maximum over the ranks."""

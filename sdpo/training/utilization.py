@@ -51,7 +51,7 @@ class Utilization:
         if before is not None:
             spent = {name: now[name] - before.get(name, 0.0) for name in now}
             if teachers:
-                metrics["utilization/teacher"] = spent["teacher"] / spent["wall"]
+                metrics["utilization/teacher"] = max(0.0, spent["teacher"]) / spent["wall"]  # a new rank counts anew
             metrics["utilization/engines"] = spent["engine"] / spent["wall"]
             metrics["utilization/learner"] = spent["learner"] / spent["wall"]
             if spent["engine"]:
