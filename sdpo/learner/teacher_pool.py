@@ -111,13 +111,12 @@ class TeacherPool:
 
     async def _scored(self, pairs: Sequence[Pair]) -> dict[Key, Any]:
         tokens = sum(len(prompt) + len(response) for prompt, response in pairs)
-        given = ray.put(list(pairs))
         while True:
             place = await self._serving()
             part = place.part
             place.load += tokens
             try:
-                call = place.handle.score.options(num_returns=len(pairs) + 1).remote(given, self.version)
+                call = place.handle.score.options(num_returns=len(pairs) + 1).remote(pairs, self.version)
                 self._seen[place.index] = await self._answer(place, "score", call[-1])
                 return {key_of(*pair): ref for pair, ref in zip(pairs, call[:-1], strict=True)}
             except PartFailed:
@@ -212,8 +211,7 @@ class TeacherPool:
         assert self._recovery is not None
         while True:
             self._recovery.permit(failure)
-            ray.kill(place.handle)
-            await self.watch.kill(place.part)
+            await self._kill(place)
             if "num_gpus" not in self._options:  # one that shares its cores fits wherever a machine is left
                 self._options = self._options | {"num_cpus": 0}
             place.handle, place.part = self._rank(place.index)
@@ -227,6 +225,10 @@ class TeacherPool:
             except PartFailed as another:
                 failure = another
         place.replacing = None
+
+    async def _kill(self, place: _Place) -> None:
+        ray.kill(place.handle)
+        await self.watch.kill(place.part)
 
     def abandon(self) -> None:
         """Kill what runs on this machine without asking Ray, which is gone."""
