@@ -10,9 +10,10 @@ from sdpo.algorithms.base import PerGroup
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.config.registry import ALGORITHMS
 from tests.helpers.prompts import builder
-from tests.helpers.tasks import group
+from tests.helpers.tasks import group, problem
 
-GROUPS = [group([True, False, True, True]), group([False, True, True, False]), group([True, True, True, False])]
+PASSED = ([True, False, True, True], [False, True, True, False], [True, True, True, False])
+GROUPS = [group(row, task=problem(f"Add {i} numbers.", f"p{i}")) for i, row in enumerate(PASSED)]
 
 
 def teachers(samples):
