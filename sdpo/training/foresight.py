@@ -30,14 +30,14 @@ class Foresight:
         self._sees = recipe.teacher_ranks > 0 and recipe.context.demonstration_of == "same"
         self._moves = recipe.teacher_has_average
         self._draws: dict[int, asyncio.Future[np.random.Generator]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}  # and of which step
 
     def begin(self, step: int, index: int, group: PendingGroup) -> None:
         """Group `index` of the batch of `step` has all its responses."""
         if self._sees:
             task = asyncio.ensure_future(self._ask(step, index, group))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = step
+            task.add_done_callback(self._tasks.pop)
             task.add_done_callback(retrieved)  # what went wrong will go wrong again, where it is waited for
 
     def reached(self, step: int, rng: np.random.Generator) -> None:

@@ -32,7 +32,8 @@ class Recording(Trainer):
 
     async def _generate_and_grade(self, step):
         groups = await super()._generate_and_grade(step)
-        await asyncio.gather(*self.foresight._tasks, return_exceptions=True)
+        foreseen = [task for task, of in self.foresight._tasks.items() if of == step]
+        await asyncio.gather(*foreseen, return_exceptions=True)
         return groups
 
 
@@ -48,7 +49,7 @@ async def own_learner(recipe) -> Learner:
     return learner
 
 
-async def trained(recipe, path, pool, kind=Recording, before=None, **more):
+async def trained(recipe, path, pool, kind=Recording):
     """A run on learner and teacher ranks of its own, supervised."""
     learner = await own_learner(recipe)
 
@@ -57,9 +58,7 @@ async def trained(recipe, path, pool, kind=Recording, before=None, **more):
 
     try:
         async with Supervision(recipe.supervision, pool, learner):
-            if before is not None:
-                before(learner)
-            return await run(recipe, path, (pool, learner), there, kind, **more)
+            return await run(recipe, path, (pool, learner), there, kind)
     finally:
         learner.shutdown()
 
@@ -103,7 +102,7 @@ class Struck(Recording):
             [number] = part.processes
             self.struck = [*getattr(self, "struck", []), number]
             os.kill(number, how)
-        return await Trainer._generate_and_grade(self, step)
+        return await super()._generate_and_grade(step)
 
 
 async def test_a_rank_of_the_teacher_that_is_lost_is_replaced(workers, tmp_path):
@@ -131,13 +130,10 @@ async def test_a_learner_that_is_lost_gives_the_teacher_its_weights_again(worker
             if step == 3 and self.struck is None:
                 [self.struck] = self.learner.parts[0].processes
                 os.kill(self.struck, signal.SIGKILL)
-            return await Trainer._generate_and_grade(self, step)
+            return await super()._generate_and_grade(step)
 
     _, whole = await trained(recipe, tmp_path / "whole", workers[0])
-    ranks = []
-    trainer, struck = await trained(
-        recipe, tmp_path / "struck", workers[0], LearnerStruck, lambda learner: ranks.extend(learner.teachers.handles)
-    )
+    trainer, struck = await trained(recipe, tmp_path / "struck", workers[0], LearnerStruck)
     assert trainer.struck is not None and [event["part"] for event in struck.info.events] == ["learner rank 0"]
     assert_same_learning(struck.metrics, whole.metrics, 1e-6, 1e-6)
 
