@@ -174,6 +174,34 @@ def test_a_vocabulary_may_be_padded_in_another_way(model, rows):
     assert torch.equal(ours[:, : head.entries], theirs[:, : head.entries])
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("kind", ["ema", "trust region"])
+def test_three_updates_under_every_stage(model, start, kind, stage):
+    """Loss and gradient norm, while rounding moves the weights apart, and the weights after that."""
+    common = ("learner.lr=1e-3", f"learner.zero_stage={stage}", *KINDS[kind])
+    outside = recipe(model, "sdpo", *common, *OWN)
+    scorer = Scorer(outside)  # before ZeRO-3 begins to shard what this process loads
+    found, ends = [], []
+    for settings in (recipe(model, "sdpo", *common), outside):
+        worker = start(settings)
+        [micro_batches] = dealt(settings, samples(9), tokens=60)
+        for _ in range(3):
+            rows = micro_batches
+            if settings.teacher_ranks:
+                teach(scorer, worker)
+                rows = scored(scorer, micro_batches, False)
+            sums, values, _ = worker.update(rows)
+            worker.finish_batch()
+            found.append((sums.plain["learner/loss"], values["learner/grad_norm"]))
+        ends.append(named_weights(worker))
+        worker._zero3_loading = None
+    theirs, ours = found[:3], found[3:]
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for name, weight in ends[0].items():
+        torch.testing.assert_close(ends[1][name], weight, rtol=0, atol=2e-5, msg=name)
+
+
 @pytest.mark.parametrize("stage", [0, 3])
 @pytest.mark.parametrize("kind", ["ema", "frozen"])
 def test_whose_weights_answer_a_probe(model, start, kind, stage):
