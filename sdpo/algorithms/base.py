@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,14 @@ class Algorithm(ABC):
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
         """One list of samples per group, in the order of its turns (`Group.turns`)."""
 
+    def foreseen(self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        """The samples of group `index` of a batch whose other groups are not there yet, as far as they are known.
+
+        A teacher of its own (`teacher.placement`) is asked for them meanwhile; none is no error.  rng: as `assign` will
+        be given it, and not to be drawn from.
+        """
+        return []
+
     def told(
         self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator, turn: int
     ) -> Told | None:
@@ -149,13 +158,28 @@ _NEEDS_SOURCE = "imitates the dataset's demonstrations; set rollout.source=solut
 
 
 class PerGroup(Algorithm):
-    """An algorithm that looks at one group at a time."""
+    """An algorithm that looks at one group at a time.
+
+    Each group of a batch has draws of its own, so that it does not matter which group is there first.
+    """
 
     def assign(self, groups: Sequence[Group], contexts: ContextBuilder, rng: np.random.Generator) -> list[list[Sample]]:
-        return [self.assign_group(group, contexts, rng) for group in groups]
+        key = _key(rng)
+        return [self.assign_group(group, contexts, _draws(key, index)) for index, group in enumerate(groups)]
+
+    def foreseen(self, group: Group, index: int, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]:
+        return self.assign_group(group, contexts, _draws(_key(copy.deepcopy(rng)), index))
 
     @abstractmethod
     def assign_group(self, group: Group, contexts: ContextBuilder, rng: np.random.Generator) -> list[Sample]: ...
+
+
+def _key(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**63))
+
+
+def _draws(key: int, index: int) -> np.random.Generator:
+    return np.random.default_rng([key, index])
 
 
 class Distillation(PerGroup):

@@ -124,6 +124,7 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
                 ("placement", placement.description),
                 *((("for this many GPUs", words(moved)),) if moved else ()),
                 ("learner", f"{recipe.learner.ranks} rank(s), ZeRO-{recipe.learner.zero_stage}"),
+                *((("teacher", _teacher(recipe)),) if recipe.teacher_ranks else ()),
                 *((("note", note),) if note else ()),
                 ("engines", f"{rollout.engines} × tensor parallel {rollout.tensor_parallel_size}"),
             ],
@@ -143,6 +144,11 @@ def make_plan(recipe: Recipe, gpus: int | None = None, gpu_memory: float = GPU_M
         tables,
         fits=memory is None or memory.fits,
     )
+
+
+def _teacher(recipe: Recipe) -> str:
+    other = "" if recipe.of_teacher() is recipe else f" with {recipe.of_teacher().model.path}"
+    return f"{recipe.teacher_ranks} rank(s) of its own{other}"
 
 
 def print_plan(recipe: Recipe) -> None:
@@ -170,12 +176,13 @@ def _cost(recipe: Recipe, memory: MemoryPlan | None, speeds: Speeds, dataset: Da
     problems = sum(map(len, dataset.evaluation_sets(recipe.evaluation.training_problems).values()))
     gpus = gpus_needed(recipe)
     found = budget(memory, speeds, gpus, problems * recipe.evaluation_samples)
+    scoring = f" {found.score:,.0f} s score beside it," if recipe.teacher_ranks else ""
     length = "all at the mean given" if speeds.response else "all at full length"
     lines = [
         ("tokens per step", f"{found.sampled:,} sampled, {length}; {found.learned:,} computed by student and teacher"),
         (
             "time per step",
-            f"{found.generate:,.0f} s generate, {found.update:,.0f} s update = {found.step:,.0f} s, at "
+            f"{found.generate:,.0f} s generate,{scoring} {found.update:,.0f} s update = {found.step:,.0f} s, at "
             f"{speeds.bandwidth:g} TB/s per engine's GPU and {speeds.tflops:g} TFLOP/s per learner's "
             f"({found.flops / 1e15:,.1f} PFLOP)",
         ),

@@ -20,10 +20,11 @@ def placed_on(planner: Planner, recipe: Recipe, gpus: int) -> Change:
     """
     if recipe.profile == "cpu" or gpus_needed(recipe) <= gpus:
         return {}
+    inside: Change = {"teacher.placement": "learner", "teacher.ranks": 1} if recipe.teacher_ranks else {}
     if gpus > 1:
         ranks = gpus // 2
-        return {"learner.ranks": ranks, "rollout.engines": gpus - ranks, "rollout.tensor_parallel_size": 1}
-    one: Change = {"learner.ranks": 1, "rollout.engines": 1, "rollout.tensor_parallel_size": 1}
+        return {"learner.ranks": ranks, "rollout.engines": gpus - ranks, "rollout.tensor_parallel_size": 1} | inside
+    one: Change = inside | {"learner.ranks": 1, "rollout.engines": 1, "rollout.tensor_parallel_size": 1}
     one |= {"rollout.colocated": True}
     if recipe.rollout.staleness:
         one["rollout.staleness"] = 0

@@ -205,6 +205,16 @@ def _guards(recipe: Recipe) -> None:
         )
     if teacher is None:
         return
+    if teacher.model is not None and guard.action == "rollback":
+        raise ValueError(
+            "guard.action=rollback gives the teacher weights of the policy, and teacher.model is another model; set "
+            "guard.action=stop"
+        )
+    if teacher.model is not None and recipe.probe.every:
+        raise ValueError(
+            "probes sample from the teacher with the policy's engines, and teacher.model is another model; set "
+            "probe.every=0"
+        )
     if guard.teacher == "refresh" and teacher.kind == "live":
         raise ValueError(f"guard.teacher=refresh has no effect with teacher.kind=live; {REMOVE}")
     if guard.teacher == "freeze" and teacher.kind == "frozen":
@@ -272,6 +282,7 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("learner.micro_batch_tokens", lambda r: r.learner.packing == "off", "with learner.packing=off"),
     ("teacher.clock", lambda r: r.teacher.clock == "update" and _one_update(r), "with learner.updates_per_batch=1"),
+    ("teacher.ranks", lambda r: r.teacher.placement == "learner", "unless teacher.placement=own"),
     (
         "distillation.support",
         lambda r: r.distillation.top_k is None,

@@ -73,6 +73,21 @@ def check_model(recipe: Recipe, tokenizer: Any) -> None:
         )
 
 
+def check_teacher(recipe: Recipe, tokenizer: Any) -> None:
+    """Raises UserError for a teacher's model (`teacher.model`) that is not there, or speaks of other tokens."""
+    if (teacher := recipe.of_teacher()) is recipe:
+        return
+    other, own = load_tokenizer(teacher).get_vocab(), tokenizer.get_vocab()
+    if other != own:
+        differing = sorted(token for token in own.keys() | other.keys() if own.get(token) != other.get(token))
+        raise UserError(
+            f"teacher.model={teacher.model.path} has another tokenizer than {recipe.model.path}: {len(differing)} "
+            f"tokens differ ({differing[0]!r}, …), so that its probabilities are of something else. Take a model of "
+            "the same family."
+        )
+    check_model(teacher, tokenizer)
+
+
 def refuse_pickles(folder: Path) -> None:
     """Raises UserError for a model folder whose weights could run code when they are read."""
     named = str(_json(folder / "config.json").get("transformers_weights") or "")

@@ -17,6 +17,8 @@ FREE = frozenset({
     "learner.ranks", "learner.zero_stage", "learner.micro_batch_tokens", "learner.packing", "learner.chunk_tokens",
     "learner.triton", "learner.gradient_checkpointing", "learner.offload_states", "learner.cpu_threads",
     "learner.max_skipped", "model.attention",
+    # who computes the teacher
+    "teacher.placement", "teacher.ranks",
     # how the engines are
     "rollout.engines", "rollout.tensor_parallel_size", "rollout.max_num_seqs", "rollout.gpu_memory_utilization",
     "rollout.enforce_eager", "rollout.colocated", "rollout.cpu_threads", "rollout.weight_bucket_mb",

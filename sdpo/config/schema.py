@@ -192,9 +192,27 @@ class Recipe(Settings):
         return self.probe.tasks or max(1, self.probe.every * self.samples_per_step // (40 * answers))
 
     @property
+    def teacher_ranks(self) -> int:
+        """Processes that compute the teacher and nothing else; 0: the learner's ranks do it."""
+        return 0 if self.teacher is None or self.teacher.placement == "learner" else self.teacher.ranks
+
+    def of_teacher(self) -> Recipe:
+        """With the model that a teacher of its own computes in the place of the policy's."""
+        if self.teacher is None or self.teacher.model is None:
+            return self
+        return self.model_copy(
+            update={"model": self.model.model_copy(update={"path": self.teacher.model, "adapter": None})}
+        )
+
+    @property
     def teacher_is_replaced(self) -> bool:
         """Whether something but a moving average may give the teacher other weights during the run."""
         return self.teacher is not None and (self.teacher.refresh is not None or self.guard.action == "rollback")
+
+    @property
+    def teacher_has_average(self) -> bool:
+        """Whether the learner keeps weights for the teacher that may differ from those of the run's beginning."""
+        return self.teacher is not None and (self.teacher.moves or self.teacher_is_replaced)
 
     @property
     def teacher_after_rollback(self) -> Literal["refresh", "freeze"]:

@@ -27,6 +27,17 @@ class TeacherSettings(Settings):
         description="when a frozen teacher becomes the present policy: reward: the pass rate has risen and lengths are "
         "sane (CGTR, arXiv 2606.03532); probe: told its hints, the policy solves no less (ours); null: never",
     )
+    placement: Literal["learner", "own"] = Field(
+        "learner",
+        description="who computes it: learner: the learner's ranks; own: ranks of its own, which score responses while "
+        "others are still sampled",
+    )
+    ranks: int = Field(1, ge=1, description="processes of teacher.placement=own, one GPU each")
+    model: str | None = Field(
+        None,
+        description="another model with the policy's tokenizer, folder or hub name, as a frozen teacher of its own; "
+        "null: the policy's",
+    )
 
     @model_validator(mode="after")
     def _needs(self) -> TeacherSettings:
@@ -41,7 +52,31 @@ class TeacherSettings(Settings):
             raise ValueError(f"teacher.clock has no effect with teacher.kind={self.kind}; {REMOVE}")
         if self.kind != "frozen" and self.refresh is not None:
             raise ValueError(f"teacher.refresh has no effect with teacher.kind={self.kind}; {REMOVE}")
+        if self.placement == "own":
+            self._can_be_elsewhere()
+        if self.model is not None and (self.placement, self.kind, self.refresh) != ("own", "frozen", None):
+            raise ValueError(
+                "teacher.model is a frozen teacher of its own, which is never replaced: set teacher.placement=own and "
+                "teacher.kind=frozen, and neither teacher.rate, teacher.clock nor teacher.refresh"
+            )
         return self
+
+    def _can_be_elsewhere(self) -> None:
+        if self.kind == "live":
+            raise ValueError(
+                "teacher.kind=live has the weights that the learner computes with, so that nobody else can be ahead of "
+                "it; set teacher.placement=learner"
+            )
+        if self.clock == "update":
+            raise ValueError(
+                "teacher.placement=own scores a batch before its first update, and teacher.clock=update moves the "
+                "teacher between them; set teacher.clock=batch, or teacher.placement=learner"
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether it has other weights in every generation batch."""
+        return self.kind == "ema"
 
 
 Aggregation = Annotated[

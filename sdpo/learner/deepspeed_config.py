@@ -43,8 +43,8 @@ def training_config(recipe: Recipe) -> dict[str, Any]:
     if recipe.model.dtype == "bfloat16":
         # Otherwise sums over micro-batches and ranks round in bf16, and the result depends on how they were cut.
         config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
-    if recipe.model.adapter is not None and settings.zero_stage == 3:
-        # No parameter stays gathered: a teacher's adapter takes the place of the shards.
+    if (recipe.model.adapter is not None or recipe.teacher_ranks) and settings.zero_stage == 3:
+        # No parameter stays gathered: a teacher's adapter, or its whole weights, take the place of the shards.
         config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return handed_on(config, settings.deepspeed, "learner.deepspeed", OWNERS)
 

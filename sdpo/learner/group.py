@@ -19,11 +19,13 @@ from sdpo.algorithms.base import LossPlan
 from sdpo.checkpoints.manifest import Records
 from sdpo.config.schema import Recipe
 from sdpo.errors import PartFailed
+from sdpo.learner.answers import Answers
 from sdpo.learner.operators import Operator
 from sdpo.learner.rank import LearnerRank, MicroBatches, Updated, for_a_rank
 from sdpo.learner.rows import Row, assign_to_ranks, loss_weighted_rows, reweighed, split, with_advantages
 from sdpo.learner.skipped import BrokenWeights, TooManySkipped
 from sdpo.learner.sums import Sums
+from sdpo.learner.teacher_pool import TeacherPool
 from sdpo.supervision.part import Part, answered
 from sdpo.supervision.watch import Watch
 from sdpo.types import Sample, ScoredTokens, TokenCredit
@@ -36,10 +38,18 @@ Scored = TypeVar("Scored")
 class Learner:
     """N ranks of `LearnerWorker`.  Methods are coroutines of the driver; each one is a collective of all ranks."""
 
+    answers: Answers | None = None  # of a teacher of its own
+
     def __init__(
-        self, recipe: Recipe, plan: LossPlan, actor_options: dict[str, Any], group: PlacementGroup | None = None
+        self,
+        recipe: Recipe,
+        plan: LossPlan,
+        actor_options: dict[str, Any],
+        group: PlacementGroup | None = None,
+        teachers: TeacherPool | None = None,
     ) -> None:
-        """`actor_options`: resources of one rank; in a placement group rank i takes bundle i."""
+        """`actor_options`: resources of one rank; in a placement group rank i takes bundle i.  `teachers`: a teacher of
+        its own."""
         self.recipe, self.plan = recipe, plan
         self.ranks: list[ActorProxy[LearnerRank]] = []
         self.parts: list[Part] = []  # what there is to be watched, rank by rank
@@ -50,6 +60,12 @@ class Learner:
         self._options, self._group = actor_options, group
         self._longest: dict[str, float] = {}
         self._launch()
+        self.answers = None if teachers is None else Answers(teachers, plan)
+
+    @property
+    def teachers(self) -> TeacherPool | None:
+        """The ranks of a teacher of its own."""
+        return None if self.answers is None else self.answers.pool
 
     def _launch(self) -> None:
         given = for_a_rank(self.recipe, self.plan)
@@ -62,6 +78,10 @@ class Learner:
             self.parts.append(Part(f"learner rank {rank}", self._longest))
 
     async def start(self) -> None:
+        await asyncio.gather(self._start(), *([] if self.teachers is None else [self.teachers.start()]))
+        await self.take_head()
+
+    async def _start(self) -> None:
         found = await self._all("identity", [rank.identity.remote() for rank in self.ranks])
         for part, (node, process, logs) in zip(self.parts, found, strict=True):
             part.runs_in(node, {process: "its process"}, complete=True, logs=logs)
@@ -73,17 +93,20 @@ class Learner:
 
         One alone cannot be replaced: the others hang in a collective operation, or hold a part of its step.
         """
-        self.shutdown()
+        self._end()
         for part in self.parts:
             await self.watch.kill(part)
         self.ranks, self.parts, self.skipped = [], [], 0
+        if self.teachers is not None:
+            self.teachers.forget()
 
     async def restart(self) -> None:
         """After `end`: ranks in the places of those that there were, with nothing learned yet."""
         if "num_gpus" not in self._options:  # a rank that shares its cores fits wherever a machine is left
             self._options = self._options | {"num_cpus": 0}
         self._launch()
-        await self.start()
+        await self._start()
+        await self.teach()
 
     async def _all(self, phase: str, calls: Sequence[Awaitable[Result]]) -> list[Result]:
         """What all ranks answer, or some of them.
@@ -123,7 +146,7 @@ class Learner:
             rows = await self._with_old_log_probs(rows)
         done, skipped, credit = [], [], []
         for number, batch in enumerate(rows, start=1):
-            batch = await self._hooked(batch, plan)
+            batch = await self._taught(await self._hooked(batch, plan))
             shares = self._split(batch)
             share = assign_to_ranks(batch, shares)
             given = zip(self.ranks, share, strict=True)
@@ -138,9 +161,14 @@ class Learner:
                 self.skipped = 0
             credit += _in_order(shares, [kept for _, _, kept in results], len(batch))
             on_update()
-        await self._all("finish_batch", [rank.finish_batch.remote() for rank in self.ranks])
+        followed = await self._all("finish_batch", [rank.finish_batch.remote() for rank in self.ranks])
+        if any(followed):
+            await self.teach()
         metrics = _means(done or skipped)
         metrics["learner/skipped_updates"] = float(len(skipped))
+        if self.answers is not None:
+            metrics["teacher/wait_s"], self.answers.waited = self.answers.waited, 0.0
+            self.answers.pool.forget(step)
         each = iter(credit)
         self.credit = [[next(each, None) for _ in group] for group in groups]
         return metrics
@@ -177,12 +205,17 @@ class Learner:
     async def _scores(self, rows: list[Row]) -> list[ScoredTokens]:
         """What the hooks see; a row is scored once more for every other prompt of its teacher."""
         again = [replace(row, teacher_prompt_ids=prompt) for row in rows for prompt in row.contrasts]
-        scored = await self._scored([*rows, *again], lambda rank, own: rank.scores.remote(own))
+        asked = await self._taught([*rows, *again])
+        scored = await self._scored(asked, lambda rank, own: rank.scores.remote(own))
         others = iter(scored[len(rows) :])
         return [
             replace(own, contrasts=np.stack([next(others).log_ratio for _ in row.contrasts])) if row.contrasts else own
             for own, row in zip(scored[: len(rows)], rows, strict=True)
         ]
+
+    async def _taught(self, rows: list[Row]) -> list[Row]:
+        """With what a teacher of its own says of them; one of the ranks' is asked by the ranks."""
+        return rows if self.answers is None else await self.answers.given(rows)
 
     async def _scored(
         self,
@@ -217,6 +250,30 @@ class Learner:
     async def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
         """refresh: the teacher's weights become the student's; freeze: they stay as they are now."""
         await self._all("replace_teacher", [rank.replace_teacher.remote(how) for rank in self.ranks])
+        await self.teach()
+
+    async def teach(self, ranks: Sequence[ActorHandle] | None = None) -> None:
+        """Give a teacher of its own the weights of the moving average, which the ranks keep, and take its new head.
+
+        ranks: of the teacher, None for all of them, which are then of a new version.  Nothing happens where the
+        teacher has had the weights of the run's beginning all along.
+        """
+        if self.teachers is None:
+            return
+        if self.recipe.teacher_has_average and (ranks is None or self.teachers.version):
+            if ranks is None:
+                self.teachers.forget()
+                self.teachers.version += 1
+            given = list(ranks or self.teachers.handles), self.teachers.version
+            await self._all("teach", [rank.teach.remote(*given) for rank in self.ranks])
+        if ranks is None:
+            await self.take_head()
+
+    async def take_head(self) -> None:
+        """The ranks get the head with which they project what a teacher of its own answers."""
+        if self.teachers is not None:
+            head = await self.teachers.head()
+            await self._all("take_head", [rank.take_head.remote(head) for rank in self.ranks])
 
     async def probe(self, tokens: int) -> tuple[str, list[int], list[int], np.ndarray]:
         """The student's log-probs of random tokens, see `ForwardPasses.probe`."""
@@ -249,6 +306,7 @@ class Learner:
 
     async def load(self, folder: Path) -> None:
         await self._all("load", [rank.load.remote(str(folder)) for rank in self.ranks])
+        await self.teach()
 
     async def export(self, folder: Path) -> Records:
         """Write the policy as a Hugging Face folder.  Returns what was written, by its path within the parent."""
@@ -258,8 +316,15 @@ class Learner:
         """Kill what runs on this machine without asking Ray, which is gone."""
         self.watch.kill_here(self.parts)
         self.ranks, self.parts = [], []
+        if self.teachers is not None:
+            self.teachers.abandon()
 
     def shutdown(self) -> None:
+        self._end()
+        if self.teachers is not None:
+            self.teachers.shutdown()
+
+    def _end(self) -> None:
         for rank in self.ranks:
             ray.kill(cast(ActorHandle, rank))
 

@@ -49,28 +49,50 @@ def total(parts: Parts) -> int:
     return sum(parts.values())
 
 
+def teacher_memory(recipe: Recipe, shapes: Shapes) -> Parts:
+    """Of one rank of a teacher of its own, which holds its whole model and makes passes without gradient.
+
+    recipe: with the teacher's model (`Recipe.of_teacher`), as it is computed; shapes: of it.
+    """
+    width = getattr(torch, recipe.model.dtype).itemsize
+    tokens = max(longest_pack(recipe), longest_sequence(recipe))
+    layers = layer_memory(shapes, full_pass(recipe, shapes, tokens)).values()
+    states = tokens * shapes.hidden * width
+    passing = max(layer.forward + layer.given for layer in layers)
+    return {"weights": shapes.parameters * width, "a pass without gradient": passing + states}
+
+
 def longest_pack(recipe: Recipe) -> int:
     """Tokens of the student's largest pack: a sequence that is longer than a micro-batch is one by itself."""
     return max(recipe.learner.pass_tokens, recipe.max_model_len)
 
 
-def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes) -> LearnerMemory:
+def full_pass(recipe: Recipe, shapes: Shapes, tokens: int) -> tuple[SharedPrefix, ...]:
+    """A full pass of so many tokens; without packing one sequence."""
+    prompt, rollout = recipe.context.max_prompt_tokens, recipe.rollout
+    if shapes.packs:
+        return typical_pack(tokens, prompt, rollout.max_response_tokens, rollout.responses)
+    return (SharedPrefix(prompt, (tokens - prompt,)),)
+
+
+def learner_memory(recipe: Recipe, plan: LossPlan, shapes: Shapes, teacher_hidden: int | None = None) -> LearnerMemory:
     """Of a recipe with `learner.packing` and `model.attention` as its model is computed.
 
-    shapes: of the recipe's model, with its adapter.
+    shapes: of the recipe's model, with its adapter; teacher_hidden: width of a teacher of its own, None: the policy's.
     """
-    return _Rank(recipe, plan, shapes).memory()
+    return _Rank(recipe, plan, shapes, teacher_hidden or shapes.hidden).memory()
 
 
 class _Rank:
-    def __init__(self, recipe: Recipe, plan: LossPlan, shapes: Shapes) -> None:
-        self.recipe, self.plan, self.shapes = recipe, plan, shapes
+    def __init__(self, recipe: Recipe, plan: LossPlan, shapes: Shapes, teacher_hidden: int) -> None:
+        self.recipe, self.plan, self.shapes, self.teacher_hidden = recipe, plan, shapes, teacher_hidden
         self.width = getattr(torch, recipe.model.dtype).itemsize
         self.half = self.width < FP32
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
         self.bucket = min(BUCKET_ELEMENTS, shapes.trained)
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
-        self.average = self.kind == "ema" or recipe.teacher_is_replaced  # whether the teacher is held as one
+        self.average = recipe.teacher_has_average
+        self.elsewhere = bool(recipe.teacher_ranks)  # whether others compute the teacher
 
     def memory(self) -> LearnerMemory:
         resident = self._resident()
@@ -94,8 +116,11 @@ class _Rank:
         if self.half or self.stage:
             parts["master weights"] = trained * FP32
         if self.average:
-            parts["moving average"] = own * (FP32 + whole * self.half * self.width)
+            parts["moving average"] = own * (FP32 + (whole and not self.elsewhere) * self.half * self.width)
         frozen = self.kind in ("frozen", "trust_region") and not self.average
+        if self.elsewhere:
+            frozen = frozen and self.recipe.probe.every > 0  # for the engines
+            parts["teacher's head"] = shapes.vocabulary * self.teacher_hidden * self.width
         if frozen or self.recipe.reference is not None:
             parts["initial policy"] = own * self.width
         if self.stage == 3:
@@ -108,7 +133,7 @@ class _Rank:
     def _moments(self) -> dict[str, Parts]:
         """Where an update may take most; gradients of earlier micro-batches are there already."""
         shapes, tokens = self.shapes, longest_pack(self.recipe)
-        groups = self._pass(tokens)
+        groups = full_pass(self.recipe, shapes, tokens)
         layers = layer_memory(shapes, groups)
         each = [layers[kind] for kind in shapes.kinds]
         recomputed = self.recipe.learner.gradient_checkpointing
@@ -123,13 +148,17 @@ class _Rank:
             backward["reduce bucket"] = self.bucket * (self.width if self.stage == 2 else FP32)
         gathered = self._gathered()
         theirs = max(tokens, longest_sequence(self.recipe))  # of the teacher's largest pack
-        passing = max(layer.forward + layer.given for layer in layer_memory(shapes, self._pass(theirs)).values())
+        passing = max(
+            layer.forward + layer.given
+            for layer in layer_memory(shapes, full_pass(self.recipe, shapes, theirs)).values()
+        )
         head = shapes.head * shapes.head_trains * self.width  # the gradient, as it comes
         step = dict(during)
         if copied := self._stepped():
             step["gradients, flat"] = copied * FP32
-        return {
-            "teacher": during | gathered | {"a pass without gradient": passing + theirs * shapes.hidden * self.width},
+        without = {"a pass without gradient": passing + theirs * shapes.hidden * self.width}
+        asked = {} if self.elsewhere and self.kind != "trust_region" else {"teacher": during | gathered | without}
+        return asked | {
             "losses": during | gathered | {"activations": kept, "logits, the head's gradient": self._losses(groups)},
             "head": backward | gathered | {"activations": kept, "the head's gradient": self._reduced(head)},
             "layers": backward
@@ -140,13 +169,6 @@ class _Rank:
             "step": step,
         }
 
-    def _pass(self, tokens: int) -> tuple[SharedPrefix, ...]:
-        """A full pass of so many tokens; without packing one sequence."""
-        prompt, rollout = self.recipe.context.max_prompt_tokens, self.recipe.rollout
-        if self.shapes.packs:
-            return typical_pack(tokens, prompt, rollout.max_response_tokens, rollout.responses)
-        return (SharedPrefix(prompt, (tokens - prompt,)),)
-
     def _losses(self, groups) -> int:
         """Chunks of logits and what belongs to them, hidden states of all responses by student and teacher."""
         learner, tokens = self.recipe.learner, response_tokens(groups)
@@ -156,7 +178,7 @@ class _Rank:
             teachers = (2 if self.kind == "trust_region" else 1) * (1 + blended)
         triton = learner.triton and self.recipe.profile == "gpu"
         chunks = losses_memory(self.plan, self.shapes, tokens, learner.chunk_tokens, triton, teachers)
-        return chunks + (1 + teachers) * tokens * self.shapes.hidden * self.width
+        return chunks + tokens * (self.shapes.hidden + teachers * self.teacher_hidden) * self.width
 
     def _reduced(self, gradient: int) -> int:
         """A gradient of so many bytes, and the copies in which it is summed up over the ranks."""
@@ -173,7 +195,7 @@ class _Rank:
         """What ZeRO-3 holds of weights in full: those that come next or again soon, and the head of a second model."""
         if self.stage < 3:
             return {}
-        own = self.average or self.kind in ("frozen", "trust_region")
+        own = (self.average or self.kind in ("frozen", "trust_region")) and not self.elsewhere
         heads = int(own and self.recipe.model.adapter is None)
         student = min(self.shapes.parameters, max(GATHERED_ELEMENTS, self.shapes.head))
         return {"gathered weights": (student + heads * self.shapes.head) * self.width}

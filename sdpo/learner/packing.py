@@ -82,7 +82,7 @@ def fill(prompts: Sequence[np.ndarray], response_lengths: Sequence[int], limit: 
     """
     packs: list[list[int]] = []
     sharing, tokens = _Sharing(), 0
-    for i in _sorted(prompts):
+    for i in sorted_prompts(prompts):
         length = len(prompts[i]) + response_lengths[i] - 1
         sharing.add(prompts[i])
         tokens += length
@@ -101,7 +101,7 @@ def conversations(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray]
     holds the tokens of all.
     """
     whole = [np.concatenate(turn) for turn in zip(prompts, responses, strict=True)]
-    order, last = _sorted(whole), list(range(len(whole)))
+    order, last = sorted_prompts(whole), list(range(len(whole)))
     for place in reversed(range(len(order))):
         turn = order[place]
         for other in order[place + 1 :]:
@@ -122,14 +122,14 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     return int(different[0]) if len(different) else n
 
 
-def _sorted(prompts: Sequence[np.ndarray]) -> list[int]:
+def sorted_prompts(prompts: Sequence[np.ndarray]) -> list[int]:
     """Prompts that begin alike come one after the other."""
     return sorted(range(len(prompts)), key=lambda i: prompts[i].astype(">i8").tobytes())
 
 
 def _groups(prompts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:
     """(members, tokens they share) of each group, so that the fewest tokens are left."""
-    order, sharing = _sorted(prompts), _Sharing()
+    order, sharing = sorted_prompts(prompts), _Sharing()
     for i in order:
         sharing.add(prompts[i])
     groups, k = [], len(order)

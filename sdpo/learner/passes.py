@@ -20,15 +20,17 @@ from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.credit import Wanted
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
-from sdpo.learner.packing import Pack, conversations, fill, pack
+from sdpo.learner.packing import Pack, pack
 from sdpo.learner.replica import Replica
 from sdpo.learner.routing import Routing
 from sdpo.learner.rows import Row, unweighted_row
+from sdpo.learner.scorer import passes
 from sdpo.learner.sums import scored_tokens
 from sdpo.learner.teacher import Asked, Teacher
 from sdpo.losses.chunked import chunks
 from sdpo.losses.vocabulary import vocabulary_pass
 from sdpo.types import ScoredTokens
+from sdpo.weights.arrays import as_tensor
 
 
 class ForwardPasses:
@@ -81,33 +83,50 @@ class ForwardPasses:
         blend = self.plan.distillation and self.plan.distillation.blend
         told = self._asked(rows, "teacher_prompt_ids")
         untold = self._asked(rows, "prompt_ids") if blend else None
-        if not told[0]:
+        if not told.packs and told.states is None:
             return nullcontext()
         return self.teacher.logits(self.student, self.run_student, told, self.temperature, untold, blend)
 
     def _asked(self, rows: list[Row], prompts_of: str) -> Asked:
         """Packs of the responses that the teacher re-scores, behind these prompts of theirs."""
         taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
-        prompts = [getattr(rows[i], prompts_of) for i in taught]
-        lengths = [len(row.response_ids) for row in rows]
-        talks = conversations(prompts, [rows[i].response_ids for i in taught])
-        last = [talk[-1] for talk in talks]
-        limit = self.recipe.learner.pass_tokens
-        filled = fill([prompts[j] for j in last], [lengths[taught[j]] for j in last], limit)
-        passes = [[j for talk in members for j in talks[talk]] for members in filled]
-        order = [taught[j] for members in passes for j in members]
-        packs = [self._pack([rows[taught[j]] for j in members], prompts_of) for members in passes]
+        states = None
+        if self.teacher is not None and self.teacher.elsewhere:
+            states = self._states(rows, "told" if prompts_of == "teacher_prompt_ids" else "untold")
+            if not self.teacher.reads_student:
+                return Asked((), lambda hidden: hidden, None if states is None else states.to(self.device))
+        prompts, responses = [getattr(rows[i], prompts_of) for i in taught], [rows[i].response_ids for i in taught]
+        filled = passes(prompts, responses, self.recipe.learner.pass_tokens)
+        order = [taught[j] for members in filled for j in members]
+        packs = [self._pack([rows[taught[j]] for j in members], prompts_of) for members in filled]
         if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives
             packs += [self._pack(rows[:1])] * (self._most(len(packs)) - len(packs))
-        ends = np.cumsum(lengths)
-        where = [np.arange(ends[i] - lengths[i], ends[i]) for i in order]
+        ends = np.cumsum([len(row.response_ids) for row in rows])
+        where = [np.arange(ends[i] - len(rows[i].response_ids), ends[i]) for i in order]
         places = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *where])).to(self.device)
 
         def scatter(hidden: torch.Tensor) -> torch.Tensor:
             everywhere = hidden.new_zeros(ends[-1], hidden.shape[1])
             return everywhere.index_copy_(0, places, hidden[: len(places)])
 
-        return packs, scatter
+        if (
+            packs and states is None and self.teacher is not None and self.teacher.head is not None
+        ):  # ZeRO-3: others have
+            states = torch.zeros(ends[-1], self.teacher.head.in_features, dtype=self.student.model.dtype)
+        return Asked(packs, scatter, None if states is None else states.to(self.device))
+
+    def _states(self, rows: list[Row], name: str) -> torch.Tensor | None:
+        """[N, H]: what a teacher of its own has said of the rows, 0 where it was not asked.  None: of none."""
+        given = [None if row.teacher_prompt_ids is None else getattr(row, name) for row in rows]
+        if (one := next((states for states in given if states is not None), None)) is None:
+            return None
+        everywhere = np.zeros((sum(len(row.response_ids) for row in rows), one.shape[1]), one.dtype)
+        end = 0
+        for row, states in zip(rows, given, strict=True):
+            begin, end = end, end + len(row.response_ids)
+            if states is not None:
+                everywhere[begin:end] = states[: end - begin]  # a filler row is shorter than the response it was
+        return as_tensor(everywhere, self.student.model.dtype)
 
     def _most(self, number: int) -> int:
         """The largest `number` of all ranks.  Collective."""
@@ -147,8 +166,8 @@ class ForwardPasses:
         lengths = [len(row.response_ids) for row in rows]
         if gap:  # the teacher first: running the student's head lets ZeRO-3 release a matrix that a live teacher needs
             slices = chunks(sum(lengths), self.recipe.learner.chunk_tokens)
-            passes = (vocabulary_pass(teacher(s), targets.tokens[s], triton=self._triton) for s in slices)
-            theirs = torch.cat([found.log_probs for found in passes])
+            each = (vocabulary_pass(teacher(s), targets.tokens[s], triton=self._triton) for s in slices)
+            theirs = torch.cat([found.log_probs for found in each])
         own = self.score(rows, self.run_student)
         if gap:
             gaps = _response_means(own - theirs, lengths, targets.distillation_weight != 0)

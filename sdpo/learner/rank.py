@@ -28,12 +28,13 @@ from sdpo.types import ScoredTokens, TokenCredit
 
 if TYPE_CHECKING:  # torch stays out of the driver
     from sdpo.learner.rendezvous import Rendezvous
+    from sdpo.learner.scorer import Head
 
 MicroBatches = list[list[Row]]
 Updated = tuple[Sums, dict[str, float], list[list[TokenCredit | None]]]
 MOMENTS = {  # by method, as `sdpo plan` calls them; all other calls belong to the start
     **dict.fromkeys(("update", "finish_batch", "first_not_finite", "log_probs", "scores"), "update"),
-    "publish": "publish",
+    **dict.fromkeys(("publish", "teach"), "publish"),
     **dict.fromkeys(("save", "copy", "export", "check_finite"), "checkpoint"),
 }
 P = ParamSpec("P")
@@ -88,17 +89,17 @@ class LearnerRank:
     @ray.method
     @_timed
     def update(self, micro_batches: MicroBatches) -> Updated:
-        return self.worker.update(micro_batches)
+        return self.worker.update(fetched(micro_batches))
 
     @ray.method
     @_timed
-    def finish_batch(self) -> None:
-        self.worker.finish_batch()
+    def finish_batch(self) -> bool:
+        return self.worker.finish_batch()
 
     @ray.method
     @_timed
     def first_not_finite(self, micro_batches: MicroBatches) -> str | None:
-        return self.worker.first_not_finite(micro_batches)
+        return self.worker.first_not_finite(fetched(micro_batches))
 
     @ray.method
     @_timed
@@ -113,7 +114,7 @@ class LearnerRank:
     @ray.method
     @_timed
     def scores(self, micro_batches: MicroBatches) -> list[list[ScoredTokens]]:
-        return self.worker.scores(micro_batches)
+        return self.worker.scores(fetched(micro_batches))
 
     @ray.method
     @_timed
@@ -133,6 +134,16 @@ class LearnerRank:
     @ray.method
     def checkpoint_size(self) -> int:
         return self.worker.checkpointing.size()
+
+    @ray.method
+    @_timed
+    def teach(self, ranks: list[Any], version: int) -> None:
+        self.worker.teach(ranks, version)
+
+    @ray.method
+    @_timed
+    def take_head(self, head: Head) -> None:
+        self.worker.take_head(head)
 
     @ray.method
     @_timed
@@ -200,3 +211,16 @@ def for_a_rank(recipe: Recipe, plan: LossPlan) -> tuple[Recipe, LossPlan]:
         "environment": EnvironmentSettings(kind=recipe.environment.kind, turns=recipe.environment.turns),
     }
     return recipe.model_copy(update=named), replace(plan, weight_hook=None, advantage_hook=None)
+
+
+def fetched(micro_batches: MicroBatches) -> MicroBatches:
+    """With what a teacher of its own has said of the rows in the place of references to it."""
+    rows = [row for rows in micro_batches for row in rows]
+    references = [ref for row in rows for ref in (row.told, row.untold) if isinstance(ref, ray.ObjectRef)]
+    if not references:
+        return micro_batches
+    found = dict(zip(references, ray.get(references), strict=True))
+    return [
+        [replace(row, told=found.get(row.told, row.told), untold=found.get(row.untold, row.untold)) for row in rows]
+        for rows in micro_batches
+    ]

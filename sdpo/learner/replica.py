@@ -1,7 +1,8 @@
 """Second sets of weights beside the student: a frozen copy, and one that follows the student as a moving average.
 
 Of a whole model they are a model of their own.  Of an adapter they are its weights alone, which take the place of the
-student's for a pass: the base is the same.
+student's for a pass: the base is the same.  So are those of a teacher that is computed elsewhere, adapter or not: here
+they are kept and sent.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Replica:
 
 
 class AdapterReplica:
-    """The student's adapter as it is now, on the student's base.  `run`: a pass of the student, without gradient."""
+    """What the student trains, as it is now, on the student's base.  `run`: a pass of the student, without gradient."""
 
     def __init__(self, student: PolicyModel, run: Callable[[Pack], torch.Tensor]) -> None:
         self.policy, self._run = student, run
@@ -127,6 +128,18 @@ class _Average:
             average.lerp_(master(theirs).to(average.device).view_as(average), rate)
         self.take_over()
 
+    @torch.no_grad()
+    def full(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights that a pass computes with, in full.  A collective of all ranks under ZeRO-3."""
+        for name, own in self._own():
+            rounded = self.average[name].to(stored(own))
+            if not hasattr(own, "ds_tensor"):
+                yield name, rounded.view(own.shape)
+                continue
+            shards = [torch.empty_like(rounded) for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather(shards, rounded.contiguous())
+            yield name, torch.cat(shards)[: own.ds_numel].view(own.ds_shape)
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """All that it keeps on this rank."""
         return chain(super().tensors(), self.average.values())
@@ -158,11 +171,11 @@ class MovingAverage(_Average, Replica):
 
 
 class AdapterAverage(_Average, AdapterReplica):
-    """Of an adapter."""
+    """Of what the student trains."""
 
     def __init__(self, student: PolicyModel, run: Callable[[Pack], torch.Tensor]) -> None:
         super().__init__(student, run)
-        self.average = {name: weights.float() for name, weights in self._weights.items()}
+        self._weights = self.average = {name: weights.float() for name, weights in self._weights.items()}
 
     def take_over(self) -> None:
         self._weights = self.average  # rounded where they take the student's place

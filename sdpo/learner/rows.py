@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,10 @@ class Row:
     turn: int = 1  # its number within its rollout
     recorded: bool = False  # whether the numbers of its tokens are wanted back
     contrasts: tuple[np.ndarray, ...] = ()  # int64 [P''] each: other prompts of the teacher, which a hook compares
+    # Of a teacher of its own, where this response has a context: hidden states [R, H] as `as_array` makes them, or a
+    # reference to them; behind the teacher's prompt, and behind the student's where a target is blended of both.
+    told: Any = None
+    untold: Any = None
 
 
 def loss_weighted_rows(samples: Sequence[Sample], plan: LossPlan, max_response_tokens: int) -> list[Row]:

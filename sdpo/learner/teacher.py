@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from sdpo.config.streams import Blend, TeacherSettings
 from sdpo.learner.gathering import gathered
-from sdpo.learner.model import PolicyModel
+from sdpo.learner.model import LossHead, PolicyModel
 from sdpo.learner.objective import TeacherLogits
 from sdpo.learner.packing import Pack
 from sdpo.learner.replica import AdapterReplica, Replica
 from sdpo.losses.logits import blended_logits, mix_logits
 
 AnyReplica = Replica | AdapterReplica
-# Packs of prompts and responses, and what brings the hidden states of all of them to the student's order and number of
-# response tokens, N.
-Asked = tuple[Sequence[Pack], Callable[[torch.Tensor], torch.Tensor]]
+
+
+class Asked(NamedTuple):
+    """What the teacher is to re-score: of a micro-batch's N response tokens, behind prompts of one kind."""
+
+    packs: Sequence[Pack]  # of prompts and responses
+    # What brings the hidden states of all packs to the student's order and number of response tokens, N.
+    scatter: Callable[[torch.Tensor], torch.Tensor]
+    states: torch.Tensor | None = None  # [N, H], where a teacher of its own has scored them; 0 where it has not
+
+
 MakeReplica = Callable[[bool], AnyReplica]  # whether it follows the student as a moving average
 
 
@@ -30,17 +38,29 @@ class Teacher:
 
     One that may be `replaced` during the run holds its weights as a moving average does, also where it does not follow:
     `average` is then what `refresh` and `freeze` write to, and checkpoints hold.
+
+    Of one of its own (`teacher.placement`) the weights are computed with elsewhere: hidden states come with what is
+    asked (`Asked.states`), and `head` projects them.  What moves is still averaged here, and sent there when it has
+    moved.
     """
 
+    head: LossHead | None = None  # of one of its own, once it has sent it
+
     def __init__(
-        self, settings: TeacherSettings, make: MakeReplica, initial: AnyReplica | None, replaced: bool = False
+        self,
+        settings: TeacherSettings,
+        make: MakeReplica,
+        initial: AnyReplica | None,
+        replaced: bool = False,
+        sampled: bool = True,
     ) -> None:
-        """`initial`: the frozen initial model if the run holds one already (for the reference KL)."""
-        self.settings = settings
+        """`initial`: the frozen initial model if the run holds one already (for the reference KL).  sampled: whether
+        engines are to get its weights."""
+        self.settings, self.elsewhere = settings, settings.placement == "own"
         self.frozen = False  # for good, whatever its kind
         self.average = make(True) if settings.kind == "ema" or replaced else None
         self.initial = None
-        if settings.kind in ("frozen", "trust_region") and not replaced:
+        if settings.kind in ("frozen", "trust_region") and not replaced and (sampled or not self.elsewhere):
             self.initial = initial or make(False)
 
     @property
@@ -63,7 +83,7 @@ class Teacher:
         told: behind the teacher's prompts.  untold: behind the student's, where the two are blended.
         """
         sides = [self._answers(run_student, student, side) for side in (told, untold) if side is not None]
-        with gathered([parameter for _, policy in sides[0] for parameter in policy.head.parameters()]):
+        with gathered([parameter for _, head in sides[0] for parameter in head.parameters()]):
 
             def logits(rows: slice) -> torch.Tensor:
                 each = [self._mixed(parts, rows, temperature) for parts in sides]
@@ -71,29 +91,38 @@ class Teacher:
 
             yield logits
 
-    def _answers(self, run_student: Callable, student: PolicyModel, asked: Asked) -> list[tuple[Any, Any]]:
+    def _answers(self, run_student: Callable, student: PolicyModel, asked: Asked) -> list[tuple[Any, LossHead]]:
         """Hidden states [N, H] of every set of weights that the teacher is made of, with its head."""
-        packs, scatter = asked
-        parts: list[tuple[Any, Any]] = []
+        parts: list[tuple[Any, LossHead]] = []
 
         def answer(run: Callable) -> torch.Tensor:
-            return scatter(torch.cat([run(pack) for pack in packs]))
+            return asked.scatter(torch.cat([run(pack) for pack in asked.packs]))
 
-        if (own := self._own) is not None:
-            parts.append((answer(own.hidden), own.policy))
-        if self.settings.kind in ("live", "trust_region") and not self.frozen:
+        if self.elsewhere:
+            assert self.head is not None and asked.states is not None
+            parts.append((asked.states, self.head))
+        elif (own := self._own) is not None:
+            parts.append((answer(own.hidden), own.policy.head))
+        if self.reads_student:
             with torch.no_grad():
-                parts.append((answer(run_student), student))
+                parts.append((answer(run_student), student.head))
         return parts
 
-    def _mixed(self, parts: list[tuple[Any, Any]], rows: slice, temperature: float) -> torch.Tensor:
-        each = [policy.head.logits(hidden[rows], temperature) for hidden, policy in parts]
+    @property
+    def reads_student(self) -> bool:
+        """Whether the student's present weights are a part of it."""
+        return self.settings.kind in ("live", "trust_region") and not self.frozen
+
+    def _mixed(self, parts: list[tuple[Any, LossHead]], rows: slice, temperature: float) -> torch.Tensor:
+        each = [head.logits(hidden[rows], temperature) for hidden, head in parts]
         return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
 
-    def follow(self, student: PolicyModel, clock: str) -> None:
-        """Move a moving average when its clock ticks: once per "batch" or per optimiser "update"."""
-        if self.settings.kind == "ema" and self.settings.clock == clock and not self.frozen:
-            self.average.update(student, self.settings.rate)
+    def follow(self, student: PolicyModel, clock: str) -> bool:
+        """Move a moving average when its clock ticks: once per "batch" or per optimiser "update".  True: it has."""
+        if self.settings.kind != "ema" or self.settings.clock != clock or self.frozen:
+            return False
+        self.average.update(student, self.settings.rate)
+        return True
 
     def refresh(self, student: PolicyModel) -> None:
         """Its weights become the student's.  Collective."""
@@ -112,6 +141,7 @@ class Teacher:
         A mixture of logits has none, so for a trust region they are those of its initial policy.
         """
         if (own := self._own) is None:
+            assert not self.elsewhere, "nothing was to be sampled from it"
             yield student
         else:
             with own.in_place() as policy:

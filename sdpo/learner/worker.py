@@ -43,6 +43,7 @@ from sdpo.learner.passes import ForwardPasses
 from sdpo.learner.rendezvous import Rendezvous, join, open_rendezvous
 from sdpo.learner.replica import AdapterAverage, AdapterReplica, MovingAverage, Replica, stored
 from sdpo.learner.rows import Row
+from sdpo.learner.scorer import Head
 from sdpo.learner.scores import check_scores
 from sdpo.learner.skipped import MADE_BY_MODELS, not_finite_input, not_finite_output
 from sdpo.learner.sums import Sums, token_sums
@@ -109,8 +110,9 @@ class LearnerWorker:
         self.reference = self._replica(follows=False) if self.plan.reference is not None else None
         self.teacher = None
         if self.recipe.teacher is not None:
-            replaced = self.recipe.teacher_is_replaced
-            self.teacher = Teacher(self.recipe.teacher, self._replica, self.reference, replaced)
+            make = self._kept if self.recipe.teacher_ranks else self._replica
+            given = self.recipe.teacher_is_replaced, bool(self.recipe.probe.every)
+            self.teacher = Teacher(self.recipe.teacher, make, self.reference, *given)
         factor = self.plan.distillation and self.plan.distillation.advantage_clip_factor
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
@@ -164,12 +166,16 @@ class LearnerWorker:
     def _replica(self, follows: bool) -> Replica | AdapterReplica:
         """The weights of this moment beside the student: a copy that stays, or one that follows as a moving average."""
         if self.recipe.model.adapter is not None:
-            return (AdapterAverage if follows else AdapterReplica)(self.student, lambda pack: self.engine(pack))
+            return self._kept(follows)
         zero3 = inference_config(self.recipe) if self.recipe.learner.zero_stage == 3 else None
         given = self.recipe.model, self.dtype, self.device, zero3, self.student.packs
         replica = (MovingAverage if follows else Replica)(*given)
         replica.policy.head.padding = self.student.head.padding
         return replica
+
+    def _kept(self, follows: bool) -> AdapterReplica:
+        """The same of what the student trains, without a model of its own around it."""
+        return (AdapterAverage if follows else AdapterReplica)(self.student, lambda pack: self.engine(pack))
 
     def scores(self, micro_batches: list[list[Row]]) -> list[list[ScoredTokens]]:
         """What a weight hook sees of every row, under the present student and teacher.  Collective."""
@@ -250,18 +256,33 @@ class LearnerWorker:
         # Another rank's cause comes before the own gradient.
         return agreed(next(filter(None, found), None)) or agreed(next(iter(bad_gradients), None))
 
-    def finish_batch(self) -> None:
-        """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective."""
-        if self.teacher is not None and self._moved:
-            self.teacher.follow(self.student, "batch")
+    def finish_batch(self) -> bool:
+        """The generation batch is used up: the moment at which a per-batch moving average moves.  Collective.
+
+        Returns whether it has.
+        """
+        followed = self.teacher is not None and self._moved and self.teacher.follow(self.student, "batch")
         self._moved = False
         self._make_room()
+        return followed
 
     def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
         """Give the teacher the student's weights, or keep its own from now on.  Collective."""
         self.offload.back()
         getattr(self.teacher, how)(self.student)
         self._make_room()
+
+    def teach(self, ranks: list[Any], version: int) -> None:
+        """Send the moving average, rounded to what models compute with, to ranks of a teacher of its own.
+
+        Collective; rank 0 sends.
+        """
+        publisher = Publisher("objects", self.recipe.rollout.weight_bucket_mb * 2**20, self.rank)
+        publisher.publish(self.teacher.average.full(), ranks, version)
+
+    def take_head(self, head: Head) -> None:
+        """That of a teacher of its own, with the weights that its ranks now have."""
+        self.teacher.head = head.built(self.dtype, self.device, self.student.head)
 
     def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
         """Send the student's weights, or the teacher's, to the rollout engines, or the adapter alone.

@@ -27,9 +27,22 @@ class Batches:
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, generation: Generation, graded: bool, state: TrainerState
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        generation: Generation,
+        graded: bool,
+        state: TrainerState,
+        on_group: Callable[[int, int, PendingGroup], None] = lambda step, index, group: None,
     ) -> None:
-        """`graded`: whether the algorithm needs rewards.  `state`: after the last step that is done."""
+        """
+        Args:
+            graded: whether the algorithm needs rewards.
+            state: after the last step that is done.
+            on_group: hears of every group that is sampled, and as which of which step's it will be learned from; in
+                continuous mode that is not known before the step takes it, and it hears of none.
+        """
+        self._on_group = on_group
         self._recipe, self._dataset, self._generation, self._graded = recipe, dataset, generation, graded
         self._size, self._done = recipe.run.questions, state.step
         self._again = list(state.unlearned)  # they come first
@@ -89,7 +102,14 @@ class Batches:
     def _batch(self, step: int, on_response: Progress) -> Awaitable[list[PendingGroup]]:
         self._begun += self._size
         first = (step - 1) * self._size
-        return asyncio.gather(*(self._group(self._number(first + i), on_response) for i in range(self._size)))
+        return asyncio.gather(
+            *(self._of_batch(step, i, self._number(first + i), on_response) for i in range(self._size))
+        )
+
+    async def _of_batch(self, step: int, index: int, number: int, on_response: Progress) -> PendingGroup:
+        group = await self._group(number, on_response)
+        self._on_group(step, index, group)
+        return group
 
     async def _group(self, number: int, on_response: Progress) -> PendingGroup:
         step, index = divmod(number, self._size)

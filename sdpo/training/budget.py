@@ -33,6 +33,7 @@ class Budget:
     learned: int  # tokens that student and teacher compute, shared prompts once
     flops: float  # of a step's updates
     generate: float  # seconds
+    score: float  # of a teacher of its own, beside sampling
     update: float
     step: float
     hours: float  # GPU hours of the run
@@ -44,14 +45,20 @@ def budget(plan: MemoryPlan, speeds: Speeds, gpus: int, evaluated: int) -> Budge
     response = min(speeds.response or recipe.rollout.max_response_tokens, recipe.rollout.max_response_tokens)
     student, teacher = _passes(recipe, response, plan.shapes.packs)
     flops = _flops(plan, student, teacher)
+    elsewhere = 0.0
+    if (own := plan.own_teacher) is not None:
+        elsewhere = layer_flops(own.config.get_text_config(decoder=True), teacher, own.shapes.used)
+    score = elsewhere / (max(1, recipe.teacher_ranks) * speeds.tflops * 1e12)
     update = flops / (recipe.learner.ranks * speeds.tflops * 1e12)
     generate = _sampling(plan, speeds, recipe.samples_per_step, response)
-    step = max(generate, update) if recipe.rollout.staleness else generate + update
+    step = max(generate, score) + update
+    if recipe.rollout.staleness:  # a moving average is there when the batch before is learned from
+        step = max(generate, score + update if recipe.teacher_has_average else max(score, update))
     evaluations = 1 + run.steps // recipe.evaluation.every if recipe.evaluation.every else 1
     evaluating = evaluations * _sampling(plan, speeds, evaluated, response)
     tokens = sum(n for forward in (student, teacher) for _, n in forward.segments)
     hours = (run.steps * step + evaluating) * gpus / 3600
-    return Budget(recipe.samples_per_step * response, tokens, flops, generate, update, step, hours)
+    return Budget(recipe.samples_per_step * response, tokens, flops + elsewhere, generate, score, update, step, hours)
 
 
 def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forward]:
@@ -66,8 +73,11 @@ def _passes(recipe: Recipe, response: int, packs: bool) -> tuple[Forward, Forwar
 
 
 def _flops(plan: MemoryPlan, student: Forward, teacher: Forward) -> float:
+    """Of the learner."""
     recipe, config = plan.recipe, plan.config.get_text_config(decoder=True)
     used = plan.shapes.used
+    if recipe.teacher is not None and recipe.teacher_ranks and recipe.teacher.kind != "trust_region":
+        teacher = Forward((), teacher.projected)  # what else there is of it, others compute
     counted = step_flops(config, student, teacher, recipe.learner.gradient_checkpointing, used)["total"]
     # Log-probs of the policy that a batch began with, and of a reference.
     again = (recipe.learner.updates_per_batch > 1) + (recipe.reference is not None)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -22,6 +23,8 @@ from sdpo.config.paths import logs_folder
 from sdpo.config.schema import Recipe
 from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
+from sdpo.learner.rank import for_a_rank
+from sdpo.learner.teacher_pool import TeacherPool
 from sdpo.report import run_report
 from sdpo.rollout.places import ROOM_SECONDS
 from sdpo.rollout.pool import EnginePool
@@ -117,7 +120,9 @@ async def workers(
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
     group = await reserved(placement.bundles)
-    learner = Learner(as_computed(recipe)[0], plan, placement.learner, group)
+    learner = Learner(
+        as_computed(recipe)[0], plan, placement.learner, group, make_teachers(recipe, plan, placement.teacher)
+    )
     pool = make_pool(recipe, placement, group)
     try:
         async with Supervision(recipe.supervision, pool, learner):
@@ -176,6 +181,13 @@ def make_pool(recipe: Recipe, placement: Placement, group: PlacementGroup | None
         gpus_per_engine=placement.engine_gpus,
         group=group,
     )
+
+
+def make_teachers(recipe: Recipe, plan: LossPlan, options: dict[str, Any] | None) -> TeacherPool | None:
+    """The ranks of a teacher of its own, if it has some; `options`: resources of one."""
+    if options is None or not recipe.teacher_ranks:
+        return None
+    return TeacherPool(for_a_rank(as_computed(recipe.of_teacher())[0], plan)[0], options)
 
 
 @asynccontextmanager

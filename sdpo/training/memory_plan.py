@@ -15,7 +15,7 @@ from sdpo.config.model_files import load_config
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner.activations import layer_memory
-from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, total
+from sdpo.learner.memory import LearnerMemory, Parts, learner_memory, teacher_memory, total
 from sdpo.learner.packing import SharedPrefix
 from sdpo.learner.shapes import Shapes, shapes_of
 from sdpo.rollout.memory import GIB, EngineMemory, engine_memory
@@ -47,15 +47,29 @@ class Device:
         return max(self.phases, key=lambda phase: total(self.phases[phase]))
 
 
+@dataclass(frozen=True)
+class OwnTeacher:
+    """The model of a teacher that has ranks of its own."""
+
+    computed: Recipe  # `Recipe.of_teacher`, as it is computed
+    shapes: Shapes
+    config: Any
+
+
 class MemoryPlan:
     """Of a recipe on GPUs of `gpu` bytes each (profile cpu: in this machine's memory).
 
-    computed: the recipe as its model is computed (`sdpo.training.parts.as_computed`).
+    computed: the recipe as its model is computed (`sdpo.training.parts.as_computed`); teacher: one of its own.
     """
 
-    def __init__(self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any) -> None:
+    def __init__(
+        self, recipe: Recipe, computed: Recipe, gpu: int, shapes: Shapes, config: Any, teacher: OwnTeacher | None = None
+    ) -> None:
         self.recipe, self.gpu, self.shapes, self.config = recipe, gpu, shapes, config
-        self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes)
+        self.own_teacher = teacher
+        width = None if teacher is None else teacher.shapes.hidden
+        self.learner: LearnerMemory = learner_memory(computed, build_algorithm(recipe).plan, shapes, width)
+        self.teacher: Parts = {} if teacher is None else teacher_memory(teacher.computed, teacher.shapes)
         self.on_gpu = recipe.profile == "gpu"
 
     @cached_property
@@ -107,7 +121,7 @@ class MemoryPlan:
                 "publish": between | learner.publishing | asleep | {"engine's weights": engine.weights} | loading,
                 "checkpoint": between | learner.saving | whole,
             }
-            return [Device("shared", ranks, self.gpu, phases)]
+            return [Device("shared", ranks, self.gpu, phases), *self._teachers()]
         learns = {
             "generate": own,
             "update": own | learner.update,
@@ -116,19 +130,26 @@ class MemoryPlan:
         }
         serves = {"generate": whole, "publish": whole | loading}
         width = recipe.rollout.tensor_parallel_size
-        return [Device("learner", ranks, self.gpu, learns), Device("engine", engines * width, self.gpu, serves)]
+        own = [Device("learner", ranks, self.gpu, learns), Device("engine", engines * width, self.gpu, serves)]
+        return [*own, *self._teachers()]
+
+    def _teachers(self) -> list[Device]:
+        ranks = self.recipe.teacher_ranks
+        return [Device("teacher", ranks, self.gpu, {"score": self.teacher | {"CUDA": LEARNER_OVERHEAD}})] * (ranks > 0)
 
     def _machine(self) -> Device:
         """Learner and engines take turns on the cores, and have their memory side by side."""
         ranks, engines = self.recipe.learner.ranks, self.recipe.rollout.engines
+        teachers = self.recipe.teacher_ranks
         memory = psutil.virtual_memory()
         always = {f"learner's {name}": ranks * size for name, size in self.learner.resident.items()}
         cache = min(self.engine.cache, memory.available // 2)
         always |= {
             "engines' weights": engines * self.engine.weights,
             "keys and values": engines * cache,
-            "processes": ranks * LEARNER_PROCESS + engines * ENGINE_PROCESS,
+            "processes": (ranks + teachers) * LEARNER_PROCESS + engines * ENGINE_PROCESS,
         }
+        always |= {f"teacher's {name}": teachers * size for name, size in self.teacher.items()}
         update = {name: ranks * size for name, size in self.learner.update.items()}
         publish = {name: size for name, size in self.learner.publishing.items()}
         saving = self.learner.saving | self.learner.host
@@ -146,10 +167,20 @@ class MemoryPlan:
     @property
     def host(self) -> Parts:
         """In the memory of a machine with all ranks, while a checkpoint is written and engines work."""
-        return {
+        parts = {
             name: size * (1 if name == "exported policy" else self.recipe.learner.ranks)
             for name, size in self.learner.host.items()
         }
+        if self.own_teacher is not None:  # of a batch, in Ray's shared memory; what has no room there lies on disk
+            parts["teacher's answers"] = self.recipe.samples_per_step * self._answer(self.own_teacher)
+        return parts
+
+    def _answer(self, teacher: OwnTeacher) -> int:
+        """Bytes of the hidden states that it gives for the longest response."""
+        width = getattr(torch, self.recipe.model.dtype).itemsize
+        blends = self.recipe.distillation is not None and self.recipe.distillation.blend is not None
+        turns = self.recipe.environment.turns
+        return (1 + blends) * turns * self.recipe.rollout.max_response_tokens * teacher.shapes.hidden * width
 
     @property
     def fits(self) -> bool:
@@ -178,21 +209,30 @@ class Planner:
         self.recipe, self.gpu, self.config = recipe, gpu, load_config(recipe)
         self._shapes: dict[Any, Shapes] = {}
 
-    def shapes(self, recipe: Recipe) -> Shapes:
+    def shapes(self, recipe: Recipe, config: Any = None) -> Shapes:
+        """config: of the recipe's model; None: of the planner's."""
         model = recipe.model
         packs = recipe.learner.packing == "auto"
-        key = (model.dtype, model.attention, model.adapter, packs)
+        key = (model.path, model.dtype, model.attention, model.adapter, packs)
         if key not in self._shapes:
             dtype = getattr(torch, model.dtype)
-            self._shapes[key] = shapes_of(self.config, dtype, model.attention, model.adapter, packs)
+            self._shapes[key] = shapes_of(config or self.config, dtype, model.attention, model.adapter, packs)
         return self._shapes[key]
+
+    def _teacher(self, recipe: Recipe) -> OwnTeacher | None:
+        if not recipe.teacher_ranks:
+            return None
+        computed = as_computed(recipe.of_teacher())[0]
+        config = self.config if computed.model.path == self.recipe.model.path else load_config(computed)
+        return OwnTeacher(computed, self.shapes(computed, config), config)
 
     def plan(self, recipe: Recipe | None = None) -> MemoryPlan:
         """Raises UserError for a model whose memory cannot be counted."""
         recipe = recipe or self.recipe
         try:
             computed = as_computed(recipe)[0]
-            return MemoryPlan(recipe, computed, self.gpu, self.shapes(computed), self.config)
+            given = recipe, computed, self.gpu, self.shapes(computed), self.config
+            return MemoryPlan(*given, self._teacher(recipe))
         except UserError:
             raise
         except Exception as error:  # what models that look at the values of tensors raise on the meta device

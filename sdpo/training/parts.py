@@ -12,6 +12,7 @@ from typing import Any
 
 from sdpo.config.model_files import (
     check_model,
+    check_teacher,
     load_config,
     load_generation_config,
     load_tokenizer,
@@ -64,6 +65,7 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
         check_adapter(config, recipe, options.adapters)
     engine_args(options)
     check_model(recipe, tokenizer)
+    check_teacher(recipe, tokenizer)
     return tokenizer, dataset
 
 
@@ -107,6 +109,9 @@ def check_numbers(recipe: Recipe) -> str | None:
 
     check_deepspeed(recipe)
     check_weights(recipe.model.path)
+    if (teacher := recipe.of_teacher()) is not recipe:
+        check_weights(teacher.model.path)
+        as_computed(teacher)
     return as_computed(recipe)[1]
 
 

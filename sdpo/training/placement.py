@@ -16,7 +16,8 @@ from sdpo.rollout.config import AdapterSlots, EngineConfig
 
 @dataclass(frozen=True)
 class Placement:
-    """Resources of one learner rank (Ray options) and of one engine, and how that is said.
+    """Resources of one learner rank (Ray options), of one engine and of one rank of a teacher of its own, and how that
+    is said.
 
     `bundles`: resources of each shared GPU when engine i and learner rank i are placed together, else empty.
     """
@@ -26,12 +27,15 @@ class Placement:
     engine_gpus: float
     description: str
     bundles: tuple[dict[str, float], ...] = ()
+    teacher: dict[str, Any] | None = None
 
 
 def gpus_needed(recipe: Recipe, learner: bool = True) -> int:
     """GPUs of a run, or of its engines alone; an engine that is colocated takes the one of a rank."""
     engines = recipe.rollout.engines * recipe.rollout.tensor_parallel_size
-    return engines + recipe.learner.ranks * (learner and not recipe.rollout.colocated)
+    if not learner:
+        return engines
+    return engines + recipe.learner.ranks * (not recipe.rollout.colocated) + recipe.teacher_ranks
 
 
 def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = True) -> Placement:
@@ -42,37 +46,45 @@ def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = Tru
     On CPU learner and engines take turns (generation and update alternate), so they share the cores.
     """
     ranks, engines, width = recipe.learner.ranks, recipe.rollout.engines, recipe.rollout.tensor_parallel_size
+    teachers = recipe.teacher_ranks * learner
+    taught = f", {teachers} rank(s) of a teacher of its own" if teachers else ""
     if recipe.profile == "cpu":
-        share = min(1.0, int(100 * cpus / (ranks + engines)) / 100)
+        share = min(1.0, int(100 * cpus / (ranks + engines + teachers)) / 100)
         threads = str(recipe.learner.cpu_threads)
         environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""} | waiting()
+        actor = {"num_cpus": share, "runtime_env": {"env_vars": environment}}
         return Placement(
-            learner={"num_cpus": share, "runtime_env": {"env_vars": environment}},
+            learner=actor,
             engine_cpus=share,
             engine_gpus=0,
-            description=f"{ranks} learner rank(s) and {engines} engine(s) take turns on {cpus:.0f} CPU cores",
+            description=f"{ranks} learner rank(s) and {engines} engine(s) take turns on {cpus:.0f} CPU cores{taught}",
+            teacher=actor,
         )
     colocated = recipe.rollout.colocated
     needed = gpus_needed(recipe, learner)
     if needed > gpus:
+        inside = ", give the teacher to the learner (teacher.placement=learner)" if teachers else ""
         raise UserError(
-            f"This run needs {needed} GPUs ({ranks} learner ranks, {engines} engines × {width}); {gpus:.0f} are there. "
-            "Set learner.ranks, rollout.engines and rollout.tensor_parallel_size to fit, let them share GPUs "
-            "(rollout.colocated=true), connect to a larger cluster (RAY_ADDRESS), or take PROFILE=cpu."
+            f"This run needs {needed} GPUs ({ranks} learner ranks, {engines} engines × {width}{taught}); {gpus:.0f} "
+            "are there. Set learner.ranks, rollout.engines and rollout.tensor_parallel_size to fit, let them share "
+            f"GPUs (rollout.colocated=true){inside}, connect to a larger cluster (RAY_ADDRESS), or take PROFILE=cpu."
         )
+    alone, own = {"num_cpus": 1, "num_gpus": 1}, f", {teachers} for the teacher" if teachers else ""
     if colocated and learner:
         return Placement(
             learner={"num_cpus": 1, "num_gpus": 0.5},
             engine_cpus=1,
             engine_gpus=0.5,
-            description=f"{ranks} GPU(s), each shared by a learner rank and an engine",
+            description=f"{ranks} GPU(s), each shared by a learner rank and an engine{own}",
             bundles=({"CPU": 2, "GPU": 1},) * ranks,
+            teacher=alone,
         )
     return Placement(
-        learner={"num_cpus": 1, "num_gpus": 1},
+        learner=alone,
         engine_cpus=1,
         engine_gpus=width,
-        description=f"{ranks} GPU(s) for the learner, {engines} × {width} for the engines",
+        description=f"{ranks} GPU(s) for the learner, {engines} × {width} for the engines{own}",
+        teacher=alone,
     )
 
 

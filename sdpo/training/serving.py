@@ -49,3 +49,17 @@ class Serving:
                     await self.learner.publish([engine], *self._served)
                     return
             await asyncio.sleep(self._retry_s)
+
+    async def teach(self, rank: Any) -> None:
+        """Give a fresh rank of the teacher the weights of the others; waits while the learner is restarted itself.
+
+        It needs no lock: what is asked of the learner's ranks meanwhile, comes before or after it on all of them.
+        """
+        while True:
+            if self.learner.ranks:
+                try:
+                    return await self.learner.teach([rank])
+                except PartFailed as failure:
+                    if failure.part not in [part.name for part in self.learner.parts]:
+                        raise
+            await asyncio.sleep(self._retry_s)

@@ -36,6 +36,8 @@ class Supervision:
         self.interval = settings.heartbeat_s
         self.limits = Limits(settings.floor_s, settings.factor, settings.first_s)
         self.watch = pool.watch = learner.watch = Watch(settings.floor_s)
+        if learner.teachers is not None:
+            learner.teachers.watch = self.watch
         self.processor_s = 0.0  # that all looks took, for measurements
         self._ray = RayHealth(settings.floor_s)
 
@@ -52,7 +54,8 @@ class Supervision:
 
     @property
     def parts(self) -> list[Part]:
-        return [*self.pool.parts, *self.learner.parts]
+        teachers = self.learner.teachers
+        return [*self.pool.parts, *self.learner.parts, *(() if teachers is None else teachers.parts)]
 
     async def _run(self) -> None:
         before = time.monotonic()
@@ -68,6 +71,8 @@ class Supervision:
             for part, cause in (self._overdue() | causes).items():
                 failure = part.fail(cause)
                 self.pool.lose(part, failure)  # a learner's part is none of its, and is left to the trainer
+                if self.learner.teachers is not None:
+                    self.learner.teachers.lose(part, failure)
             self.processor_s += time.thread_time() - worked
 
     def _slow_down(self, seconds: float) -> None:

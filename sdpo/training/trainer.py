@@ -21,6 +21,7 @@ from sdpo.rollout.pool import EnginePool
 from sdpo.supervision.part import answered, retrieved
 from sdpo.tracking import RunFolder, Tracker, ensure_free, rollout_rows
 from sdpo.tracking.known import beats
+from sdpo.training import replacing
 from sdpo.training.adapter_base import name_base
 from sdpo.training.alarms import Alarm
 from sdpo.training.batch_metrics import batch_metrics, generated_tokens, sound_samples, ungraded_warning
@@ -28,11 +29,13 @@ from sdpo.training.batches import Batches
 from sdpo.training.checkpoints import Checkpoints, TrainerState
 from sdpo.training.engine_check import check_engines
 from sdpo.training.evaluate import evaluate
+from sdpo.training.foresight import Foresight
 from sdpo.training.guard import Guard, RollBack
 from sdpo.training.interrupt import Interrupt, Stopped
 from sdpo.training.probe import Probe
 from sdpo.training.recording import credit_of, with_recorded
 from sdpo.training.refresh import refresh_reason
+from sdpo.training.replacing import Replacing
 from sdpo.training.restarts import Restarts
 from sdpo.training.serving import Serving
 from sdpo.training.updates import Updates
@@ -73,10 +76,14 @@ class Trainer:
         self.utilization = Utilization(pool, learner)
         self.restarts = Restarts(recipe.run.max_restarts, recipe.supervision.same_step, tracker)
         self.serving = Serving(recipe, pool, learner)
+        self.foresight = Foresight(recipe, algorithm, self.contexts, learner)
         self.writing: asyncio.Task[None] | None = None  # a checkpoint
         self.started = False  # learner and engines hold the weights of `state`
         self._begin_at(None)
-        pool.supervise(self)
+        given = self.restarts, learner, lambda: (self.state.step, self._saved)
+        pool.supervise(Replacing(replacing.ENGINE, self.serving.give, *given))
+        if learner.teachers is not None:
+            learner.teachers.supervise(Replacing(replacing.TEACHER, self.serving.teach, *given))
 
     def _begin_at(self, checkpoint: Path | None) -> None:
         """The state of a checkpoint, or of a run's beginning."""
@@ -87,7 +94,7 @@ class Trainer:
             self.saved_step, self.rng.bit_generator.state = self.state.step, self.state.random_state
         self.algorithm.load_state_dict(self.state.algorithm)
         graded = self.algorithm.needs_rewards
-        self.batches = Batches(self.recipe, self.dataset, self.generation, graded, self.state)
+        self.batches = Batches(self.recipe, self.dataset, self.generation, graded, self.state, self.foresight.begin)
 
     async def run(self) -> bool:
         """Train until the last step.  Returns False if the user or the guard stopped the run (its state is saved)."""
@@ -113,6 +120,7 @@ class Trainer:
         finally:
             self.interrupt.ended()
             self.folder.set_unfinished(self.batches.unfinished(self.state.step))
+            self.foresight.close()
             await self.batches.close()
             await self._drop_writing()
 
@@ -150,6 +158,7 @@ class Trainer:
         groups = await self.interrupt.unless_stopped(self._generate_and_grade(step))
         self.contexts.batch = groups
         samples = self.algorithm.assign(groups, self.contexts, self.rng)
+        self.foresight.assigned(step, self.rng)
         samples = with_recorded(groups, samples, self.recipe.seed, self.recipe.tracking.tokens_mb)
         sound, warning = sound_samples(groups, samples, self.recipe.learner.updates_per_batch)
         if warning:
@@ -203,6 +212,7 @@ class Trainer:
 
     async def _generate_and_grade(self, step: int) -> list[Group]:
         """Responses are graded as they finish; the phases are what is left to wait for."""
+        self.foresight.reached(step, self.rng)
         total = self.recipe.samples_per_step
         with self.tracker.phase("generate", total=total) as progress:
             pending = await self.batches.take(step, progress.update)
@@ -307,6 +317,7 @@ class Trainer:
 
     async def _end_learner(self) -> None:
         self.started = False
+        self.foresight.close()
         await self.batches.close()
         await self.learner.end()
         await self._drop_writing()
@@ -321,20 +332,6 @@ class Trainer:
             await self._load_and_publish(checkpoint)
         self.guard.begin(self.folder.metrics)
         await self.utilization.since_last()
-
-    def permit(self, failure: PartFailed) -> None:
-        """An engine is lost (`sdpo.rollout.places.Recovery`)."""
-        action = "it is replaced, and its unfinished responses are made again"
-        try:
-            self.restarts.permit(failure, self.state.step, action, self._saved)
-        except UserError as ended:
-            for part in self.learner.parts:
-                part.fail(ended)
-            raise
-
-    async def give_weights(self, engine: Any) -> None:
-        """For a fresh engine."""
-        await self.serving.give(engine)
 
     @property
     def _saved(self) -> str:

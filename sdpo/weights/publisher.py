@@ -16,7 +16,7 @@ from sdpo.weights.buckets import Bucket, buckets
 from sdpo.weights.checksum import checksum, combine
 from sdpo.weights.errors import WeightTransferError
 
-Kind = Literal["shared_memory", "nccl", "ipc"]
+Kind = Literal["shared_memory", "nccl", "ipc", "objects"]
 DEFAULT_BUCKET_BYTES = 256 * 1024**2
 
 
@@ -56,7 +56,7 @@ class Publisher:
 
     Args:
         kind: "shared_memory" between CPU processes of one machine, "nccl" from GPU to other GPUs, "ipc" to engines on
-            the learner's own GPUs.
+            the learner's own GPUs, "objects" through Ray's object store to ranks of a teacher.
         bucket_bytes: bound on what is packed at once; a single larger tensor travels alone.
         rank: the learner's rank.  Rank 0 sends and drives the engines.
     """
@@ -232,6 +232,10 @@ def _make_sender(kind: Kind, bucket_bytes: int, rank: int) -> Sender:
         from sdpo.weights.send import SharedMemorySender
 
         return SharedMemorySender()
+    if kind == "objects":
+        from sdpo.weights.send_objects import ObjectSender
+
+        return ObjectSender()
     from sdpo.weights.send_gpu import GpuSender
 
     return GpuSender(kind, bucket_bytes, rank)

@@ -43,6 +43,8 @@ def test_learner_step(tmp_path):
     assert record["counted"]["grpo"]["teacher"] == 0 < record["counted"]["sdpo"]["teacher"]
     assert record["counted"]["grpo"]["student"] == record["counted"]["sdpo"]["student"], "the same responses"
     assert record["predicted_ratio"] > 1 and record["measured_ratio"] > 0
+    assert 0 < record["counted"]["own"]["teacher"] < record["counted"]["sdpo"]["teacher"]
+    assert record["elsewhere_ratio"] > 0
 
 
 @pytest.mark.slow

@@ -84,6 +84,37 @@ def test_what_a_rank_holds_all_the_time(planner, model, overrides, bytes_each):
     assert total(plan.learner.resident) == pytest.approx(PARAMETERS * bytes_each + bucket, rel=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "kept"), [
+    (("teacher.kind=ema",), 4),
+    (("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "probe.every=0"), 0),
+    (("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "probe.every=5"), 2),
+])  # fmt: skip
+def test_a_teacher_of_its_own_has_gpus_of_its_own(planner, model, kind, kept):
+    """The learner keeps what it sends, or what engines are given in a probe, and the head."""
+    shape = ("learner.zero_stage=2", "learner.ranks=1", "teacher.placement=own", "teacher.ranks=2")
+    plan = planner.plan(recipe_of(model, *shape, *kind))
+    assert total(plan.learner.resident) == pytest.approx(PARAMETERS * (2 + 4 + 8 + kept) + HEAD * 2, rel=1e-6)
+    assert "teacher" not in plan.learner.moments
+    *_, own = plan.devices
+    assert (own.name, own.count, list(own.phases)) == ("teacher", 2, ["score"])
+    assert own.phases["score"]["weights"] == PARAMETERS * 2
+    assert plan.host["teacher's answers"] == 256 * 8192 * 4096 * 2
+    inside = planner.plan(recipe_of(model, *shape[:2], *kind))
+    speeds = Speeds(tflops=100.0, response=1000)
+    here, there = (budget(each, speeds, 8, evaluated=40) for each in (inside, plan))
+    assert here.flops == pytest.approx(there.flops) and here.score == 0
+    assert there.update + 2 * there.score == pytest.approx(here.update)
+    assert there.step == pytest.approx(max(there.generate, there.score) + there.update)
+
+
+def test_a_teacher_of_its_own_goes_to_the_learner_where_there_is_no_gpu_for_it(planner, model):
+    recipe = recipe_of(model, "teacher.placement=own", "teacher.ranks=2")
+    assert placed_on(planner, recipe, 10) == {}
+    for gpus in (1, 4):
+        fewer = changed(recipe, placed_on(planner, recipe, gpus))
+        assert fewer.teacher_ranks == 0 and fewer.learner.ranks <= gpus
+
+
 def test_an_adapter_is_all_that_trains(planner, model):
     """Rank 16 on every linear layer: (in + out) · 16 elements each."""
     wide = 4096 + 4096, 4096 + 1024, 4096 + 1024, 4096 + 4096, *[4096 + 12_288] * 3

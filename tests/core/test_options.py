@@ -62,7 +62,8 @@ def test_a_part_is_a_section_or_an_option(capsys):
     assert main(["options", "teacher", "learner.lr"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert [line.split()[0].rstrip(":") for line in lines] == [
-        "teacher", "teacher.kind", "teacher.rate", "teacher.clock", "teacher.refresh", "learner.lr",
+        "teacher", "teacher.kind", "teacher.rate", "teacher.clock", "teacher.refresh", "teacher.placement",
+        "teacher.ranks", "teacher.model", "learner.lr",
     ]  # fmt: skip
 
 

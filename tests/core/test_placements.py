@@ -8,7 +8,7 @@ from sdpo.config.files import RECIPES, find_recipe, load_recipe
 from sdpo.config.hardware import known_gpus
 from sdpo.config.run_name import named
 from sdpo.errors import UserError
-from sdpo.training.placement import plan_placement
+from sdpo.training.placement import gpus_needed, plan_placement
 
 FILES = sorted(path for path in RECIPES.glob("*/*.yaml") if path.stem != "base")
 SDPO = find_recipe("livecodebench", "sdpo")
@@ -32,6 +32,19 @@ def test_the_table(gpus, ranks, engines, colocated, adapter):
     assert (recipe.learner.ranks, rollout.engines, rollout.colocated) == (ranks, engines, colocated)
     assert (recipe.model.adapter is not None) == adapter
     assert recipe.learner.lr == pytest.approx(1e-5 if adapter else 1e-6)
+
+
+def test_a_teacher_of_its_own_takes_gpus_of_its_own():
+    own = ("teacher.placement=own", "teacher.ranks=2")
+    recipe = load_recipe(SDPO, "gpu", own, gpus=8)
+    assert gpus_needed(recipe) == 10 and gpus_needed(recipe, learner=False) == 4
+    assert plan_placement(recipe, cpus=80, gpus=10).teacher == {"num_cpus": 1, "num_gpus": 1}
+    with pytest.raises(UserError, match="needs 10 GPUs.*2 rank.*teacher.placement=learner"):
+        plan_placement(recipe, cpus=80, gpus=8)
+    colocated = load_recipe(SDPO, "gpu", own, gpus=4)
+    assert gpus_needed(colocated) == 6 and len(plan_placement(colocated, cpus=80, gpus=6).bundles) == 4
+    on_cpu = plan_placement(load_recipe(SDPO, "cpu", own), cpus=8, gpus=0)
+    assert on_cpu.teacher == on_cpu.learner and "2 rank(s) of a teacher" in on_cpu.description
 
 
 def test_a_number_between_takes_the_next_lower_one_and_an_unknown_one_the_plain_section():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -25,8 +26,6 @@ QWEN3_8B = {
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    import json
-
     folder = tmp_path / "Qwen3-8B"
     shutil.copytree(PROJECT / "policies" / "minicode", folder, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "config.json").write_text(json.dumps(QWEN3_8B))
@@ -144,3 +143,27 @@ def test_a_model_that_cannot_be_packed_is_planned_one_sequence_at_a_time(model, 
     (model / "config.json").write_text(config.to_json_string())
     text = plan(model, data, "sdpo").text()
     assert "stablelm is trained without packing" in text and "does not pass on the options of its call" in text
+
+
+def test_a_bigger_model_as_the_teacher(model, data, tmp_path):
+    bigger = tmp_path / "Qwen3-32B"
+    shutil.copytree(model, bigger)
+    sizes = {"hidden_size": 5120, "num_hidden_layers": 64, "intermediate_size": 25600, "num_attention_heads": 64}
+    (bigger / "config.json").write_text(json.dumps(QWEN3_8B | sizes))
+    frozen = ("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "probe.every=0")
+    own = (*frozen, "teacher.placement=own", "teacher.ranks=2", f"teacher.model={bigger}")
+    found = plan(model, data, "sdpo", *own)
+    text = found.text()
+    assert f"teacher: 2 rank(s) of its own with {bigger}" in text and "2 for the teacher" in text
+    [table] = [table for table in found.tables if str(table.title).startswith("2 × teacher")]
+    assert table.row_count == 4  # weights, a pass, CUDA, together
+    assert "s score beside it" in text and "GPU hours on 10 GPU(s)" in text
+    assert "teacher's answers 20.0 GiB" in text  # 256 × 8,192 × 5,120 × 2 bytes
+    assert "teacher" not in plan(model, data, "sdpo", *frozen).sections["placement"][1]
+
+
+def test_a_teacher_of_other_tokens_is_refused(model, data):
+    frozen = ("teacher.kind=frozen", "teacher.rate=null", "teacher.clock=null", "probe.every=0")
+    other = PROJECT / "policies" / "minitools"
+    with pytest.raises(UserError, match=r"teacher.model=.*minitools has another tokenizer than .*tokens differ"):
+        plan(model, data, "sdpo", *frozen, "teacher.placement=own", f"teacher.model={other}")

@@ -45,6 +45,9 @@ def test_the_published_livecodebench_settings():
     assert grpo.run.questions // grpo.learner.updates_per_batch == 8
 
 
+BIGGER = ("teacher.placement=own", "teacher.kind=frozen", "teacher.model=there")
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -72,6 +75,24 @@ def test_the_published_livecodebench_settings():
         (["rollout.staleness=1", "rollout.colocated=true"], "colocated"),
         (["rollout.mode=continuous"], "rollout.mode=continuous learns from responses that began with older weights"),
         (["rollout.adapter=loaded"], "rollout.adapter has no effect without model.adapter"),
+        (["teacher.ranks=2"], "teacher.ranks has no effect unless teacher.placement=own"),
+        (
+            ["teacher.placement=own", "teacher.kind=live", "teacher.rate=null", "teacher.clock=null"],
+            "set teacher.placement=learner",
+        ),
+        (["teacher.model=there"], "set teacher.placement=own and teacher.kind=frozen"),
+        (
+            [*BIGGER, "teacher.rate=null", "teacher.clock=null", "probe.every=3"],
+            "and teacher.model is another model; set probe.every=0",
+        ),
+        (
+            [*BIGGER, "teacher.rate=null", "teacher.clock=null", "probe.every=0", "guard.action=rollback"],
+            "and teacher.model is another model; set guard.action=stop",
+        ),
+        (
+            ["teacher.placement=own", "teacher.clock=update", "learner.updates_per_batch=2"],
+            "set teacher.clock=batch, or teacher.placement=learner",
+        ),
         (
             ["model.adapter={}", "rollout.adapter=loaded", "rollout.weight_bucket_mb=64"],
             "rollout.weight_bucket_mb has no effect with rollout.adapter=loaded",

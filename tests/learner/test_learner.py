@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sdpo.learner.packing import pack
+from sdpo.learner.teacher import Asked
 from tests.learner.tiny import dealt, loss_and_gradient, recipe, reference_log_probs, samples
 
 
@@ -266,7 +267,7 @@ def test_trust_region_mixes_initial_and_live_logits(model, start, double):
     prompt = np.array(sample.teacher.prompt_ids)
     packs = [pack([prompt], [np.array(sample.response_ids)], torch.device("cpu"))]
     run, everything = worker.passes.run_student, slice(0, len(sample.response_ids))
-    with worker.teacher.logits(worker.student, run, (packs, lambda hidden: hidden), 1.0) as logits:
+    with worker.teacher.logits(worker.student, run, Asked(packs, lambda hidden: hidden), 1.0) as logits:
         found = logits(everything).log_softmax(-1).double()
     initial = reference_log_probs(double, sample, prompt=sample.teacher.prompt_ids)
     moved = reference_log_probs(live, sample, prompt=sample.teacher.prompt_ids)

@@ -25,20 +25,19 @@ VOCABULARY = 4099  # × 32: more than DeepSpeed keeps gathered under ZeRO-3 what
 ROUNDED = ("context.template=published", "context.max_prompt_tokens=2048", "context.max_reprompt_tokens=2048")
 
 
-def make_model(path: Path, tied: bool = True) -> Path:
+def make_model(path: Path, tied: bool = True, **sizes: int) -> Path:
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=64,
-        max_position_embeddings=256,
-        tie_word_embeddings=tied,
-        initializer_range=0.3,
-    )
+    usual = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "max_position_embeddings": 256,
+    }
+    config = Qwen3Config(**(usual | sizes), tie_word_embeddings=tied, initializer_range=0.3)
     Qwen3ForCausalLM(config).save_pretrained(path)
     return path
 
@@ -96,7 +95,7 @@ def loss_and_gradient(worker, micro_batches) -> tuple[float, dict[str, torch.Ten
         loss, _ = worker.passes.loss(rows)
         worker.engine.backward(loss)
         total += loss.item()
-    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in worker.student.model.named_parameters() if p.requires_grad}
     worker.student.zero_grad(set_to_none=True)
     return total, gradients
 
