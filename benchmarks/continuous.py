@@ -283,9 +283,10 @@ def on_this_machine(repeats: int, small: bool) -> tuple[list[list[str]], list[st
             "rollout.responses=4",
             "evaluation.samples=1",
             "evaluation.ks=[1]",
+            "probe.every=0",  # a probe waits for all that is under way
             "tracking.wandb=disabled",
         )
-        sides = CPU_SIDES[1:3] if small else CPU_SIDES
+        sides = CPU_SIDES[::2] if small else CPU_SIDES
         samples = asyncio.run(_measured(sides, common, folder, repeats, steps))
     typical = {name: {k: statistics.median(s[k] for s in found) for k in found[0]} for name, found in samples.items()}
     base = next(iter(samples))
