@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdpo.config.model_files import refuse_pickles
+from sdpo.config.waiting import waiting
 from sdpo.errors import UserError
 
 PLUGIN = "sdpo_weight_transfer"  # the entry point in pyproject.toml, group vllm.general_plugins
@@ -110,7 +111,7 @@ def environment(config: EngineConfig) -> dict[str, str]:
             # every cold start; run eagerly it costs nothing that can be measured.
             "TORCHDYNAMO_DISABLE": "1",
             "CUDA_VISIBLE_DEVICES": "",
-        }
+        } | waiting()
     if config.weight_transfer == "ipc":
         # CUDA IPC handles travel between vLLM's own processes as pickles.
         env["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"

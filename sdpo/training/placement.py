@@ -9,6 +9,7 @@ from typing import Any
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AdapterSettings
+from sdpo.config.waiting import waiting
 from sdpo.errors import UserError
 from sdpo.rollout.config import AdapterSlots, EngineConfig
 
@@ -44,7 +45,7 @@ def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = Tru
     if recipe.profile == "cpu":
         share = min(1.0, int(100 * cpus / (ranks + engines)) / 100)
         threads = str(recipe.learner.cpu_threads)
-        environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+        environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""} | waiting()
         return Placement(
             learner={"num_cpus": share, "runtime_env": {"env_vars": environment}},
             engine_cpus=share,
