@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo.config.hub import why_offline
+from sdpo.config.importing import uncollected
 from sdpo.config.paths import locate
 from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
@@ -15,7 +16,8 @@ _REMEDY = "Give a Hugging Face folder as model.path=…; for a hub name check it
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
-    from transformers import AutoTokenizer
+    with uncollected():
+        from transformers import AutoTokenizer
 
     return _load(AutoTokenizer, recipe, "tokenizer")
 

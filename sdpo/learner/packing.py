@@ -17,9 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # the driver deals out rows without importing torch
+    import torch
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
 
     The last token of a conversation is left out: its hidden state predicts nothing.
     """
+    import torch
+
     talks = conversations(prompts, responses)
     sequences = [np.concatenate([prompts[talk[-1]], responses[talk[-1]][:-1]]) for talk in talks]
     ids, positions, groups = [], [], []

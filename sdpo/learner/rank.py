@@ -16,6 +16,7 @@ import ray
 
 from sdpo.algorithms.base import LossPlan
 from sdpo.checkpoints.manifest import Records
+from sdpo.config.importing import uncollected
 from sdpo.config.schema import Recipe
 from sdpo.config.sections import AlgorithmSettings, EnvironmentSettings
 from sdpo.learner.operators import Operator, costliest
@@ -60,7 +61,8 @@ class LearnerRank:
     """The Ray actor.  It imports torch and DeepSpeed in its own process, so that the driver need not."""
 
     def __init__(self, recipe: Recipe, plan: LossPlan, rank: int) -> None:
-        from sdpo.learner.worker import LearnerWorker
+        with uncollected():
+            from sdpo.learner.worker import LearnerWorker
 
         die_with(os.getppid())
         self.worker = LearnerWorker(recipe, plan, rank)

@@ -29,7 +29,7 @@ from sdpo.supervision.lifeline import die_with
 from sdpo.supervision.watch import identity
 from sdpo.types import Turn, VersionSpan
 from sdpo.weights.errors import WeightTransferError
-from sdpo.weights.shared_memory import this_machine
+from sdpo.weights.machine import this_machine
 
 WARMUP_TOKENS = 8
 MOST_BIASED = 1024  # entries to whose logits vLLM adds something on a GPU; it refuses more
@@ -42,7 +42,7 @@ class EngineInfo:
     """What others need to know about a running engine."""
 
     node_id: str  # Ray's id of the machine
-    machine: str  # the kernel's, see `sdpo.weights.shared_memory.this_machine`
+    machine: str  # the kernel's, see `sdpo.weights.machine.this_machine`
     pid: int
     dtype: str  # of the weights, e.g. "float32"
     vocab_size: int

@@ -10,7 +10,8 @@ from ray.actor import ActorHandle
 
 from sdpo.weights.buckets import Bucket
 from sdpo.weights.errors import WeightTransferError
-from sdpo.weights.shared_memory import Block, Entry, aligned, this_machine
+from sdpo.weights.machine import this_machine
+from sdpo.weights.shared_memory import Block, Entry, aligned
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -18,11 +17,6 @@ from sdpo.errors import UserError
 from sdpo.weights.errors import WeightTransferError
 
 ALIGNMENT = 64  # bytes: a cache line, and enough for a view of any dtype
-
-
-def this_machine() -> str:
-    """What processes must have in common to reach each other's blocks: the kernel, and its numbers of processes."""
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
 @dataclass(frozen=True)
