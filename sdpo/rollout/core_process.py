@@ -60,6 +60,8 @@ def prepare() -> None:
     import_seconds = time.monotonic() - began
     if len(os.listdir("/proc/self/task")) > 1:
         return
+    from vllm.utils.system_utils import set_process_title
+
     gc.freeze()  # the core's collections would copy each page that they look at
     ours, theirs = socket.socketpair()
     ended, alive = os.pipe()
@@ -70,6 +72,7 @@ def prepare() -> None:
             ours.close()
             os.close(ended)
             die_with(parent)
+            set_process_title("EngineCore")  # which looks for its room beside the environment, changed later
             code = _wait(theirs)
         finally:
             os._exit(code)
@@ -91,14 +94,18 @@ def _wait(orders: socket.socket) -> int:
     process.current_process()._inheriting = True  # type: ignore[attr-defined]
     try:
         with orders.makefile("rb") as stream:
-            environment = pickle.load(stream)
-            os.environ.clear()
-            os.environ.update(environment)
+            _set_environment(pickle.load(stream))
             spawn.prepare(pickle.load(stream))
             core = pickle.load(stream)
     finally:
         del process.current_process()._inheriting  # type: ignore[attr-defined]
     return core._bootstrap(parent_sentinel=sentinel)
+
+
+def _set_environment(wanted: dict[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
 
 
 class _Popen(popen_spawn_posix.Popen):
