@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import ray
@@ -18,20 +18,11 @@ from sdpo.errors import PartFailed, UserError
 from sdpo.learner.packing import sorted_prompts
 from sdpo.learner.teacher_rank import TeacherRank
 from sdpo.supervision.part import Part, answered, retrieved
+from sdpo.supervision.recovery import Recovery
 from sdpo.supervision.watch import Watch
 
 Pair = tuple[np.ndarray, np.ndarray]  # prompt int64 [P], response int64 [R]
 Key = bytes
-
-
-class Recovery(Protocol):
-    """Whoever has lost ranks replaced (`sdpo.training`)."""
-
-    def permit(self, failure: PartFailed) -> None:
-        """Note that a rank is about to be replaced.  Raises UserError where that has been done too often."""
-
-    async def give_weights(self, rank: ActorHandle) -> None:
-        """Give a fresh one the weights that the others have."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -21,6 +21,7 @@ from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
 from sdpo.rollout.requests import EngineError, EngineLost
 from sdpo.supervision.part import Part, answered, retrieved
+from sdpo.supervision.recovery import Recovery
 from sdpo.supervision.watch import Watch
 
 CONCURRENT_CALLS = 65536  # per engine: vLLM queues requests itself, and control calls must not wait behind them
@@ -30,16 +31,6 @@ ROOM_SECONDS = 60.0  # for Ray to find the places of a run, or one for an engine
 MOMENTARY = ("running", "tokens_per_second", "memory_bytes")  # numbers of an engine that count nothing
 
 Progress = Callable[[str], None]
-
-
-class Recovery(Protocol):
-    """Whoever has lost engines replaced (`sdpo.training`)."""
-
-    def permit(self, failure: PartFailed) -> None:
-        """Note that an engine is about to be replaced.  Raises UserError where that has been done too often."""
-
-    async def give_weights(self, engine: ActorHandle) -> None:
-        """Load what all engines hold now into a fresh one."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ TEACHER = "it is replaced, and what it had not finished is scored again"
 
 
 class Replacing:
-    """As `sdpo.rollout.places` and `sdpo.learner.teacher_pool` want it (`Recovery`)."""
+    """The `Recovery` of engines, or of a teacher's own ranks."""
 
     def __init__(
         self,
