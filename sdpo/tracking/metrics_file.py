@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,27 @@ class MetricsFile:
             finally:
                 os.close(fd)
 
-    def drop_after(self, step: int) -> int:
-        """Drop rows of later steps than `step`, and return how many: they will be made again after a resume."""
+    def rows_of(self, step: int) -> list[dict[str, Any]]:
+        """The last rows of the file, as far as they are of `step`."""
+        found: list[dict[str, Any]] = []
+        for line in reversed(self.path.read_bytes().splitlines() if self.path.is_file() else []):
+            row = json.loads(line)
+            if row.get("step", 0) != step:
+                break
+            found.insert(0, row)
+        return found
+
+    def go_back(self, step: int, own: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Drop rows of later steps than `step`, which will be made again after a resume, and return how many.
+
+        own: `rows_of(step)` when its checkpoint was written.  They stand there afterwards, whatever happened since.
+        """
         rows, _ = _parse(self.path)
         kept = [row for row in rows if row.get("step", 0) <= step]
+        whole = [*(row for row in kept if row.get("step", 0) < step), *map(dict, own)] if own else kept
         self.repair()
-        if len(kept) < len(rows):
-            atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        if whole != rows:
+            atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in whole).encode())
         return len(rows) - len(kept)
 
 

@@ -88,6 +88,10 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         return read_metrics(self._metrics.path)
 
+    def metrics_of(self, step: int) -> list[dict[str, Any]]:
+        """The rows of `step`, which must be the last one that has any."""
+        return self._metrics.rows_of(step)
+
     # --- one process at a time -------------------------------------------------------------------------------------
     def __enter__(self) -> RunFolder:
         """Raises `UserError` if another living process trains into this folder, or if it is a link to elsewhere."""
@@ -139,16 +143,17 @@ class RunFolder:
         self._write_recipe(recipe)
         info.write(self.path / "run.json")  # last: from now on the folder is a run
 
-    def resume(self, step: int) -> int:
+    def resume(self, step: int, rows: Sequence[Mapping[str, Any]] = ()) -> int:
         """Go back to the checkpoint of `step` (0: the beginning) and return the number of rows dropped.
 
-        Rows, rollouts and evaluations of later steps are dropped, since these steps will be made again.
+        Rows, rollouts and evaluations of later steps are dropped, since these steps will be made again.  `rows`: those
+        of `step` itself, which the checkpoint keeps (`metrics_of`): one that the file has lost is written again.
         """
         self._need_lock()
         info = self.info
         if info is None:
             raise UserError(f"{self.path} holds no run to resume.")
-        dropped = self._metrics.drop_after(step)
+        dropped = self._metrics.go_back(step, rows)
         for later in rollout_steps(self.rollouts):
             if later > step:
                 rollouts_path(self.rollouts, later).unlink()

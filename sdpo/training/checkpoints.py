@@ -49,6 +49,7 @@ class TrainerState:
     evaluated_step: int = -1  # the last one that was measured
     rollbacks: int = 0  # how often a guard took the run back
     teacher_step: int = 0  # after which a frozen teacher was taken from the policy
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of `step` in metrics.jsonl, should it lose them
     unlearned: list[int] = field(default_factory=list)  # groups under way, which come first in a run that goes on
 
 
@@ -165,7 +166,7 @@ class Checkpoints:
         """Take over a whole one of another run, as the beginning of this one: what was best there counts no more."""
         written = {name: record for name, record in read(checkpoint).items() if name != _STATE}
         state = self.state(checkpoint)
-        state.best_value, state.best_step = -1.0, 0
+        state.best_value, state.best_step, state.rows = -1.0, 0, []
         partial = self.begin(state.step)
         for name in written:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)

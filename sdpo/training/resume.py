@@ -59,7 +59,10 @@ def resume(recipe: Recipe, dataset: Dataset, folder: RunFolder, console: Console
     checkpoint = _verified(folder.checkpoints, console)
     step = 0 if checkpoint is None else step_of(checkpoint)
     _check_steps_left(recipe, step)
-    folder.resume(step if checkpoint is not None else -1)  # without one, the evaluation of step 0 is repeated too
+    if checkpoint is None:
+        folder.resume(-1)  # the evaluation of step 0 is repeated too
+    else:
+        folder.resume(step, Checkpoints.state(checkpoint).rows)
     console.message(
         f"Resuming {folder.path} " + (f"after step {step}." if step else "from the beginning (no checkpoint yet).")
     )

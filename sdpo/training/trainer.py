@@ -294,7 +294,7 @@ class Trainer:
         where = "the beginning" if last is None else f"step {self.state.step}"
         action = f"the learner is restarted from {where}, {done - self.state.step} step(s) are made again"
         self.restarts.permit(failure, done, action, self._saved)
-        self.folder.resume(self.state.step if last is not None else -1)
+        self.folder.resume(self.state.step if last is not None else -1, self.state.rows)
         await self._restart_learner(last)
         self.started = True
 
@@ -308,7 +308,7 @@ class Trainer:
         if how == "refresh":
             self.state.teacher_step = self.state.step
         self.guard.rolled_back(alarm, done, self.state.step, how, number)
-        self.folder.resume(self.state.step)
+        self.folder.resume(self.state.step, self.state.rows)
         await self._restart_learner(good)
         async with self.serving.lock:
             await self.learner.replace_teacher(how)
@@ -343,6 +343,7 @@ class Trainer:
         await self._check_finite()
         self.state.random_state, self.state.algorithm = self.rng.bit_generator.state, self.algorithm.state_dict()
         self.state.unlearned = self.batches.unlearned(self.state.step)
+        self.state.rows = self.folder.metrics_of(self.state.step)
         ensure_free(self.checkpoints.folder, await self.learner.checkpoint_size())
         with self.tracker.phase("checkpoint"):
             partial = self.checkpoints.begin(self.state.step)

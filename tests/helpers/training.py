@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import numpy as np
 
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.learner.rows import assign_to_ranks, loss_weighted_rows, split
-from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
+from sdpo.tracking import Console, RunFolder, Tracker
 from sdpo.training.interrupt import Interrupt
 from sdpo.training.parts import prepared
+from sdpo.training.resume import begin, resume
 from sdpo.training.sinks import make_sinks
 from sdpo.training.trainer import Trainer
 from sdpo.types import Sample
@@ -90,8 +90,9 @@ async def run(recipe, path, workers, learner_for, kind=CheckedTrainer, finishes=
         RunFolder(path) as folder,
     ):
         if folder.info is None:
-            info = RunInfo.collect(recipe="test", algorithm=recipe.algorithm.label, seed=recipe.seed, profile="cpu")
-            folder.create(info, json.loads(recipe.model_dump_json()))
+            begin(recipe, parts.dataset, folder, console)
+        else:
+            resume(recipe, parts.dataset, folder, console)
         tracker = Tracker(folder, console, make_sinks(recipe, folder, console))
         with Interrupt(console.message) as interrupt:
             given = parts.environment, algorithm, parts.dataset, parts.tokenizer

@@ -103,6 +103,27 @@ def test_resuming_drops_what_came_after_the_checkpoint(run: RunFolder):
     assert [row["step"] for row in RunFolder(run.path).metrics] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_rows_of_the_checkpoints_step_that_the_file_has_lost_are_written_again(run: RunFolder, lost: int):
+    rows = [{"step": 1}, {"step": 2, "a": 0.1}, {"step": 2, "eval/held_out/pass@1": 0.3}]
+    for row in rows:
+        run.append_metrics(row)
+    kept = run.metrics_of(2)  # what a checkpoint of step 2 keeps
+    assert kept == rows[1:] and run.metrics_of(1) == []
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_text("".join(lines[: len(lines) - lost]))
+    assert run.resume(2, kept) == 0
+    assert run.metrics == rows
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_count_is_dropped(run: RunFolder):
+    run.append_metrics({"step": 2})
+    kept = run.metrics_of(2)
+    run.append_metrics({"step": 2, "eval/held_out/pass@1": 0.3})  # will be made again
+    run.resume(2, kept)
+    assert run.metrics == [{"step": 2}]
+
+
 def test_writing_needs_the_lock(run: RunFolder):
     with pytest.raises(RuntimeError, match="with RunFolder"):
         RunFolder(run.path).append_metrics({"step": 1})

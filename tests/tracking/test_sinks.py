@@ -30,7 +30,7 @@ def test_the_csv_file_follows_the_metrics_also_over_a_resume(tmp_path: Path):
     table = pd.read_csv(tmp_path / "metrics.csv")
     assert list(table["train/pass_rate"]) == [0.25, 0.5, 0.75]
     assert table["eval/train/pass@1"].tolist()[1] == 0.5 and table["eval/train/pass@1"].isna().sum() == 2
-    metrics.drop_after(1)
+    metrics.go_back(1)
     CsvFile(tmp_path)
     assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [1]
 
