@@ -150,6 +150,9 @@ class DistillationSettings(StreamSettings):
     tail: bool = Field(True, description="one bucket for the rest; false renormalises the K entries")
     support: Literal["student", "teacher"] = Field("student", description="whose top-K")
     entry_clip: float | None = Field(None, gt=0, description="cap of every vocabulary entry's contribution")
+    teacher_temperature: float = Field(
+        1.0, gt=0, description="T of the teacher's softmax(z/T), beside the sampling temperature (arXiv 1503.02531, §2)"
+    )
     skip_tokens: int = Field(0, ge=0, description="first tokens of a response that carry no loss")
     prefix_tokens: int | None = Field(None, ge=1, description="only so many first tokens carry loss; null: all")
     blend: Blend | None = Field(

@@ -85,7 +85,8 @@ class ForwardPasses:
         untold = self._asked(rows, "prompt_ids") if blend else None
         if not told.packs and told.states is None:
             return nullcontext()
-        return self.teacher.logits(self.student, self.run_student, told, self.temperature, untold, blend)
+        softened = self.plan.distillation.teacher_temperature if self.plan.distillation else 1.0
+        return self.teacher.logits(self.student, self.run_student, told, self.temperature * softened, untold, blend)
 
     def _asked(self, rows: list[Row], prompts_of: str) -> Asked:
         """Packs of the responses that the teacher re-scores, behind these prompts of theirs."""

@@ -161,6 +161,8 @@ class Naive:
             ids[i, : len(p) + len(x.ids)] = torch.tensor([*p, *x.ids])
             mask[i, : len(p) + len(x.ids)] = 1
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits / self.recipe.rollout.temperature
+        if teacher:
+            logits = logits / self.recipe.distillation.teacher_temperature
         return [
             logits[i, len(p) - 1 : len(p) - 1 + len(x.ids)].log_softmax(-1)
             for i, (p, x) in enumerate(zip(prompts, batch, strict=True))

@@ -28,6 +28,7 @@ CASES = {
     "mix": ("sdpo", "algorithm.mix=0.9", "distillation.alpha=1", "context.feedback=fallback",
             "learner.updates_per_batch=2"),
     "OPSD": ("opsd", "distillation.aggregation=seq-mean-token-mean"),
+    "softened teacher": ("opsd", "distillation.teacher_temperature=2"),
     "SDFT": ("sdft", "teacher.rate=0.05"),
 }  # fmt: skip
 
