@@ -11,17 +11,26 @@ from pydantic import Field
 from sdpo.config.schema import Recipe
 from sdpo.envs.base import Dataset, Progress
 from sdpo.envs.code.environment import CodeSettings
+from sdpo.envs.code.lcb_rows import LCBRow
 from sdpo.envs.code.splits import ProblemSet
 from sdpo.envs.minicode import FAMILIES, MinicodeEnvironment, load_minicode
+from sdpo.envs.minicode.load import read_rows
+from sdpo.envs.minicode.rows import task_rows
+from sdpo.envs.minicode.world import make_known_tasks
 from sdpo.types import Task
 
 TITLES = {"minicode": "lists", "minicode-texts": "texts"}  # what a family's metrics are called
+KNOWN = "known_words"  # what those of problems of English words are called
 
 
 class SequenceSettings(CodeSettings):
     families: tuple[Literal["minicode", "minicode-texts"], ...] = Field(
         min_length=2, description="skills learned one after the other, an equal share of the steps each"
     )
+    known_problems: int = Field(
+        0, ge=0, description="of each family, problems of English words, which the policy solves before training: they "
+        "are measured, never learned"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,17 +38,19 @@ class Sequential(Dataset):
     """Datasets that are learned one after the other; each is measured apart."""
 
     parts: dict[str, Dataset] = field(default_factory=dict)
+    known: list[Task] = field(default_factory=list)
 
     def training(self, progress: float) -> Sequence[Task]:
         parts = list(self.parts.values())
         return parts[min(int(progress * len(parts)), len(parts) - 1)].train
 
     def evaluation_sets(self, training_problems: bool) -> dict[str, list[Task]]:
-        return {
+        sets = {
             f"{name}_{kind}": tasks
             for name, part in self.parts.items()
             for kind, tasks in part.evaluation_sets(training_problems).items()
         }
+        return sets | ({KNOWN: self.known} if self.known else {})
 
 
 class MinicodeSequence(MinicodeEnvironment):
@@ -65,7 +76,16 @@ class MinicodeSequence(MinicodeEnvironment):
             problem_split=first.problem_split,
             report=first.report,
             parts=parts,
+            known=self._known() if self.settings.known_problems else [],
         )
+
+    def _known(self) -> list[Task]:
+        """Problems of English words."""
+        rows: list[LCBRow] = []
+        for family in (FAMILIES[name] for name in self.settings.families):
+            tasks = make_known_tasks(self.world, self.settings.known_problems, family)
+            rows += task_rows(f"known-{family.name}-{self.world}", tasks, ())
+        return [problem.task(self.style) for problem in read_rows(rows)[0]]
 
     def _family(self, name: str) -> ProblemSet:
         test_split = self.recipe.data.test_split

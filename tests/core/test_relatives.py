@@ -156,6 +156,9 @@ def test_families_in_sequence():
     assert {name: len(p) for name, p in dataset.evaluation_sets(True).items()} == {
         "lists_held_out": 32, "lists_train": 64, "texts_held_out": 12, "texts_train": 27,
     }  # fmt: skip
+    recipe = load("sdft", SEQUENCE, "environment.families=[minicode,minicode-texts]", "environment.known_problems=6")
+    known = build_environment(recipe).load().evaluation_sets(False)["known_words"]
+    assert len({task.id for task in known} - {task.id for task in dataset.train + dataset.evaluation}) == 12
     alone = build_environment(load("sdft")).load()
     assert [t.id for t in alone.train] == [t.id for t in lists.train]
     assert list(alone.evaluation_sets(True)) == ["held_out", "train"]

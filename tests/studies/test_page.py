@@ -14,7 +14,7 @@ from studies.evidence.evidence import Evidence
 from studies.evidence.layout import DATA, Layout
 from studies.evidence.page import compose, png_of, write_page
 from studies.evidence.record import dump
-from studies.evidence.sections import claims, comparison
+from studies.evidence.sections import claims, comparison, single_world
 from studies.evidence.spread import further_run, two_runs
 from studies.evidence.studies import load_studies, specs
 from tests.helpers.records import record
@@ -83,13 +83,13 @@ def layout(tmp_path_factory) -> Layout:
                 failed = spec.id == "worlds/grpo-world14"
                 falls = [2.0 - i / 15 for i in range(15)]
                 half = {f"train/{name}": [0.5] * 15 for name in ("taught_fraction", "groups_with_success")}
-                train = {**half, "policy/entropy": falls}
+                train = {**half, **{metric: falls for metric in single_world.CLIPPED}}
                 data = {"train": rows, "held_out": rows}
-                if part == "sequence":
+                if part.startswith("sequence"):
                     forgets = [*FAST[:3], NEVER[3]] if spec.algorithm == "sft" else FAST
                     data = {
                         f"{task}_{d}": forgets if task == "lists" else SLOW for task in ("lists", "texts") for d in data
-                    }
+                    } | ({"known_words": SLOW} if part == "sequence-tuning" else {})
                 record(
                     spec.id,
                     data,
@@ -176,6 +176,12 @@ def test_what_was_learned_and_lost_in_sequence(page):
     assert "| SFT | lists (first) | held-out | .00 | 1.00 | .25 | .75 |" in text
     assert "| SDFT | lists (first) | held-out | .00 | 1.00 | 1.00 | .00 |" in text
     assert "| SFT, world 1 | texts (second) | training | .00 [.00, .00] | .50 [.50, .50] | .75 [.75, .75] |" in text
+
+
+def test_what_tuned_runs_learned_and_forgot(page):
+    text = part(page, "What SDFT and SFT forget")
+    assert "| SFT | learning rate 1e-3 | 1.00 | .25 | .75 | .75 | .00 | .75 |" in text
+    assert "| SDFT | reverse KL | 1.00 | 1.00 | .00 | .75 | .00 | .75 |" in text
 
 
 def test_measurements_are_shown(page):

@@ -24,9 +24,10 @@ from studies.evidence.sections.common import (
 )
 from studies.evidence.settings import area
 from studies.markdown_table import table
+from studies.sequence import KNOWN
 
 _TASKS = {"lists": "lists (first)", "texts": "texts (second)"}
-FIRST_TASK = "lists_held_out"
+FIRST_TASK, _SECOND_TASK = "lists_held_out", "texts_held_out"
 _MEASURED = {f"{task}_{dataset}": (task, dataset) for task in _TASKS for dataset in DATASETS}
 
 
@@ -102,6 +103,28 @@ def sequence(evidence: Evidence) -> Section:
     caption = "pass@1 against demonstrations or responses; the second task begins in the middle. A line for each world."
     picture = Picture("sequence", title, caption, panels)
     return Section(title, "\n\n".join(text), [picture], [record for _, record in runs])
+
+
+def sequence_tuning(evidence: Evidence) -> Section:
+    """What is learned and what is forgotten, for each configuration on one world."""
+    part = "sequence-tuning"
+    runs = evidence.finished(part)
+    if not runs:
+        return not_run(evidence, part)
+    rows = []
+    for spec, record in runs:
+        first, second, known = (Passes.of(record, data).curve for data in (FIRST_TASK, _SECOND_TASK, KNOWN))
+        learned, left = first[switch_of(record, FIRST_TASK)], first[-1]
+        numbers = (learned, left, learned - left, second[-1], known[0], known[-1])
+        rows.append([name(spec.algorithm), spec.label, *map(number, numbers)])
+    header = ["", "settings", "first task, learned", "left at the end", "lost", "second task, learned"]
+    header += ["known words, before", "at the end"]
+    text = [
+        opening(evidence, part),
+        f"Held-out pass@1 of the two tasks, and pass@1 of what was known before:\n\n{table(header, rows)}",
+    ]
+    declared = evidence.studies.parts[part]
+    return Section(declared.title, "\n\n".join(text), [], [record for _, record in runs])
 
 
 def switch_of(record: Record, data: str) -> int:

@@ -121,6 +121,22 @@ def sizes(evidence: Evidence) -> Section:
     return _beside(evidence, "sizes", label_with_algorithm=True)
 
 
+def opsd_again(evidence: Evidence) -> Section:
+    made = _beside(evidence, "opsd-again", form="OPSD, {}")
+    if not made.runs:
+        return made
+    rows = []
+    for spec, record in evidence.finished("opsd-again"):
+        curves = ([y for _, y in record.curve(metric)][:10] for metric in CLIPPED)
+        rows.append([spec.label, *(number(statistics.mean(values), 3) for values in curves)])
+    header = ["", "teacher's entropy, nats per token", "student's", "norm of the gradient"]
+    first = f"Means over the first ten steps:\n\n{table(header, rows)}"
+    return Section(made.title, f"{made.text}\n\n{first}", made.pictures, made.runs)
+
+
+CLIPPED = ("distillation/teacher_entropy", "policy/entropy", "learner/grad_norm")
+
+
 def groups(evidence: Evidence) -> Section:
     runs = evidence.finished("groups")
     if not runs:
