@@ -31,6 +31,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks.common import RESULTS, Record, parser, progress
+from benchmarks.responses import LONGEST, lengths
 from benchmarks.simulated import SimulatedEngine, simulate
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
@@ -46,7 +47,6 @@ from sdpo.training.prefetch import Prefetch
 from sdpo.training.private_folder import private_folder
 from sdpo.types import Turn
 
-LONGEST, SIGMA = 20, 1.0  # × the median; of the logarithm, so that one of 700 responses is cut
 RESPONSES = 8
 AT_ONCE = 64  # responses of an engine
 MANY = 64  # engines
@@ -67,12 +67,6 @@ FEW_SIDES = [side for side in SIDES if side.staleness in (0, 16)]  # where a sim
 CPU_SIDES = [Side("synchronous", 0), Side("synchronous", 1), Side("continuous", 4), Side("continuous", 16)]
 
 
-def lengths(rng: np.random.Generator, size: tuple[int, ...] | None, longest: int) -> np.ndarray:
-    """Tokens of responses: log-normal, whole numbers from 1 to `longest`."""
-    drawn = np.exp(rng.normal(0.0, SIGMA, size)) * longest / LONGEST
-    return np.clip(drawn, 1, longest).astype(int)
-
-
 def main() -> int:
     options = parser(__doc__, repeats=3)
     options.add_argument("--only", choices=("simulation", "cpu"), help="one of the two parts")
@@ -84,7 +78,6 @@ def main() -> int:
         found, said, phases = simulation((2,) if args.small else (8, 64, 512), 24 if args.small else args.steps)
         rows, notes, values = [*rows, *found], [*notes, *said], values | {"phases": phases}
     if args.only != "simulation":
-        found, said, samples = on_this_machine(1 if args.small else args.repeats, args.small)
         found, said, samples = on_this_machine(1 if args.small else args.repeats, args.small)
         rows, notes, values = [*rows, *found], [*notes, *said], values | {"samples": samples}
     columns = ["", "s per step", "tokens/s ÷ staleness 0", "engine time idle", "slots empty"]

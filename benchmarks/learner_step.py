@@ -44,7 +44,7 @@ def main() -> int:
     counted, sides, steps = {}, {}, {}
     for name, recipe in recipes.items():
         worker, (micro_batches,) = start_worker(recipe), dealt(recipe, samples[name])
-        counted[name] = _arithmetic(recipe, micro_batches)
+        counted[name] = arithmetic(recipe, micro_batches)
         if recipe.teacher_ranks:
             micro_batches = _scored(recipe, worker, micro_batches)
         steps[name] = lambda worker=worker, batches=micro_batches: step(worker, batches)
@@ -110,7 +110,7 @@ def _scored(recipe: Recipe, worker, micro_batches: list[list[Row]]) -> list[list
     ]
 
 
-def _arithmetic(recipe: Recipe, micro_batches: list[list[Row]]) -> dict[str, float]:
+def arithmetic(recipe: Recipe, micro_batches: list[list[Row]]) -> dict[str, float]:
     """Of the packs that the learner makes of these rows."""
     student, teacher, cpu = [], [], torch.device("cpu")
     for rows in micro_batches:

@@ -16,6 +16,28 @@ from sdpo.envs import Environment, build_environment
 from sdpo.prompts.context import ContextBuilder
 from sdpo.types import Group, Rollout, Sample, Task, Turn, VersionSpan
 
+LONGEST, SIGMA = 20, 1.0  # × the median; of the logarithm, so that one of 700 responses is cut
+
+
+def lengths(rng: np.random.Generator, size: tuple[int, ...] | None, longest: int) -> np.ndarray:
+    """Tokens of responses with a long tail: log-normal, whole numbers from 1 to `longest`."""
+    drawn = np.exp(rng.normal(0.0, SIGMA, size)) * longest / LONGEST
+    return np.clip(drawn, 1, longest).astype(int)
+
+
+def long_tailed(samples: list[Sample], longest: int) -> list[Sample]:
+    """The samples with responses of such lengths, the longest there is among them: each repeated, or cut off."""
+    drawn = lengths(np.random.default_rng(0), (len(samples),), longest)
+    drawn[drawn.argmax()] = longest
+    return [_resized(sample, int(n)) for sample, n in zip(samples, drawn, strict=True)]
+
+
+def _resized(sample: Sample, tokens: int) -> Sample:
+    per_token = ("sampler_log_probs", "advantages")
+    values = {name: getattr(sample, name) for name in per_token if getattr(sample, name) is not None}
+    resized = {name: np.resize(value, tokens) for name, value in values.items()}
+    return replace(sample, response_ids=tuple(np.resize(sample.response_ids, tokens).tolist()), **resized)
+
 
 def sampled_groups(recipe: Recipe, questions: int, responses: int) -> list[Group]:
     """One generation batch, sampled with transformers instead of vLLM (it starts faster), graded by its environment."""

@@ -60,7 +60,7 @@ def test_scaling(tmp_path):
 @pytest.mark.skipif(not (EXTRA_PACKAGES / "trl").is_dir(), reason="TRL is not installed (make bench does it)")
 def test_training_step_trl(tmp_path):
     record = run("training_step_trl", tmp_path / "r.json", "--threads", "1")
-    assert set(record["samples"]) == {"grpo", "sdpo"}
+    assert set(record["samples"]) == {"grpo", "sdpo", "grpo, long tail", "sdpo, long tail"}
     assert all(s["tokens_per_second"]["trl"] > 0 for s in record["samples"].values())
 
 
@@ -98,6 +98,20 @@ def test_continuous_on_this_machine(tmp_path):
     samples = run("continuous", tmp_path / "r.json", "--only", "cpu")["samples"]
     assert set(samples) == {"synchronous, staleness 0", "continuous, staleness 4"}
     assert all(sample["tokens_per_s"] > 0 and sample["oldest"] <= 4 for found in samples.values() for sample in found)
+
+
+def test_whole_steps_in_simulated_time(tmp_path):
+    ratios = run("whole_step", tmp_path / "r.json", "--only", "simulation")["simulated"]["ratios"].values()
+    grpo, inside, beside = ratios
+    assert 1 == grpo < beside < inside
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_whole_steps_on_this_machine(tmp_path):
+    record = run("whole_step", tmp_path / "r.json", "--only", "cpu")
+    assert all(pair["counted"] > 1 and 1 < pair["bound"] < pair["counted"] for pair in record["steps"])
+    assert record["ratio"] > 0
 
 
 @pytest.mark.slow
