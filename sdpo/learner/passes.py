@@ -83,51 +83,37 @@ class ForwardPasses:
         blend = self.plan.distillation and self.plan.distillation.blend
         told = self._asked(rows, "teacher_prompt_ids")
         untold = self._asked(rows, "prompt_ids") if blend else None
-        if not told.packs and told.states is None:
+        if not told.packs and not told.count:
             return nullcontext()
         softened = self.plan.distillation.teacher_temperature if self.plan.distillation else 1.0
         return self.teacher.logits(self.student, self.run_student, told, self.temperature * softened, untold, blend)
 
     def _asked(self, rows: list[Row], prompts_of: str) -> Asked:
         """Packs of the responses that the teacher re-scores, behind these prompts of theirs."""
-        taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
-        states = None
-        if self.teacher is not None and self.teacher.elsewhere:
-            states = self._states(rows, "told" if prompts_of == "teacher_prompt_ids" else "untold")
-            if not self.teacher.reads_student:
-                return Asked((), lambda hidden: hidden, None if states is None else states.to(self.device))
-        prompts, responses = [getattr(rows[i], prompts_of) for i in taught], [rows[i].response_ids for i in taught]
-        filled = passes(prompts, responses, self.recipe.learner.pass_tokens)
-        order = [taught[j] for members in filled for j in members]
-        packs = [self._pack([rows[taught[j]] for j in members], prompts_of) for members in filled]
-        if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives
-            packs += [self._pack(rows[:1])] * (self._most(len(packs)) - len(packs))
+        assert self.teacher is not None
+        order = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None]
+        packs: list[Pack] = []
+        if self.teacher.reads_student or not self.teacher.elsewhere:
+            prompts, responses = [getattr(rows[i], prompts_of) for i in order], [rows[i].response_ids for i in order]
+            filled = passes(prompts, responses, self.recipe.learner.pass_tokens)
+            packs = [self._pack([rows[order[j]] for j in members], prompts_of) for members in filled]
+            order = [order[j] for members in filled for j in members]
+            if self.recipe.learner.zero_stage == 3:  # the other ranks may need this one in the teacher's collectives
+                packs += [self._pack(rows[:1])] * (self._most(len(packs)) - len(packs))
         ends = np.cumsum([len(row.response_ids) for row in rows])
-        where = [np.arange(ends[i] - len(rows[i].response_ids), ends[i]) for i in order]
-        places = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *where])).to(self.device)
-
-        def scatter(hidden: torch.Tensor) -> torch.Tensor:
-            everywhere = hidden.new_zeros(ends[-1], hidden.shape[1])
-            return everywhere.index_copy_(0, places, hidden[: len(places)])
-
-        if (
-            packs and states is None and self.teacher is not None and self.teacher.head is not None
-        ):  # ZeRO-3: others have
-            states = torch.zeros(ends[-1], self.teacher.head.in_features, dtype=self.student.model.dtype)
-        return Asked(packs, scatter, None if states is None else states.to(self.device))
+        places, count = np.full(ends[-1], -1), 0
+        for i in order:
+            length = len(rows[i].response_ids)
+            places[ends[i] - length : ends[i]] = np.arange(count, count := count + length)
+        states = None
+        if self.teacher.elsewhere:
+            states = self._states([rows[i] for i in order], "told" if prompts_of == "teacher_prompt_ids" else "untold")
+        return Asked(packs, places, states)
 
     def _states(self, rows: list[Row], name: str) -> torch.Tensor | None:
-        """[N, H]: what a teacher of its own has said of the rows, 0 where it was not asked.  None: of none."""
-        given = [None if row.teacher_prompt_ids is None else getattr(row, name) for row in rows]
-        if (one := next((states for states in given if states is not None), None)) is None:
-            return None
-        everywhere = np.zeros((sum(len(row.response_ids) for row in rows), one.shape[1]), one.dtype)
-        end = 0
-        for row, states in zip(rows, given, strict=True):
-            begin, end = end, end + len(row.response_ids)
-            if states is not None:
-                everywhere[begin:end] = states[: end - begin]  # a filler row is shorter than the response it was
-        return as_tensor(everywhere, self.student.model.dtype)
+        """[M, H]: what a teacher of its own has said of these rows.  None: there are none."""
+        given = [getattr(row, name)[: len(row.response_ids)] for row in rows]  # a filler row is shorter than it was
+        return as_tensor(np.concatenate(given), self.student.model.dtype).to(self.device) if given else None
 
     def _most(self, number: int) -> int:
         """The largest `number` of all ranks.  Collective."""

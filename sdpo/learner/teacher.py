@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from sdpo.config.streams import Blend, TeacherSettings
@@ -20,12 +21,16 @@ AnyReplica = Replica | AdapterReplica
 
 
 class Asked(NamedTuple):
-    """What the teacher is to re-score: of a micro-batch's N response tokens, behind prompts of one kind."""
+    """What the teacher is to re-score, behind prompts of one kind: M of the N response tokens of a micro-batch."""
 
-    packs: Sequence[Pack]  # of prompts and responses
-    # What brings the hidden states of all packs to the student's order and number of response tokens, N.
-    scatter: Callable[[torch.Tensor], torch.Tensor]
-    states: torch.Tensor | None = None  # [N, H], where a teacher of its own has scored them; 0 where it has not
+    packs: Sequence[Pack]  # of prompts and responses; under ZeRO-3 there may be more behind them, for other ranks' sake
+    places: np.ndarray  # int64 [N]: of every response token, its place among the M; -1: it is not asked
+    states: torch.Tensor | None = None  # [M, H], where a teacher of its own has scored them
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return int((self.places >= 0).sum())
 
 
 MakeReplica = Callable[[bool], AnyReplica]  # whether it follows the student as a moving average
@@ -80,27 +85,36 @@ class Teacher:
     ) -> Iterator[TeacherLogits]:
         """Within the context: a function from a slice of the response tokens to the teacher's logits [n, V].
 
-        told: behind the teacher's prompts.  untold: behind the student's, where the two are blended.
+        told: behind the teacher's prompts.  untold: behind the student's, where the two are blended, of the same
+        tokens.  Only what is asked is projected; other tokens get logits of 0.
         """
-        sides = [self._answers(run_student, student, side) for side in (told, untold) if side is not None]
+        given = [side for side in (told, untold) if side is not None]
+        sides = [self._answers(run_student, student, side) for side in given]
         with gathered([parameter for _, head in sides[0] for parameter in head.parameters()]):
 
             def logits(rows: slice) -> torch.Tensor:
-                each = [self._mixed(parts, rows, temperature) for parts in sides]
-                return each[0] if blend is None else blended_logits(each[0], each[1], blend.largest, blend.beta)
+                places = [side.places[rows] for side in given]
+                asked = np.flatnonzero(places[0] >= 0)
+                each = [self._mixed(parts, p[asked], temperature) for parts, p in zip(sides, places, strict=True)]
+                made = each[0] if blend is None else blended_logits(each[0], each[1], blend.largest, blend.beta)
+                if len(asked) == len(places[0]):
+                    return made
+                everywhere = made.new_zeros(len(places[0]), made.shape[1])
+                return everywhere.index_copy_(0, torch.from_numpy(asked).to(made.device), made)
 
             yield logits
 
     def _answers(self, run_student: Callable, student: PolicyModel, asked: Asked) -> list[tuple[Any, LossHead]]:
-        """Hidden states [N, H] of every set of weights that the teacher is made of, with its head."""
+        """Hidden states [M, H] of every set of weights that the teacher is made of, with its head."""
         parts: list[tuple[Any, LossHead]] = []
 
         def answer(run: Callable) -> torch.Tensor:
-            return asked.scatter(torch.cat([run(pack) for pack in asked.packs]))
+            return torch.cat([run(pack) for pack in asked.packs])[: asked.count]
 
         if self.elsewhere:
-            assert self.head is not None and asked.states is not None
-            parts.append((asked.states, self.head))
+            assert self.head is not None
+            states = self.head.weight.new_zeros(0, self.head.in_features) if asked.states is None else asked.states
+            parts.append((states, self.head))
         elif (own := self._own) is not None:
             parts.append((answer(own.hidden), own.policy.head))
         if self.reads_student:
@@ -113,8 +127,9 @@ class Teacher:
         """Whether the student's present weights are a part of it."""
         return self.settings.kind in ("live", "trust_region") and not self.frozen
 
-    def _mixed(self, parts: list[tuple[Any, LossHead]], rows: slice, temperature: float) -> torch.Tensor:
-        each = [head.logits(hidden[rows], temperature) for hidden, head in parts]
+    def _mixed(self, parts: list[tuple[Any, LossHead]], places: np.ndarray, temperature: float) -> torch.Tensor:
+        where = torch.from_numpy(places)
+        each = [head.logits(hidden.index_select(0, where.to(hidden.device)), temperature) for hidden, head in parts]
         return each[0] if len(each) == 1 else mix_logits(each[0], each[1], self.settings.rate)
 
     def follow(self, student: PolicyModel, clock: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sdpo.learner.model import LossHead
 from sdpo.learner.packing import pack
 from sdpo.learner.teacher import Asked
 from tests.learner.tiny import dealt, loss_and_gradient, recipe, reference_log_probs, samples
@@ -267,13 +268,27 @@ def test_trust_region_mixes_initial_and_live_logits(model, start, double):
     prompt = np.array(sample.teacher.prompt_ids)
     packs = [pack([prompt], [np.array(sample.response_ids)], torch.device("cpu"))]
     run, everything = worker.passes.run_student, slice(0, len(sample.response_ids))
-    with worker.teacher.logits(worker.student, run, Asked(packs, lambda hidden: hidden), 1.0) as logits:
+    asked = Asked(packs, np.arange(len(sample.response_ids)))
+    with worker.teacher.logits(worker.student, run, asked, 1.0) as logits:
         found = logits(everything).log_softmax(-1).double()
     initial = reference_log_probs(double, sample, prompt=sample.teacher.prompt_ids)
     moved = reference_log_probs(live, sample, prompt=sample.teacher.prompt_ids)
     wanted = (0.7 * initial + 0.3 * moved).log_softmax(-1)
     assert (initial - moved).abs().max() > 1e-2
     torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [4, 1000])
+def test_the_teacher_projects_what_it_is_asked_and_no_more(model, start, chunk, monkeypatch):
+    settings = recipe(model, "sdpo", f"learner.chunk_tokens={chunk}")
+    worker, made = start(settings), samples(12)
+    [micro_batches] = dealt(settings, made)
+    projected = []
+    whole = LossHead.logits
+    monkeypatch.setattr(LossHead, "logits", lambda self, h, t: projected.append(len(h)) or whole(self, h, t))
+    worker.update(micro_batches)
+    tokens = {told: sum(len(s.response_ids) for s in made if (s.teacher is not None) == told) for told in (True, False)}
+    assert sum(projected) == tokens[True] and tokens[False] > 10
 
 
 def test_checkpoint_restores_student_optimiser_schedule_and_teacher(model, start, tmp_path):
