@@ -66,6 +66,11 @@ class Batches:
         """What a step (counted from 1) learns from; `progress` hears how many of its responses are there."""
         return await self._source.take(step, progress)
 
+    def begin(self, step: int) -> None:
+        """Let the engines sample what `step` will learn from, whose version they hold; in continuous mode they do."""
+        if isinstance(self._source, Prefetch):
+            self._source.begin(step)
+
     async def settled(self) -> None:
         """Once nothing is under way, and nothing begins before the next batch is asked for."""
         await self._source.settled()

@@ -26,14 +26,18 @@ class Prefetch(Generic[T]):
         self._done: dict[int, int] = defaultdict(int)
         self._waits_for, self._progress = 0, lambda done: None
 
+    def begin(self, step: int) -> None:
+        """Begin the batch of `step` and those that may be ahead of it, if they are not under way."""
+        for number in range(step, max(step, min(step + self._bound, self._last)) + 1):
+            if number not in self._tasks:
+                self._tasks[number] = asyncio.ensure_future(self._make(number, self._counter(number)))
+
     async def take(self, step: int, progress: Progress) -> T:
         """The batch of `step`; `progress` hears how many of its responses are there.
 
         Cancelled, it leaves the batches under way alone; `close` ends them.
         """
-        for number in range(step, max(step, min(step + self._bound, self._last)) + 1):
-            if number not in self._tasks:
-                self._tasks[number] = asyncio.ensure_future(self._make(number, self._counter(number)))
+        self.begin(step)
         self._waits_for, self._progress = step, progress
         progress(self._done[step])
         try:

@@ -127,9 +127,10 @@ class Trainer:
     async def _steps(self) -> None:
         run = self.recipe.run
         while True:
-            due = self._evaluation_due()
+            due, done = self._evaluation_due(), self.state.step == run.steps
+            if due and not done:
+                self.batches.begin(self.state.step + 1)  # beside the evaluation: it has the same weights
             best = due and await self.interrupt.unless_stopped(self.evaluate())
-            done = self.state.step == run.steps
             wanted = best or done or self.state.step % run.checkpoint_every == 0
             if wanted and self.state.step > 0 and (due or self.saved_step != self.state.step):
                 await self.save(best)

@@ -116,6 +116,13 @@ def test_whole_steps_on_this_machine(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_evaluation(tmp_path):
+    samples = run("evaluation", tmp_path / "r.json")["samples"]
+    assert [len(found) for found in samples.values()] == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_checkpoint(tmp_path):
     record = run("checkpoint", tmp_path / "r.json")
     for sides in record["samples"].values():

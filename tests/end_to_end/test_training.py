@@ -117,6 +117,33 @@ async def test_generation_runs_ahead_of_learning_by_no_more_than_the_bound(worke
     assert rows[0]["policy/sampler_gap_max"] < SAME_TOKENS < rows[1]["policy/sampler_gap_max"]
 
 
+class OneAfterTheOther(CheckedTrainer):
+    """Begins no batch before the evaluation is over."""
+
+    def _begin_at(self, checkpoint):
+        super()._begin_at(checkpoint)
+        self.batches.begin = lambda step: None
+
+
+async def test_what_is_sampled_beside_an_evaluation_is_what_would_be_sampled_after_it(workers, learner_for, tmp_path):
+    recipe = make_recipe("sdpo", "evaluation.at_start=true", "evaluation.every=1", "evaluation.training_problems=true")
+    runs = [
+        await run(recipe, tmp_path / kind.__name__, workers, learner_for, kind)
+        for kind in (CheckedTrainer, OneAfterTheOther)
+    ]
+    beside, after = ([strip(row) for row in folder.metrics] for _, folder in runs)
+    assert len(beside) == 7 and beside == after
+    for step in (1, 2, 3):
+        sampled = [[row["token_ids"] for row in read_rollouts(folder.rollouts, step)] for _, folder in runs]
+        assert sampled[0] == sampled[1]
+
+
+def strip(row):
+    """What does not depend on the clock or on the machine's memory."""
+    clocked = ("time", "wall_clock_s", "memory", "utilization", "throughput", "weights/pause_s")
+    return {key: value for key, value in row.items() if not key.startswith(clocked)}
+
+
 class StoppedTrainer(CheckedTrainer):
     """Falls over after its second step, behind the checkpoint."""
 
