@@ -346,6 +346,11 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "above run.max_restarts, which ends the run before",
     ),
     ("rollout.adapter", lambda r: r.model.adapter is None, "without model.adapter"),
+    (
+        "discovery.questions_at_once",
+        lambda r: not r.loads_adapter,
+        "unless engines load an adapter of each question (model.adapter, rollout.adapter=loaded)",
+    ),
     ("rollout.weight_bucket_mb", lambda r: r.loads_adapter, "with rollout.adapter=loaded"),
     *(
         (f"probe.{option}", lambda r: not r.probe.every, "without probes (probe.every=0)")
