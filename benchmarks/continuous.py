@@ -256,11 +256,17 @@ class LongTailed:
         self._pool = pool
 
     def generate(
-        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+        self,
+        prompt_ids: Sequence[int],
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        engine: int | None = None,
+        slot: int = 0,
     ) -> list[asyncio.Future[Turn]]:
         drawn = lengths(np.random.default_rng(seed), (n,), sampling.max_tokens)
         limited = [replace(sampling, max_tokens=int(tokens)) for tokens in drawn]
-        return [self._pool.generate(prompt_ids, 1, each, seed + i, engine)[0] for i, each in enumerate(limited)]
+        return [self._pool.generate(prompt_ids, 1, each, seed + i, engine, slot)[0] for i, each in enumerate(limited)]
 
 
 def on_this_machine(repeats: int, small: bool) -> tuple[list[list[str]], list[str], dict[str, Any]]:

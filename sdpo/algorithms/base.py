@@ -82,6 +82,7 @@ class Algorithm(ABC):
     Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
     needs_rewards: bool = True  # False: training responses are not graded, and groups come without outcomes
     samples_itself: ClassVar[bool] = True  # False: its responses are the dataset's (`rollout.source`)
+    replies: ClassVar[bool] = False  # True: its teacher reads the response and a reply to it, at one turn, too
     inert: ClassVar[tuple[tuple[str, Callable[[Recipe], bool], str], ...]] = ()
     plan: LossPlan
 

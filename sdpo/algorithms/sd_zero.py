@@ -36,6 +36,7 @@ class SDZero(PerGroup):
     """
 
     Settings = SDZeroSettings
+    replies = True
     inert = tuple(
         (f"context.{option}", lambda recipe: True, "with sd-zero, whose teacher is shown the response itself")
         for option in ("demonstration", "demonstration_of", "feedback", "remove_thinking", "teacher_thinking")

@@ -271,6 +271,11 @@ def _without_ratio(recipe: Any) -> bool:
     return recipe.policy_gradient.variant == "reinforce"
 
 
+def has_replies(recipe: Recipe) -> bool:
+    """Whether a response is replied to anywhere: before a later turn, or for its teacher alone."""
+    return recipe.most_turns > 1 or any(getattr(kind, "replies", False) for kind in _classes(recipe, resolved=True))
+
+
 _ONE_UPDATE = "with learner.updates_per_batch=1 (the policy ratio is always 1)"
 
 # (option, when it does nothing, how that is said); asked of a recipe (Any) only where the option's section is not null
@@ -322,9 +327,10 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         for option in ("context.hint_at", "policy_gradient.returns")
     ),
     *(
-        (option, lambda r: r.most_turns == 1, "with environment.turns=1, in evaluations too")
-        for option in ("context.history", "context.max_reply_tokens", "rollout.max_model_len")
+        (option, lambda r: not has_replies(r), "with environment.turns=1, in evaluations too")
+        for option in ("context.history", "context.max_reply_tokens")
     ),
+    ("rollout.max_model_len", lambda r: r.most_turns == 1, "with environment.turns=1, in evaluations too"),
     ("context.hint_at", lambda r: r.teacher is None, "without a teacher"),
     (
         "policy_gradient.discount",
@@ -340,6 +346,11 @@ INERT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "above run.max_restarts, which ends the run before",
     ),
     ("rollout.adapter", lambda r: r.model.adapter is None, "without model.adapter"),
+    (
+        "discovery.questions_at_once",
+        lambda r: not r.loads_adapter,
+        "unless engines load an adapter of each question (model.adapter, rollout.adapter=loaded)",
+    ),
     ("rollout.weight_bucket_mb", lambda r: r.loads_adapter, "with rollout.adapter=loaded"),
     *(
         (f"probe.{option}", lambda r: not r.probe.every, "without probes (probe.every=0)")

@@ -22,6 +22,12 @@ class DiscoverySettings(Settings):
     hardness_k: int = Field(64, ge=1, description="k of the pass@k by which a question is hard")
     max_pass_at_k: float = Field(0.0, ge=0, le=1, description="largest such pass@k of a question that is searched")
     questions: int = Field(24, ge=1, description="most questions that are searched, drawn by the seed")
+    questions_at_once: int = Field(
+        8,
+        ge=1,
+        description="searched side by side by training, where each has an adapter of its own in the engines "
+        "(rollout.adapter=loaded); otherwise questions take turns",
+    )
     budget: int = Field(2750, ge=1, description="attempts of each method at each question")
     seeds: int = Field(5, ge=1, description="searches of each method at each question; independent samples need one")
 

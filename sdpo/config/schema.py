@@ -182,6 +182,11 @@ class Recipe(Settings):
         return self.model.adapter is not None and self.rollout.adapter == "loaded"
 
     @property
+    def searched_at_once(self) -> int:
+        """Questions that `sdpo discover` searches side by side by training; 1: they take turns."""
+        return self.discovery.questions_at_once if self.loads_adapter else 1
+
+    @property
     def samples_per_step(self) -> int:
         return self.run.questions * self.rollout.responses
 

@@ -153,7 +153,7 @@ class ContextSettings(Settings):
         "token by token as they were sampled",
     )
     max_reply_tokens: int = Field(
-        512, ge=8, description="between two turns: the environment's reply, the end of the one turn, the next header"
+        512, ge=8, description="between two turns: the reply, the end of the one turn, the next header"
     )
 
     @property

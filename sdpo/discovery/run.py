@@ -23,7 +23,7 @@ from sdpo.rollout.generation import Generation
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import Console
 from sdpo.training.engine_check import check_engines
-from sdpo.training.launch import announced, cluster, make_pool, workers
+from sdpo.training.launch import announced, cluster, make_pool, together, workers
 from sdpo.training.parts import Parts
 from sdpo.training.placement import plan_placement
 from sdpo.training.serving import Serving
@@ -85,9 +85,9 @@ async def _sampled(
         await pool.shutdown()
 
 
-def _generation(recipe: Recipe, parts: Parts, pool: EnginePool) -> Generation:
+def _generation(recipe: Recipe, parts: Parts, pool: EnginePool, slot: int = 0) -> Generation:
     contexts = ContextBuilder(parts.tokenizer, recipe.context, recipe.model.thinking)
-    return Generation(recipe, parts.environment, contexts, parts.tokenizer, pool)
+    return Generation(recipe, parts.environment, contexts, parts.tokenizer, pool, slot)
 
 
 async def _choose(
@@ -149,14 +149,21 @@ async def _search(
     folder: DiscoveryFolder,
     console: Console,
 ) -> None:
-    algorithm, budget = build_algorithm(recipe), recipe.discovery.budget
-    async with workers(recipe, algorithm.plan, resources, console) as (pool, learner):
-        generation, serving = _generation(recipe, parts, pool), Serving(recipe, pool, learner)
-        searching = Searching(recipe, build_algorithm, generation, learner, serving)
+    plan, budget = build_algorithm(recipe).plan, recipe.discovery.budget
+    slots = min(recipe.searched_at_once, len(left))
+    async with workers(recipe, plan, resources, console, slots) as (pool, learner):
+        searching = Searching(recipe, build_algorithm, learner, Serving(recipe, pool, learner))
         with tempfile.TemporaryDirectory(prefix="start-") as start:
             await searching.begin(Path(start))
             await check_engines(learner, pool)
             title = f"searching: {recipe.algorithm.label}"
             with console.phase(title, total=len(left) * budget, announce=True) as progress:
-                for task, seed in left:
-                    folder.append(await searching.search(task, budget, seed, progress.advance))
+                waiting = iter(left)
+
+                async def searched(slot: int) -> None:
+                    """One question after the other in this slot."""
+                    generation = _generation(recipe, parts, pool, slot)
+                    for task, seed in waiting:
+                        folder.append(await searching.search(generation, task, budget, seed, progress.advance, slot))
+
+                await together(*map(searched, range(slots)))

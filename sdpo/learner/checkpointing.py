@@ -13,6 +13,7 @@ Neither the number of ranks nor the ZeRO stage shows in it, so that any other ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sdpo.learner import export
 from sdpo.learner.adapter import write_adapter
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.gathering import gathered
-from sdpo.learner.held import MOMENTS, WEIGHT, OptimizedWeights
+from sdpo.learner.held import MOMENTS, WEIGHT, Held, OptimizedWeights
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.teacher import Teacher
 
@@ -42,6 +43,15 @@ class LearnerState(BaseModel):
     skipped_steps: NonNegativeInt
     mean_advantage: float | None  # of the advantage clip
     teacher_frozen: bool = False  # for good, by a guard
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a rank holds of a checkpoint, copied to the host's memory."""
+
+    tensors: dict[tuple[str, str], torch.Tensor]  # by kind and name
+    steps: dict[str, int]
+    state: LearnerState
 
 
 class Checkpointing:
@@ -89,7 +99,7 @@ class Checkpointing:
 
     def _state_of(self, checkpoint: Path, later: bool) -> Callable[[], Records]:
         writer = SliceWriter(checkpoint, self.rank, later=later)
-        for held in (*self.weights.held(), *(self.average.held(self.rank) if self.average else ())):
+        for held in self._held():
             own = held.share(self.rank, self.ranks)
             for kind, values in own.views.items():
                 writer.add(kind, own.name, own.shape, own.offset, values)
@@ -117,27 +127,58 @@ class Checkpointing:
         state, reader = _read_state(Path(folder)), SliceReader(Path(folder))
         shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.trained()}
         weights = {name: (shape, torch.float32) for name, shape in shapes.items()}
-        buffers = self._buffers()
+        buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in self._buffers().items()}
         _compare(WEIGHT, reader, weights)
-        _compare(BUFFER, reader, {name: (tuple(b.shape), b.dtype) for name, b in buffers.items()})
+        _compare(BUFFER, reader, buffers)
         for kind in MOMENTS:
             _compare(kind, reader, {name: sort for name, sort in weights.items() if name in reader.steps})
         if self.average is not None:
             _compare(AVERAGE, reader, weights)
-        if self.advantage_clip is not None:
-            self.advantage_clip.mean = state.mean_advantage
+        self._take(
+            state,
+            reader.steps,
+            lambda kind, held: reader.read(kind, held.name, held.offset, held.length),
+            lambda name: reader.full(BUFFER, name),
+        )
 
-        self.weights.begin_load(reader.steps)
-        for held in (*self.weights.held(), *(self.average.held(self.rank) if self.average else ())):
+    @torch.no_grad()
+    def keep(self) -> Kept:
+        """A copy of all that `save` writes, of what this rank holds.  Collective."""
+        tensors = {(kind, held.name): view for held in self._held() for kind, view in held.views.items()}
+        tensors |= {(BUFFER, name): buffer for name, buffer in self._buffers().items()}
+        copied = {key: tensor.to("cpu", copy=True) for key, tensor in tensors.items()}
+        return Kept(copied, self.weights.steps(), self._state())
+
+    @torch.no_grad()
+    def take(self, kept: Kept) -> None:
+        """Take over what was kept here.  Collective."""
+        self._take(
+            kept.state,
+            kept.steps,
+            lambda kind, held: kept.tensors[kind, held.name],
+            lambda name: kept.tensors[BUFFER, name],
+        )
+
+    def _take(
+        self,
+        state: LearnerState,
+        steps: Mapping[str, int],
+        read: Callable[[str, Held], torch.Tensor],
+        read_buffer: Callable[[str], torch.Tensor],
+    ) -> None:
+        self.weights.begin_load(steps)
+        for held in self._held():
             for kind, view in held.views.items():
-                if kind == WEIGHT or kind == AVERAGE or held.name in reader.steps:
-                    view.copy_(reader.read(kind, held.name, held.offset, held.length))
+                if kind == WEIGHT or kind == AVERAGE or held.name in steps:
+                    view.copy_(read(kind, held))
         self.weights.finish_load()
         if self.average is not None:
             self.average.take_over()
             self.teacher.frozen = state.teacher_frozen
-        for name, buffer in buffers.items():
-            buffer.copy_(reader.full(BUFFER, name))
+        if self.advantage_clip is not None:
+            self.advantage_clip.mean = state.mean_advantage
+        for name, buffer in self._buffers().items():
+            buffer.copy_(read_buffer(name))
         self._resume_schedule(state)
 
     def export(self, folder: str) -> Records:
@@ -174,6 +215,11 @@ class Checkpointing:
         own = [(name.removeprefix("model."), p) for name, p in self.student.trained()]
         with gathered([p for _, p in own]):
             yield [(name, p.detach()) for name, p in own]
+
+    def _held(self) -> Iterator[Held]:
+        yield from self.weights.held()
+        if self.average is not None:
+            yield from self.average.held(self.rank)
 
     def _buffers(self) -> dict[str, torch.Tensor]:
         kept = self.student.state_dict(keep_vars=True).keys()

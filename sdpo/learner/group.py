@@ -59,6 +59,7 @@ class Learner:
         self.credit: list[list[TokenCredit | None]] = []
         self._options, self._group = actor_options, group
         self._longest: dict[str, float] = {}
+        self._aside: dict[int, int] = {}  # `skipped` of what was put aside
         self._launch()
         self.answers = None if teachers is None else Answers(teachers, plan)
 
@@ -243,9 +244,10 @@ class Learner:
         """The operators of rank 0 that took longest by themselves, and the seconds of all."""
         return await self.ranks[0].end_profile.remote(operators)
 
-    async def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
-        """Send the student's weights, or the teacher's, to the rollout engines as `version`."""
-        return (await self._all("publish", [rank.publish.remote(engines, version, teacher) for rank in self.ranks]))[0]
+    async def publish(self, engines: list[Any], version: int, teacher: bool = False, slot: int = 0) -> dict[str, float]:
+        """Send the student's weights, or the teacher's, to the rollout engines as `version`; an adapter to its slot."""
+        given = engines, version, teacher, slot
+        return (await self._all("publish", [rank.publish.remote(*given) for rank in self.ranks]))[0]
 
     async def replace_teacher(self, how: Literal["refresh", "freeze"]) -> None:
         """refresh: the teacher's weights become the student's; freeze: they stay as they are now."""
@@ -306,6 +308,17 @@ class Learner:
 
     async def load(self, folder: Path) -> None:
         await self._all("load", [rank.load.remote(str(folder)) for rank in self.ranks])
+        await self.teach()
+
+    async def put_aside(self, name: int) -> None:
+        """Keep a copy of all that learning goes on from under a name, in the memory of the ranks."""
+        await self._all("swap", [rank.put_aside.remote(name) for rank in self.ranks])
+        self._aside[name] = self.skipped
+
+    async def take_up(self, name: int) -> None:
+        """Go on from what was put aside under a name, and is forgotten there."""
+        await self._all("swap", [rank.take_up.remote(name) for rank in self.ranks])
+        self.skipped = self._aside.pop(name)
         await self.teach()
 
     async def export(self, folder: Path) -> Records:

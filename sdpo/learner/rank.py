@@ -123,8 +123,8 @@ class LearnerRank:
 
     @ray.method
     @_timed
-    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
-        return self.worker.publish(engines, version, teacher)
+    def publish(self, engines: list[Any], version: int, teacher: bool = False, slot: int = 0) -> dict[str, float]:
+        return self.worker.publish(engines, version, teacher, slot)
 
     @ray.method
     @_timed
@@ -164,6 +164,16 @@ class LearnerRank:
     @_timed
     def load(self, folder: str) -> None:
         self.worker.load(folder)
+
+    @ray.method
+    @_timed
+    def put_aside(self, name: int) -> None:
+        self.worker.put_aside(name)
+
+    @ray.method
+    @_timed
+    def take_up(self, name: int) -> None:
+        self.worker.take_up(name)
 
     @ray.method
     @_timed

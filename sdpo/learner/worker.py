@@ -26,7 +26,7 @@ from sdpo.config.schema import Recipe
 from sdpo.errors import UserError
 from sdpo.learner import export
 from sdpo.learner.advantage_clip import AdvantageClip
-from sdpo.learner.checkpointing import Checkpointing
+from sdpo.learner.checkpointing import Checkpointing, Kept
 from sdpo.learner.credit import split_off, token_credit
 from sdpo.learner.deepspeed_config import (
     clips_itself,
@@ -117,6 +117,7 @@ class LearnerWorker:
         self.advantage_clip = AdvantageClip(factor) if factor else None
         self.publisher: Publisher | None = None
         self._moved = False  # whether the student has moved since the batch began
+        self._aside: dict[int, Kept] = {}
         models = self.engine, self.student, self.teacher, self.reference
         self.passes = ForwardPasses(self.recipe, self.plan, *models, self.advantage_clip, self.device)
         model = self.recipe.model
@@ -143,6 +144,18 @@ class LearnerWorker:
         """Go on from what ranks of any number and stage have saved.  Collective.  Raises Damaged."""
         self.offload.back()
         self.checkpointing.load(checkpoint)
+        self._make_room()
+
+    def put_aside(self, name: int) -> None:
+        """Keep a copy of all that learning goes on from, under a name.  Collective."""
+        self.offload.back()
+        self._aside[name] = self.checkpointing.keep()
+        self._make_room()
+
+    def take_up(self, name: int) -> None:
+        """Go on from what was put aside under a name, bit for bit.  Collective."""
+        self.offload.back()
+        self.checkpointing.take(self._aside.pop(name))
         self._make_room()
 
     def _make_room(self) -> None:
@@ -284,16 +297,16 @@ class LearnerWorker:
         """That of a teacher of its own, with the weights that its ranks now have."""
         self.teacher.head = head.built(self.dtype, self.device, self.student.head)
 
-    def publish(self, engines: list[Any], version: int, teacher: bool = False) -> dict[str, float]:
+    def publish(self, engines: list[Any], version: int, teacher: bool = False, slot: int = 0) -> dict[str, float]:
         """Send the student's weights, or the teacher's, to the rollout engines, or the adapter alone.
 
-        Collective; rank 0 sends.
+        Collective; rank 0 sends.  slot: the adapter's in the engines.
         """
         if teacher:
             self.offload.back()
         with self.teacher.weights(self.student) if teacher else nullcontext(self.student) as policy:
             if self.recipe.loads_adapter:  # then `policy` is the student, with the adapter in question in its place
-                report = self._publish_adapter(engines, version)
+                report = self._publish_adapter(engines, version, slot)
             else:
                 report = self._publish_all(policy, engines, version)
         self._make_room()
@@ -306,11 +319,11 @@ class LearnerWorker:
         report = self.publisher.publish(export.checkpoint_tensors(policy.model), engines, version)
         return {"weights/bytes": float(report.bytes), "weights/pause_s": report.pause_seconds}
 
-    def _publish_adapter(self, engines: list[Any], version: int) -> dict[str, float]:
+    def _publish_adapter(self, engines: list[Any], version: int, slot: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             self.checkpointing.export(folder)
             files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        size = publish_adapter(files, engines, version) if self.rank == 0 else 0
+        size = publish_adapter(files, engines, version, slot) if self.rank == 0 else 0
         return {"weights/bytes": float(size), "weights/pause_s": 0.0}
 
 

@@ -260,7 +260,7 @@ class ContextBuilder:
         return cut
 
     def check_turns(self) -> str:
-        """What should be known before a run of several turns; may be empty.
+        """What should be known before a run in which responses are replied to; may be empty.
 
         Raises UserError where the chat template takes no such conversation.
         """

@@ -1,4 +1,7 @@
-"""The adapters that an engine has loaded beside its model: the newest, and older ones that responses still use."""
+"""The adapters that an engine has loaded beside its model: of every slot the newest, and older ones still in use.
+
+A run that trains one policy has one slot, 0.  Policies that are trained side by side have one each.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from typing import Any
 from sdpo.errors import UserError
 
 
-@dataclass
+@dataclass(eq=False)
 class Adapter:
     """`request`: what names it to vLLM.  Its id and name never come again, so that no cached key or value of another
     adapter is taken for its own."""
 
+    slot: int
     version: int
     request: Any  # vllm.lora.request.LoRARequest
     folder: tempfile.TemporaryDirectory[str]  # vLLM may read it again
@@ -32,10 +36,14 @@ class Adapters:
         self._ids = itertools.count(1)
         self._loaded: list[Adapter] = []  # the newest last
 
+    @property
+    def _newest(self) -> dict[int, Adapter]:
+        return {adapter.slot: adapter for adapter in self._loaded}
+
     @contextmanager
-    def newest(self) -> Iterator[Adapter | None]:
-        """Within the context that adapter stays loaded; None: there is none yet."""
-        adapter = self._loaded[-1] if self._loaded else None
+    def newest(self, slot: int) -> Iterator[Adapter | None]:
+        """Of a slot.  Within the context that adapter stays loaded; None: there is none yet."""
+        adapter = self._newest.get(slot)
         if adapter is None:
             yield None
             return
@@ -45,8 +53,8 @@ class Adapters:
         finally:
             adapter.uses -= 1
 
-    async def load(self, files: Mapping[str, bytes], version: int) -> None:
-        """Take an adapter into use for the responses that begin from now on.
+    async def load(self, files: Mapping[str, bytes], version: int, slot: int) -> None:
+        """Take an adapter into use for the responses of a slot that begin from now on.
 
         Args:
             files: PEFT's, by name.
@@ -56,7 +64,7 @@ class Adapters:
         """
         from vllm.lora.request import LoRARequest
 
-        await self._unload([adapter for adapter in self._loaded[:-1] if not adapter.uses])
+        await self._unload_old()
         folder = tempfile.TemporaryDirectory(prefix="adapter-")
         for name, content in files.items():
             (Path(folder.name) / name).write_bytes(content)
@@ -74,11 +82,12 @@ class Adapters:
             await self._llm.remove_lora(number)
             folder.cleanup()
             raise refused(f"it has no layer for {', '.join(parts[:3])}{', …' if len(parts) > 3 else ''}")
-        self._loaded.append(Adapter(version, request, folder))
-        await self._unload([adapter for adapter in self._loaded[:-1] if not adapter.uses])
+        self._loaded.append(Adapter(slot, version, request, folder))
+        await self._unload_old()
 
-    async def _unload(self, adapters: list[Adapter]) -> None:
-        for adapter in adapters:
+    async def _unload_old(self) -> None:
+        newest = self._newest.values()
+        for adapter in [each for each in self._loaded if each not in newest and not each.uses]:
             self._loaded.remove(adapter)
             await self._llm.remove_lora(adapter.request.lora_int_id)
             adapter.folder.cleanup()

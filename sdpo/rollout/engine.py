@@ -165,8 +165,10 @@ class RolloutEngine:
 
     # ---- sampling ----
 
-    async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> Turn:
+    async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int, slot: int = 0) -> Turn:
         """One response, reproducible from `seed` for the same weights, whatever else the engine does.
+
+        slot: of the adapter, where adapters are loaded.
 
         Raises:
             UserError: the prompt leaves no room for a response in the engine's context.
@@ -174,7 +176,7 @@ class RolloutEngine:
         """
         self._check_usable()
         self._check_prompt(len(prompt_ids), 1)
-        task = asyncio.create_task(self._one(prompt_ids, sampling, seed))
+        task = asyncio.create_task(self._one(prompt_ids, sampling, seed, slot))
         self._tasks.add(task)
         try:
             return await task
@@ -185,7 +187,7 @@ class RolloutEngine:
         finally:
             self._tasks.discard(task)
 
-    async def _one(self, prompt_ids: list[int], sampling: Sampling, seed: int) -> Turn:
+    async def _one(self, prompt_ids: list[int], sampling: Sampling, seed: int, slot: int = 0) -> Turn:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         params = SamplingParams(
@@ -200,7 +202,7 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._metrics, self._adapters.newest() as adapter:
+        with self._metrics, self._adapters.newest(slot) as adapter:
             output = (await self._request(prompt_ids, params, adapter)).outputs[0]
         self._metrics.requests += 1
         self._metrics.prompt_tokens += len(prompt_ids)
@@ -219,7 +221,7 @@ class RolloutEngine:
             versions=tuple(spans) or (VersionSpan(self._version, 0, 0),),
         )
 
-    async def score(self, prompt_ids: list[int], response_ids: list[int]) -> np.ndarray:
+    async def score(self, prompt_ids: list[int], response_ids: list[int], slot: int = 0) -> np.ndarray:
         """Log-probs (float32 [len(response_ids)]) of given tokens after a prompt, always at temperature 1.
 
         For checks only: vLLM computes prompt log-probs without its prefix cache and one prompt at a time, which is many
@@ -236,7 +238,7 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        with self._metrics, self._adapters.newest() as adapter:
+        with self._metrics, self._adapters.newest(slot) as adapter:
             output = await self._request([*prompt_ids, *response_ids], params, adapter)
         rows = output.prompt_logprobs[len(prompt_ids) :]
         return np.asarray([row[token].logprob for row, token in zip(rows, response_ids, strict=True)], dtype=np.float32)
@@ -331,14 +333,16 @@ class RolloutEngine:
         self._metrics.weight_updates += 1
         return self._version
 
-    async def load_adapter(self, files: dict[str, bytes], version: int) -> int:
-        """Load an adapter (PEFT's files by name) for the responses that begin from now on, and return its version.
+    async def load_adapter(self, files: dict[str, bytes], version: int, slot: int = 0) -> int:
+        """Load an adapter (PEFT's files by name) for the responses of a slot that begin from now on.
+
+        Returns its version.
 
         Raises:
             UserError: vLLM does not take it; the engine goes on with the one that it has.
         """
         self._check_usable(weights=False)
-        await self._core(self._adapters.load(files, version))
+        await self._core(self._adapters.load(files, version, slot))
         self._version = version
         self._metrics.weight_updates += 1
         return version

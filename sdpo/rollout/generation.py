@@ -50,9 +50,11 @@ class Generation:
         contexts: ContextBuilder,
         tokenizer: Any,
         pool: EnginePool,
+        slot: int = 0,
     ) -> None:
+        """slot: of the adapter that is sampled from, where engines load several."""
         self.recipe, self.environment, self.contexts = recipe, environment, contexts
-        self.tokenizer, self.pool = tokenizer, pool
+        self.tokenizer, self.pool, self._slot = tokenizer, pool, slot
         self.evaluation_sampling = evaluation_sampling(recipe)
 
     async def training_group(
@@ -83,7 +85,8 @@ class Generation:
     async def group_behind(self, task: Task, prompts: Sequence[Sequence[int]], seed: Sequence[int]) -> Group:
         """One graded rollout behind each of these prompts, sampled and graded as in the last step of training."""
         number, sampling = _number(seed), training_sampling(self.recipe, self.recipe.run.steps)
-        sampled = [self.pool.generate(prompt, 1, sampling, _number([number, i]))[0] for i, prompt in enumerate(prompts)]
+        drawn = [_number([number, i]) for i in range(len(prompts))]
+        sampled = [self._sampled(prompt, 1, sampling, seed)[0] for prompt, seed in zip(prompts, drawn, strict=True)]
         return await (await self._rollouts(task, sampled, sampling, number, "training")).graded()
 
     async def _group(
@@ -96,7 +99,7 @@ class Generation:
         on_response: Callable[[int], None] = lambda count: None,
     ) -> PendingGroup:
         number = _number(seed)
-        sampled = self.pool.generate(self.contexts.prompt(task), n, sampling, number)
+        sampled = self._sampled(self.contexts.prompt(task), n, sampling, number)
         return await self._rollouts(task, sampled, sampling, number, purpose, on_response)
 
     async def _rollouts(
@@ -129,9 +132,14 @@ class Generation:
                     on_response(1)
                     return _done(Rollout(turns, context_full=full))
                 drawn = _number([number, index, len(turns)])
-                [sampled] = self.pool.generate(prompt, 1, sampling, drawn, engine=turns[-1].engine)
+                [sampled] = self._sampled(prompt, 1, sampling, drawn, turns[-1].engine)
 
         return PendingGroup(task, tuple(await asyncio.gather(*itertools.starmap(rollout, enumerate(sampled)))))
+
+    def _sampled(
+        self, prompt: Sequence[int], n: int, sampling: Sampling, number: int, engine: int | None = None
+    ) -> list[asyncio.Future[Turn]]:
+        return self.pool.generate(prompt, n, sampling, number, engine, self._slot)
 
     def _read(self, turn: Turn, purpose: Purpose | None) -> Turn:
         text = self.contexts.chat.decode(turn.response_ids)

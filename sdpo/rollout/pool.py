@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import ray
@@ -36,13 +37,19 @@ class EnginePool(Places):
     # ---- sampling ----
 
     def generate(
-        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+        self,
+        prompt_ids: Sequence[int],
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        engine: int | None = None,
+        slot: int = 0,
     ) -> list[asyncio.Future[Turn]]:
         """n responses to one prompt, each there as soon as it is finished.
 
         All come from one engine, whose prefix cache they share: that of an earlier turn (`Turn.engine`), else the one
         with the fewest responses under way.  Response i draws from its own stream, so that neither n, nor other
-        requests, nor the choice of the engine change it.
+        requests, nor the choice of the engine change it.  slot: of the adapter, where engines load adapters.
 
         Raises (the responses, when awaited):
             UserError: the prompt does not fit.  EngineError: the engine cannot serve (see `RolloutEngine.generate`).
@@ -52,9 +59,9 @@ class EnginePool(Places):
         place, prompt = self._chosen(engine) or self._places[0], list(prompt_ids)
         place.load += n  # now, not when the calls run: the next group chooses before that
         seeds = [response_seed(seed, i) for i in range(n)]
-        return [asyncio.ensure_future(self._generate(place, prompt, sampling, number)) for number in seeds]
+        return [asyncio.ensure_future(self._generate(place, prompt, sampling, number, slot)) for number in seeds]
 
-    async def _generate(self, place: Place, prompt: list[int], sampling: Sampling, seed: int) -> Turn:
+    async def _generate(self, place: Place, *asked: Any) -> Turn:
         """The same response from whichever engine lives to finish it; on a lost one it is begun again."""
         try:
             while True:
@@ -62,7 +69,7 @@ class EnginePool(Places):
                     place.load -= 1
                     place = await self._serving()
                     place.load += 1
-                ref = place.handle.generate.remote(prompt, sampling, seed)
+                ref = place.handle.generate.remote(*asked)
                 try:
                     return dataclasses.replace(await self._answer(place, "generate", ref), engine=place.index)
                 except EngineError:

@@ -114,22 +114,25 @@ def make_trainer(
 
 @asynccontextmanager
 async def workers(
-    recipe: Recipe, plan: LossPlan, resources: dict[str, float], console: Console
+    recipe: Recipe, plan: LossPlan, resources: dict[str, float], console: Console, policies: int = 1
 ) -> AsyncIterator[tuple[EnginePool, Learner]]:
-    """Engines and learner ranks, started side by side and ended in order."""
+    """Engines and learner ranks, started side by side and ended in order.
+
+    policies: whose adapters engines have room for, where they load adapters.
+    """
     placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
     console.message(f"Placement: {placement.description}.")
     group = await reserved(placement.bundles)
     learner = Learner(
         as_computed(recipe)[0], plan, placement.learner, group, make_teachers(recipe, plan, placement.teacher)
     )
-    pool = make_pool(recipe, placement, group)
+    pool = make_pool(recipe, placement, group, policies)
     try:
         async with Supervision(recipe.supervision, pool, learner):
             if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
                 await announced(console, "starting vLLM engines", pool.start(console.message))
                 await pool.sleep()  # its weights are the learner's first publication
-            await _together(
+            await together(
                 announced(console, "starting vLLM engines", pool.start(console.message)),
                 announced(console, "starting DeepSpeed ranks", learner.start()),
             )
@@ -162,7 +165,7 @@ async def announced(console: Console, name: str, work) -> None:
         await work
 
 
-async def _together(*work: Awaitable[None]) -> None:
+async def together(*work: Awaitable[None]) -> None:
     """Run side by side; if one fails or the user stops, none is left running behind this call."""
     tasks = [asyncio.ensure_future(w) for w in work]
     try:
@@ -173,9 +176,11 @@ async def _together(*work: Awaitable[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def make_pool(recipe: Recipe, placement: Placement, group: PlacementGroup | None = None) -> EnginePool:
+def make_pool(
+    recipe: Recipe, placement: Placement, group: PlacementGroup | None = None, policies: int = 1
+) -> EnginePool:
     return EnginePool(
-        engine_options(recipe),
+        engine_options(recipe, policies),
         recipe.rollout.engines,
         cpus_per_engine=placement.engine_cpus,
         gpus_per_engine=placement.engine_gpus,

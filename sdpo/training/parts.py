@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sdpo.config.checks import has_replies
 from sdpo.config.model_files import (
     check_model,
     check_teacher,
@@ -77,7 +78,7 @@ def check_prompts(recipe: Recipe, dataset: Dataset, tokenizer) -> None:
         check_texts(dataset.train, recipe.context.demonstration, recipe.context.column, "context.demonstration")
     if recipe.rollout.source != "policy":
         check_texts(dataset.train, recipe.rollout.source, recipe.context.column, "rollout.source", every=True)
-    if recipe.most_turns > 1 and (note := contexts.check_turns()):
+    if has_replies(recipe) and (note := contexts.check_turns()):
         dataset.report.notes.append(note)
     neutralised = []
     for task in {t.id: t for t in (*dataset.train, *dataset.evaluation)}.values():

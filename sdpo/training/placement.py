@@ -88,8 +88,8 @@ def plan_placement(recipe: Recipe, cpus: float, gpus: float, learner: bool = Tru
     )
 
 
-def engine_options(recipe: Recipe) -> EngineConfig:
-    """What every engine of a run is started with."""
+def engine_options(recipe: Recipe, policies: int = 1) -> EngineConfig:
+    """What every engine of a run is started with.  policies: with an adapter each, if adapters are loaded."""
     rollout = recipe.rollout
     return EngineConfig(
         model=locate(recipe.model.path),
@@ -102,18 +102,19 @@ def engine_options(recipe: Recipe) -> EngineConfig:
         gpu_memory_utilization=rollout.gpu_memory_utilization,
         enforce_eager=rollout.enforce_eager,
         weight_transfer=recipe.weight_transfer,
-        adapters=_slots(recipe) if recipe.loads_adapter else None,
+        adapters=_slots(recipe, policies) if recipe.loads_adapter else None,
         sleep=recipe.rollout.colocated,
         threads=rollout.cpu_threads,
         more=rollout.engine_args,
     )
 
 
-def _slots(recipe: Recipe) -> AdapterSlots:
+def _slots(recipe: Recipe, policies: int) -> AdapterSlots:
     """For the adapters of batches under way (`sdpo.training.prefetch`: a version each), and the one that is loaded."""
     adapter = recipe.model.adapter
     assert adapter is not None
-    return AdapterSlots(adapter.rank, max(1, recipe.rollout.staleness) + 1, _adapted(recipe.model.path, adapter))
+    count = policies * max(1, recipe.rollout.staleness) + 1
+    return AdapterSlots(adapter.rank, count, _adapted(recipe.model.path, adapter))
 
 
 @cache

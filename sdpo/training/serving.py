@@ -26,16 +26,17 @@ class Serving:
         if self._colocated and self.pool.awake:
             await self.pool.sleep()
 
-    async def publish(self, version: int, teacher: bool = False) -> dict[str, float]:
+    async def publish(self, version: int, teacher: bool = False, slot: int = 0) -> dict[str, float]:
         """Give the engines the policy's weights or the teacher's, and their memory.
 
         That of the cache comes when the transfer needs none.  The teacher's version is the policy's with a minus sign.
+        slot: of an adapter that is loaded.
         """
         version = -version if teacher else version
         self._served = version, teacher
         if self._colocated:
             await self.pool.wake_up("weights")
-        published = await self.learner.publish(self.pool.handles, version, teacher)
+        published = await self.learner.publish(self.pool.handles, version, teacher, slot)
         if self._colocated:
             await self.pool.wake_up("kv_cache")
         await self.pool.confirm(version)

@@ -196,7 +196,7 @@ class Publisher:
         return PublishReport(version, tensors, total, count, time.monotonic() - began, 0.0, "")
 
 
-def publish_adapter(files: Mapping[str, bytes], engines: list[ActorHandle], version: int) -> int:
+def publish_adapter(files: Mapping[str, bytes], engines: list[ActorHandle], version: int, slot: int = 0) -> int:
     """Have all engines load an adapter, PEFT's files by name, under this version.  Returns its size in bytes.
 
     Nothing pauses.  An engine that dies on the way is left out.
@@ -205,7 +205,7 @@ def publish_adapter(files: Mapping[str, bytes], engines: list[ActorHandle], vers
         UserError: vLLM does not take the adapter (`RolloutEngine.load_adapter`).
     """
     given = ray.put(dict(files))
-    _answers({engine: engine.load_adapter.remote(given, version) for engine in engines}, lambda engine: None)
+    _answers({engine: engine.load_adapter.remote(given, version, slot) for engine in engines}, lambda engine: None)
     return sum(map(len, files.values()))
 
 

@@ -44,6 +44,8 @@ def test_an_engine_has_room_for_the_adapters_under_way_and_layers_for_them():
     stale = ("rollout.staleness=3", "model.adapter.targets=[self_attn.q_proj,v_proj]", "model.adapter.rank=17")
     other = engine_args(*LOADED, *stale)
     assert (other["max_loras"], other["max_lora_rank"], other["lora_target_modules"]) == (4, 32, ["q_proj", "v_proj"])
+    beside = startup.engine_args(engine_options(recipe(*LOADED, profile="cpu"), policies=8))
+    assert beside["max_loras"] == 9  # of each the one that is loaded, and one that takes another's place
     with pytest.raises(UserError, match="rank 512 at most: lower model.adapter.rank .513.*merged"):
         engine_args(*LOADED, "model.adapter.rank=513")
     assert "enable_lora" not in engine_args("model.adapter={}")

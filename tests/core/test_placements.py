@@ -34,6 +34,12 @@ def test_the_table(gpus, ranks, engines, colocated, adapter):
     assert recipe.learner.lr == pytest.approx(1e-5 if adapter else 1e-6)
 
 
+@pytest.mark.parametrize(("gpus", "at_once"), [(1, 1), (2, 8), (3, 8), (4, 1), (8, 1)])
+def test_a_discovery_searches_side_by_side_where_engines_load_adapters(gpus, at_once):
+    recipe = load_recipe(find_recipe("discover-livecodebench", "sdpo"), "gpu", gpus=gpus)
+    assert (recipe.searched_at_once, recipe.rollout.adapter) == (at_once, "merged" if at_once == 1 else "loaded")
+
+
 def test_a_teacher_of_its_own_takes_gpus_of_its_own():
     own = ("teacher.placement=own", "teacher.ranks=2")
     recipe = load_recipe(SDPO, "gpu", own, gpus=8)

@@ -26,7 +26,7 @@ class ScriptedPolicy:
         self.engines: list[int | None] = []  # that a call was meant for
 
     def generate(
-        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None
+        self, prompt_ids: Sequence[int], n: int, sampling: Sampling, seed: int, engine: int | None = None, slot: int = 0
     ) -> list[asyncio.Future[Turn]]:
         self.asked.append((n, sampling, seed))
         self.engines.append(engine)

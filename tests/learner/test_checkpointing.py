@@ -31,10 +31,10 @@ def layout(model: Path, stage: int, ranks: int = 1, *overrides: str):
     return recipe(model, "sdpo", *OVERRIDES, f"learner.zero_stage={stage}", f"learner.ranks={ranks}", *overrides)
 
 
-def update(worker) -> tuple[float, dict[str, float]]:
+def update(worker, batch: int = 0) -> tuple[float, dict[str, float]]:
     """One update of this rank's share of always the same batch: loss and step-wide numbers."""
     settings = worker.recipe
-    own = dealt(settings, samples(9), settings.learner.ranks, tokens=120)[worker.rank]
+    own = dealt(settings, samples(9, batch), settings.learner.ranks, tokens=120)[worker.rank]
     sums, values, _ = worker.update(own)
     worker.finish_batch()
     return sums.plain["learner/loss"], values
@@ -122,6 +122,33 @@ def test_a_copy_is_written_as_it_was_whatever_is_learned_meanwhile(model, start,
     resumed = start(settings)
     resumed.checkpointing.load(str(tmp_path))
     same(before, everything(resumed))
+
+
+@pytest.mark.parametrize(("stage", "overrides"), LAYOUTS, ids=[f"zero{s} {' '.join(o)}".strip() for s, o in LAYOUTS])
+def test_learners_that_take_turns_in_a_rank_learn_what_each_learns_alone(model, start, tmp_path, stage, overrides):
+    """Two, each on a batch of its own; one has not moved yet when it is put aside for the first time."""
+    worker = start(layout(model, stage, 1, *overrides))
+    worker.checkpointing.save(str(tmp_path))
+    alone = []
+    for batch in (0, 1):
+        worker.load(str(tmp_path))
+        alone.append(([update(worker, batch) for _ in range(3)], everything(worker), worker.engine.global_steps))
+    assert alone[0][0] != alone[1][0]
+    worker.load(str(tmp_path))
+    worker.put_aside(1)
+    worker.load(str(tmp_path))
+    found: tuple[list, list] = [], []
+    for now, next_one in ((0, 1), (1, 0), (0, 0), (0, 1), (1, 1)):  # who learns, and who after that
+        found[now].append(update(worker, now))
+        if next_one != now:
+            worker.put_aside(now)
+            worker.take_up(next_one)
+    for now in (1, 0):
+        found[now].extend(update(worker, now) for _ in range(3 - len(found[now])))
+        assert found[now] == alone[now][0] and worker.engine.global_steps == alone[now][2] == 3
+        same(everything(worker), alone[now][1])
+        if now:
+            worker.take_up(0)
 
 
 @pytest.mark.slow

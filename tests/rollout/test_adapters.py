@@ -23,6 +23,7 @@ from tests.learner.tiny import recipe
 pytestmark = pytest.mark.slow
 LORA = ("model.adapter={rank: 4, alpha: 8}", "learner.zero_stage=0")
 LOADED = (*LORA, "rollout.adapter=loaded")
+POLICIES = 3
 PROMPT = [3 + i * i % 120 for i in range(300)]  # longer than two blocks of the prefix cache
 
 
@@ -46,7 +47,7 @@ def start(cluster, model_path):
 @pytest.fixture(scope="module")
 def loading(cluster, model_path) -> Iterator[EnginePool]:
     """An engine that loads adapters."""
-    slots = engine_options(recipe(model_path, "sdpo", *LOADED)).adapters
+    slots = engine_options(recipe(model_path, "sdpo", *LOADED), policies=POLICIES).adapters
     pool = EnginePool(dataclasses.replace(config_for(model_path), adapters=slots), engines=1)
     asyncio.run(pool.start())
     yield pool
@@ -120,8 +121,42 @@ async def test_a_response_keeps_the_adapter_that_it_began_with(loading, start):
         assert turn.policy_version == turn.final_version == 7
         np.testing.assert_allclose(turn.sampler_log_probs, log_probs(worker, turn.response_ids), rtol=0, atol=1e-4)
     await asyncio.to_thread(worker.publish, loading.handles, 9)
-    kept = await loading.handles[0].__ray_call__.remote(lambda self: [a.version for a in self._adapters._loaded])
+    kept = await loading.handles[0].__ray_call__.remote(
+        lambda self: [a.version for a in self._adapters._loaded if not a.slot]
+    )
     assert kept == [9]
+
+
+async def test_adapters_in_slots_of_their_own_answer_at_once_and_each_as_if_alone(loading, start):
+    worker, sampling, versions = start(*LOADED), Sampling(max_tokens=60), {slot: 30 + slot for slot in range(POLICIES)}
+    kept, alone = {}, {}
+    for slot, version in versions.items():
+        move(worker, seed=version)
+        kept[slot] = {name: p.clone() for name, p in worker.student.trained()}
+        await asyncio.to_thread(worker.publish, loading.handles, version, slot=slot)
+        alone[slot] = await asyncio.gather(*loading.generate(PROMPT, 4, sampling, 5, slot=slot))
+    for again in (False, True):
+        if again:  # another one in a slot leaves the others as they are
+            move(worker, seed=40)
+            versions[1], kept[1] = 40, {name: p.clone() for name, p in worker.student.trained()}
+            await asyncio.to_thread(worker.publish, loading.handles, 40, slot=1)
+        asked = {slot: loading.generate(PROMPT, 4, sampling, 5, slot=slot) for slot in versions}
+        together = {slot: await asyncio.gather(*turns) for slot, turns in asked.items()}
+        assert len({tuple(turn.response_ids for turn in turns) for turns in together.values()}) == POLICIES
+        for slot, turns in together.items():
+            with torch.no_grad():
+                for name, parameter in worker.student.trained():
+                    parameter.copy_(kept[slot][name])
+            for turn, before in zip(turns, alone[slot], strict=True):
+                assert turn.policy_version == turn.final_version == versions[slot]
+                assert (turn.response_ids == before.response_ids) == (versions[slot] < 40)
+                np.testing.assert_allclose(
+                    turn.sampler_log_probs, log_probs(worker, turn.response_ids), rtol=0, atol=1e-4
+                )
+    held = await loading.handles[0].__ray_call__.remote(
+        lambda self: [(a.slot, a.version) for a in self._adapters._loaded]
+    )
+    assert sorted(held) == [(0, 30), (1, 40), (2, 32)]
 
 
 async def test_an_adapter_that_does_not_fit_is_refused_and_the_old_one_stays(loading, start, tmp_path):
