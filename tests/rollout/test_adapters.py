@@ -103,7 +103,7 @@ async def test_a_response_keeps_the_adapter_that_it_began_with(loading, start):
     worker = start(*LOADED)
     move(worker, seed=1)
     await asyncio.to_thread(worker.publish, loading.handles, 7)
-    tasks = [asyncio.ensure_future(loading.generate_group(PROMPT, 1, Sampling(max_tokens=200), i)) for i in range(24)]
+    tasks = [asyncio.ensure_future(loading.generate_group(PROMPT, 1, Sampling(max_tokens=200), i)) for i in range(96)]
     while (await loading.metrics())["running"] < 12:  # on a busy machine some end before others begin
         await asyncio.sleep(0.01)
     old = {name: p.clone() for name, p in worker.student.trained()}
