@@ -23,10 +23,11 @@ from sdpo.rollout.generation import Generation
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import Console
 from sdpo.training.engine_check import check_engines
-from sdpo.training.launch import announced, cluster, make_pool, workers
+from sdpo.training.launch import cluster
 from sdpo.training.parts import Parts
 from sdpo.training.placement import plan_placement
 from sdpo.training.serving import Serving
+from sdpo.training.workers import announced, make_pool, workers
 from sdpo.types import Task
 
 _AT_ONCE = 32  # questions
