@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sdpo.rollout.config import EngineConfig
 
+PATIENCE = "RAY_worker_register_timeout_seconds"  # how long a raylet waits for a worker to say that it is there
+
 
 def of_engine(config: EngineConfig) -> dict[str, str]:
     """What belongs into the runtime environment of an engine's actor; nothing where it is started as ever.
 
-    That is where GPUs are, whose drivers a fork may disturb, and on a cluster: its machines have this file elsewhere,
-    and its raylets their own patience with a worker that imports before it says that it is there.
+    That is where GPUs are, whose drivers a fork may disturb; on a cluster, whose machines have this file elsewhere; and
+    with a Ray that has not been told to be patient with a worker that imports before it says that it is there.
     """
-    if config.device != "cpu" or "RAY_ADDRESS" in os.environ or not Path("/proc/self/task").is_dir():
+    elsewhere = os.environ.get("RAY_ADDRESS") or PATIENCE not in os.environ
+    if config.device != "cpu" or elsewhere or not Path("/proc/self/task").is_dir():
         return {}
     # -P keeps this folder, whose modules have common names, out of the path.
     return {"py_executable": shlex.join([sys.executable, "-P", __file__])}

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdpo.config.paths import LOGS
+from sdpo.rollout import worker_process
 from sdpo.tracking.lock import FolderLock, is_locked, owner_in
 from sdpo.tracking.run_info import DIED, DIED_REASON
 from sdpo.training import guardian
@@ -41,9 +42,9 @@ _LOCAL = {
 _RAY = {  # of a Ray of our own, where the user has not set it
     # Ray's 15 leaves a part that shares a core with another program 3 % of it.
     "RAY_worker_niceness": "0",
-    # An engine's process imports vLLM before it registers (`sdpo.rollout.worker_process`), which takes minutes where
-    # the machine is busy; by itself Ray kills it after one and starts another.
-    "RAY_worker_register_timeout_seconds": "1800",
+    # An engine's process imports vLLM before it registers, which takes minutes where the machine is busy; by itself Ray
+    # kills it after one and starts another.
+    worker_process.PATIENCE: "1800",
     "RAY_prestart_worker_first_driver": "0",  # of idle workers none has the environment that a part needs
 }
 

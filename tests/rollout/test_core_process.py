@@ -117,7 +117,11 @@ def test_the_core_of_an_engine_has_not_imported_again(pool):
 def test_only_a_cpu_engine_of_our_own_ray_is_started_so(monkeypatch):
     config = config_for("model")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv(worker_process.PATIENCE, "600")
     assert worker_process.__file__ in worker_process.of_engine(config)["py_executable"]
     assert worker_process.of_engine(replace(config, device="cuda", weight_transfer="nccl")) == {}
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert worker_process.of_engine(config) == {}
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.delenv(worker_process.PATIENCE)
     assert worker_process.of_engine(config) == {}
