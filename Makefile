@@ -109,8 +109,8 @@ docs: nothing-unknown setup  ## write the documents as a site, build/site; a dea
 doctor: nothing-unknown setup  ## what is installed, which devices there are, and how to fix what is missing
 	@$(.sdpo) doctor $(ARGS)
 # In order of what they need: memory of its own first, then processor time.
-BENCHES := linear_divergence learner_step packing training_step_trl weight_update overlap whole_step evaluation continuous scaling reward_functions safeguards checkpoint sandbox
-bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions safeguards checkpoint,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## run the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
+BENCHES := linear_divergence learner_step packing training_step_trl weight_update startup busy overlap whole_step evaluation continuous scaling reward_functions safeguards checkpoint sandbox
+bench: nothing-unknown setup $(if $(filter-out sandbox reward_functions safeguards checkpoint startup busy,$(or $(BENCH),$(BENCHES))),build/bench/.done)  ## run the benchmarks that need no GPU, one by one: [BENCH="overlap scaling"] [ARGS=--small]
 	@set -e; for name in $(or $(BENCH),$(BENCHES)); do \
 	    echo "== $$name"; $(PYTHON_IN_VENV) -m benchmarks.$$name $(ARGS); done
 	@$(PYTHON_IN_VENV) -m benchmarks.page

@@ -4,6 +4,10 @@ A neighbour is a process that computes without end.  With n threads and k neighb
 share of a core is C / (n + k), so that a step may take (n + k) / C times as long as alone, where that is more than 1.
 Each side is a learner in a process of its own, on the same responses, with n = 2 threads or one; only one of them has
 work at a time.  "÷ explained" is what is left to the way in which threads wait for each other.
+
+Then whole steps of `sdpo train`, whose engine and learner take turns with one thread each (n = 1): the neighbours begin
+after some steps, and a step beside them is compared with one before.  One side leaves Ray's workers as nice as Ray
+makes them (15), and has 2 neighbours only, since a step then takes a minute.
 """
 
 from __future__ import annotations
@@ -12,17 +16,25 @@ import argparse
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from benchmarks.common import ROOT, Record, interleave, medians, parser
+from benchmarks.common import ROOT, Record, interleave, medians, parser, progress
 from sdpo.config.waiting import NAMES, waiting
+from sdpo.tracking.metrics_file import read_metrics
 
 BOUND = 1.5  # slower than alone, of what the lost processor time explains
 NEIGHBOURS = (0, 1, 2, 4)
+RUN, NICE = "whole run, 1 thread each", "whole run, Ray's own niceness"
+STEPS = 5, 4  # of a whole run, alone and beside its neighbours; the first of each is not counted
 SPINNING, SET, ONE = "2 threads, libgomp's own", "2 threads, as sdpo sets it", "1 thread"
 
 
@@ -48,16 +60,28 @@ def main() -> int:
                 asked = {name: lambda learner=learner: _step(learner) for name, learner in learners.items()}
                 for name, found in interleave(asked, args.repeats).items():
                     samples[f"{name}, {neighbours}"] = found
-    middle, rows, factors = medians(samples), [], {}
+    rows: list[list[str]] = []
+    factors: dict[str, float] = {}
+
+    def add(name: str, threads: int, neighbours: int, alone: float, seconds: float) -> None:
+        explained = max(1.0, (threads + neighbours) / cores)
+        factors[f"{name}, {neighbours}"] = seconds / alone / explained
+        cells = [f"{1000 * seconds:.0f}", f"{seconds / alone:.2f}", f"{explained:.2f}"]
+        rows.append([name, str(neighbours), *cells, f"{seconds / alone / explained:.2f}"])
+
+    middle = medians(samples)
     for name, (threads, _) in sides.items():
-        alone = middle[f"{name}, 0"]["seconds"]
         for neighbours in NEIGHBOURS:
-            seconds = middle[f"{name}, {neighbours}"]["seconds"]
-            explained = max(1.0, (threads + neighbours) / cores)
-            factors[f"{name}, {neighbours}"] = seconds / alone / explained
-            cells = [f"{1000 * seconds:.0f}", f"{seconds / alone:.2f}", f"{explained:.2f}"]
-            rows.append([name, str(neighbours), *cells, f"{seconds / alone / explained:.2f}"])
-    worst = max(factors[f"{SET}, {n}"] for n in NEIGHBOURS)
+            add(name, threads, neighbours, *(middle[f"{name}, {n}"]["seconds"] for n in (0, neighbours)))
+    runs = {} if args.small else {RUN: NEIGHBOURS[1:], NICE: (2,)}
+    for name, counts in runs.items():
+        for neighbours in counts:
+            progress(f"{name}, {neighbours} neighbours")
+            own = {} if name == RUN else {"RAY_worker_niceness": "15"}
+            samples[f"{name}, {neighbours}"] = _whole_steps(own, neighbours)
+            alone, beside = (statistics.median(row.values()) for row in samples[f"{name}, {neighbours}"])
+            add(name, 1, neighbours, alone, beside)
+    worst = max(factors[f"{side}, {n}"] for side in (SET, *runs) if side != NICE for n in NEIGHBOURS[side != SET :])
     idle = middle[f"{SET}, 0"]["seconds"] / middle[f"{SPINNING}, 0"]["seconds"]
     record.finish(
         ["learner", "busy neighbours", "ms per step", "÷ alone", "explained", "÷ explained"],
@@ -87,6 +111,39 @@ def _learner(threads: int, variables: dict[str, str], small: bool) -> Iterator[s
             yield process
         finally:
             process.kill()
+
+
+def _whole_steps(variables: dict[str, str], neighbours: int) -> list[dict[str, float]]:
+    """Seconds of the steps of a run that are counted, by number: alone, and beside so many neighbours."""
+    alone, beside = STEPS
+    first = 2  # begins with what is allocated once
+    settings = [f"run.steps={first + alone + beside}", "run.checkpoint_every=1000", "evaluation.every=0", "name=run"]
+    settings += ["evaluation.at_start=false", "evaluation.samples=1", "evaluation.ks=[1]", "tracking.wandb=disabled"]
+    command = [sys.executable, "-m", "sdpo.cli", "train", "livecodebench", "--profile", "cpu", *settings]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            [*command, f"run.directory={folder}"],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if re.match(rf"step\s+{first + alone}/", line):
+                stack.enter_context(_busy(neighbours))
+            if re.match(rf"step\s+{first + alone + beside}/", line):
+                stack.close()
+        if process.wait() != 0:
+            raise RuntimeError(f"{shlex.join(command[1:])} failed:\n{''.join(lines)[-3000:]}")
+        rows = [row for row in read_metrics(Path(folder) / "run" / "metrics.jsonl") if "train/pass_rate" in row]
+    clock = {row["step"]: row["wall_clock_s"] for row in rows}
+    seconds = {step: clock[step] - clock[step - 1] for step in clock if step - 1 in clock}
+    last = first + alone
+    counted = range(first + 1, last + 1), range(last + 2, last + beside + 1)
+    return [{str(step): seconds[step] for step in steps} for steps in counted]
 
 
 def _step(process: subprocess.Popen) -> dict[str, float]:

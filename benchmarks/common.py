@@ -112,15 +112,15 @@ def versions() -> dict[str, str]:
 
 def busy_share(seconds: float = 1.0) -> float:
     """Share of all cores that was busy while this process slept (Linux; 0 where /proc/stat is missing)."""
-    before = _jiffies()
+    before = jiffies()
     time.sleep(seconds)
-    after = _jiffies()
+    after = jiffies()
     total = sum(after) - sum(before)
     idle = sum(after[3:5]) - sum(before[3:5])
     return round(1 - idle / total, 3) if total else 0.0
 
 
-def _jiffies() -> list[int]:
+def jiffies() -> list[int]:
     try:
         return [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     except OSError:

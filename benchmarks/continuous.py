@@ -41,10 +41,11 @@ from sdpo.rollout.requests import Sampling
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.training.continuous import Continuous
 from sdpo.training.interrupt import Interrupt
-from sdpo.training.launch import cluster, make_trainer, workers
+from sdpo.training.launch import cluster, make_trainer
 from sdpo.training.parts import prepared
 from sdpo.training.prefetch import Prefetch
 from sdpo.training.private_folder import private_folder
+from sdpo.training.workers import workers
 from sdpo.types import Turn
 
 RESPONSES = 8

@@ -17,10 +17,11 @@ from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.training.interrupt import Interrupt
-from sdpo.training.launch import cluster, workers
+from sdpo.training.launch import cluster
 from sdpo.training.parts import prepared
 from sdpo.training.private_folder import private_folder
 from sdpo.training.trainer import Trainer
+from sdpo.training.workers import workers
 
 
 class OneAfterTheOther(Trainer):

@@ -40,10 +40,11 @@ from sdpo.config.schema import Recipe
 from sdpo.learner.arithmetic import Forward, projection_flops
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
 from sdpo.training.interrupt import Interrupt
-from sdpo.training.launch import cluster, workers
+from sdpo.training.launch import cluster
 from sdpo.training.parts import prepared
 from sdpo.training.private_folder import private_folder
 from sdpo.training.trainer import Trainer
+from sdpo.training.workers import workers
 
 SIDES = ("grpo", "sdpo")
 WARM_UP = 2  # steps of each side that are not counted

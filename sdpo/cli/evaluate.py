@@ -68,8 +68,9 @@ async def _evaluate(recipe: Recipe, parts: Parts, console: Console, out: Path) -
     from sdpo.prompts.context import ContextBuilder
     from sdpo.rollout.generation import Generation
     from sdpo.training.evaluate import evaluate
-    from sdpo.training.launch import announced, cluster, make_pool
+    from sdpo.training.launch import cluster
     from sdpo.training.placement import plan_placement
+    from sdpo.training.workers import announced, make_pool
 
     dataset = parts.dataset
     async with cluster(console) as resources:

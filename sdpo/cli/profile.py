@@ -56,7 +56,8 @@ async def _profile(
 ) -> tuple[list[dict], tuple[list[Operator], float]]:
     """Rows of the measured steps, and the learner's operators in one more step, which the recording slows down."""
     from sdpo.training.interrupt import Interrupt
-    from sdpo.training.launch import cluster, make_trainer, workers
+    from sdpo.training.launch import cluster, make_trainer
+    from sdpo.training.workers import workers
 
     async with cluster(console) as resources, workers(recipe, algorithm.plan, resources, console) as (pool, learner):
         with RunFolder(path) as folder:

@@ -14,6 +14,7 @@ from sdpo.config.resume import refused
 from sdpo.config.run_name import is_named, named
 from sdpo.config.schema import Recipe
 from sdpo.config.terminal import say
+from sdpo.envs import build_environment
 from sdpo.errors import UserError
 from sdpo.tracking import FINISHED, Console, RunFolder, set_aside
 from sdpo.tracking.run_folder import check_no_link
@@ -23,7 +24,6 @@ from sdpo.training.fetching import answering, fetch, is_complete
 from sdpo.training.fitting import fitted
 from sdpo.training.interrupt import Signals, at_end
 from sdpo.training.mirroring import Mirroring, mirror_of
-from sdpo.training.parts import check_numbers, prepared
 from sdpo.training.private_folder import private_folder
 
 
@@ -149,12 +149,8 @@ def _train(recipe: Recipe, folder: RunFolder, source: Path | None, mirror: Mirro
         at_end(folder.close),
         Console(recipe.name, recipe.run.steps) as console,
         private_folder(folder.path, console.message),
-        prepared(recipe, console) as parts,
+        build_environment(recipe) as environment,  # its sandbox begins before torch and Ray come in
     ):
         from sdpo.training.launch import train
 
-        with console.phase("checking the model", announce=True):
-            note = check_numbers(recipe)
-        if note is not None:
-            console.message(note)
-        return asyncio.run(train(recipe, algorithm, parts, folder, console, mirroring, source))
+        return asyncio.run(train(recipe, algorithm, environment, folder, console, mirroring, source))

@@ -23,10 +23,11 @@ from sdpo.rollout.generation import Generation
 from sdpo.rollout.pool import EnginePool
 from sdpo.tracking import Console
 from sdpo.training.engine_check import check_engines
-from sdpo.training.launch import announced, cluster, make_pool, together, workers
+from sdpo.training.launch import cluster
 from sdpo.training.parts import Parts
 from sdpo.training.placement import plan_placement
 from sdpo.training.serving import Serving
+from sdpo.training.workers import announced, make_pool, together, workers
 from sdpo.types import Task
 
 _AT_ONCE = 32  # questions
@@ -151,7 +152,7 @@ async def _search(
 ) -> None:
     plan, budget = build_algorithm(recipe).plan, recipe.discovery.budget
     slots = min(recipe.searched_at_once, len(left))
-    async with workers(recipe, plan, resources, console, slots) as (pool, learner):
+    async with workers(recipe, plan, resources, console, policies=slots) as (pool, learner):
         searching = Searching(recipe, build_algorithm, learner, Serving(recipe, pool, learner))
         with tempfile.TemporaryDirectory(prefix="start-") as start:
             await searching.begin(Path(start))

@@ -19,7 +19,7 @@ import numpy as np
 
 from sdpo.config.model_files import padding
 from sdpo.errors import UserError
-from sdpo.rollout import startup
+from sdpo.rollout import core_process, startup
 from sdpo.rollout.adapters import Adapter, Adapters
 from sdpo.rollout.config import EngineConfig, check_model_folder
 from sdpo.rollout.metrics import EngineMetrics
@@ -90,8 +90,9 @@ class RolloutEngine:
             check_model_folder(self._config.model)
             try:
                 self._enter("importing vLLM")
-                await asyncio.to_thread(startup.import_vllm)
+                await asyncio.to_thread(core_process.import_vllm)
                 self._enter("loading the model")
+                self._seconds["importing vLLM"] += core_process.import_seconds  # before this actor began
                 self._llm = await asyncio.to_thread(startup.start_engine, self._config)
                 self._adapters = Adapters(self._llm)
                 vocabulary = self._llm.vllm_config.model_config.get_vocab_size()
@@ -107,7 +108,7 @@ class RolloutEngine:
 
     def _enter(self, phase: str) -> None:
         now = time.monotonic()
-        self._seconds[self._phase] = round(now - self._phase_since, 2)
+        self._seconds[self._phase] = now - self._phase_since
         self._phase, self._phase_since = phase, now
 
     async def identity(self) -> tuple[str, int, tuple[str, ...]]:
@@ -142,7 +143,7 @@ class RolloutEngine:
             max_model_len=model.max_model_len,
             tensor_parallel_size=self._config.tensor_parallel_size,
             weight_transfer=self._config.weight_transfer,
-            startup_seconds={k: v for k, v in self._seconds.items() if k not in ("waiting", "ready")},
+            startup_seconds={k: round(v, 2) for k, v in self._seconds.items() if k not in ("waiting", "ready")},
             processes={os.getpid(): "its actor"} | children(),
         )
 

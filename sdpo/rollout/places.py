@@ -17,6 +17,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdpo.errors import PartFailed, UserError
+from sdpo.rollout import worker_process
 from sdpo.rollout.config import EngineConfig, environment
 from sdpo.rollout.engine import EngineInfo, RolloutEngine
 from sdpo.rollout.requests import EngineError, EngineLost
@@ -119,7 +120,7 @@ class Places:
             num_cpus=self._cpus,
             num_gpus=self._gpus,
             max_concurrency=CONCURRENT_CALLS,
-            runtime_env={"env_vars": environment(config)},
+            runtime_env={"env_vars": environment(config)} | worker_process.of_engine(config),
             scheduling_strategy=strategy,
         )
         handle = actor.remote(config)
@@ -165,7 +166,7 @@ class Places:
 
     async def _watch(self, progress: Progress) -> None:
         started = time.monotonic()
-        phases = ["waiting for Ray to start its process"] * len(self._places)
+        phases = ["starting its process, importing vLLM"] * len(self._places)
         said: list[str] = []
         while True:
             for index, handle in enumerate(self.handles):
@@ -188,6 +189,13 @@ class Places:
         for place in self._places:
             if place.replacing is not None:
                 place.replacing.cancel()
+        self._places = []
+
+    def kill(self) -> None:
+        """End engines that nobody has used yet, and that may not listen before they have imported vLLM."""
+        self._ending = True
+        for place in self._places:
+            ray.kill(place.handle)
         self._places = []
 
     async def shutdown(self) -> None:

@@ -11,6 +11,7 @@ from sdpo.config.files import nearest
 from sdpo.config.handed_on import handed_on
 from sdpo.errors import UserError
 from sdpo.rollout.config import PLUGIN, EngineConfig
+from sdpo.rollout.core_process import forked_core
 from sdpo.rollout.memory import GIB
 from sdpo.rollout.requests import EngineError
 from sdpo.rollout.servable import argument_names
@@ -39,12 +40,6 @@ OWNERS = {  # arguments of vLLM that the recipe has a name of its own for
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels (`vllm.config.lora.MaxLoRARanks`)
 
 
-def import_vllm() -> None:
-    """The imports that take long, by themselves, so that progress can be shown."""
-    import vllm.engine.arg_utils  # noqa: F401
-    import vllm.v1.engine.async_llm  # noqa: F401
-
-
 def start_engine(config: EngineConfig) -> Any:
     """A running `vllm.v1.engine.async_llm.AsyncLLM` with the model loaded."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -62,7 +57,8 @@ def start_engine(config: EngineConfig) -> Any:
         vllm_config.cache_config.kv_cache_memory_bytes = kv_cache_bytes(
             _bytes_per_token(vllm_config), config, psutil.virtual_memory().available
         )
-    return AsyncLLM.from_vllm_config(vllm_config, disable_log_stats=True)
+    with forked_core():
+        return AsyncLLM.from_vllm_config(vllm_config, disable_log_stats=True)
 
 
 def engine_args(config: EngineConfig) -> dict[str, Any]:

@@ -8,45 +8,46 @@ import os
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import psutil
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group
 
-from sdpo.algorithms import Algorithm, LossPlan
+from sdpo.algorithms import Algorithm
 from sdpo.config.files import compare_command
-from sdpo.config.paths import logs_folder
+from sdpo.config.hub import why_offline
+from sdpo.config.paths import locate, logs_folder
 from sdpo.config.schema import Recipe
+from sdpo.envs import Environment
 from sdpo.errors import PartFailed, UserError
 from sdpo.learner.group import Learner
-from sdpo.learner.rank import for_a_rank
-from sdpo.learner.teacher_pool import TeacherPool
 from sdpo.report import run_report
-from sdpo.rollout.places import ROOM_SECONDS
 from sdpo.rollout.pool import EnginePool
+from sdpo.supervision.part import retrieved
 from sdpo.tracking import FINISHED, INTERRUPTED, Console, RunFolder, Tracker
 from sdpo.training.guard import GUARDED
 from sdpo.training.interrupt import STOPPED, Interrupt, Signals
 from sdpo.training.mirroring import Mirroring
-from sdpo.training.parts import Parts, as_computed
-from sdpo.training.placement import Placement, engine_options, plan_placement
+from sdpo.training.parts import Parts, check_numbers, read_parts
 from sdpo.training.private_folder import ray_folder
 from sdpo.training.resume import begin, resume
 from sdpo.training.sinks import check_sinks, make_sinks
-from sdpo.training.supervision import RayLost, Supervision
 from sdpo.training.trainer import Trainer
+from sdpo.training.workers import workers
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RAY_STARTS = 3  # on a busy machine a start may outlast Ray's own time limit, which cannot be set
 
 
 async def train(
     recipe: Recipe,
     algorithm: Algorithm,
-    parts: Parts,
+    environment: Environment,
     folder: RunFolder,
     console: Console,
     mirroring: Mirroring,
@@ -54,33 +55,38 @@ async def train(
 ) -> int:
     """Train or resume the run of `folder`; `source`: the run from whose checkpoint a new one goes on.
 
+    What takes long at the start and at the end goes on side by side: while Ray starts and engines import vLLM, the
+    tasks are read, the model is checked and the run's folder begun; sinks are opened while the learner starts; they are
+    closed, and the page is written, while the parts end.
+
     Returns the exit status: 0 finished, 130 stopped by a signal, 3 by its guard.
     """
     check_sinks(recipe.tracking)
-    if folder.info is None:
-        begin(recipe, parts.dataset, folder, console, source)
-    else:
-        resume(recipe, parts.dataset, folder, console)
-    with Tracker(folder, console, make_sinks(recipe, folder, console)) as tracker:
-        async with (
-            cluster(console) as resources,
-            workers(recipe, algorithm.plan, resources, console) as (pool, learner),
-        ):
-            with Interrupt(console.message, recipe.run.stop_limit_s) as interrupt:
-                trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
-                mirroring.start(trainer.checkpoints, console.message)
-                finished = await trainer.run()
-                saved = trainer.saved_step
-                at = f"after step {saved}" if saved > 0 else "before its first step was complete"
-                alarm = trainer.guard.stopped
-                by = f"its guard: {alarm};" if alarm else interrupt.signal
-                ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {by} {at}")
-                folder.set_status(*ended)  # true from now on, however the parts end
-                status = 0 if finished else GUARDED if alarm else STOPPED
-                interrupt.over(status)
-        tracker.finish(*ended)
-    if folder.metrics:
-        run_report(folder.path)
+    with _settled_environment(recipe), ExitStack() as sinks:
+        beginning = beside(_begun, recipe, environment, folder, console, source)
+        opening = asyncio.ensure_future(_opened(beginning, recipe, folder, console, sinks))
+        others: list[asyncio.Future[Any]] = [beginning, opening]
+        try:
+            async with cluster(console) as resources:
+                async with workers(recipe, algorithm.plan, resources, console, beginning) as (pool, learner):
+                    parts, tracker = await beginning, await opening
+                    with Interrupt(console.message, recipe.run.stop_limit_s) as interrupt:
+                        trainer = make_trainer(recipe, algorithm, parts, pool, learner, folder, tracker, interrupt)
+                        mirroring.start(trainer.checkpoints, console.message)
+                        finished = await trainer.run()
+                        saved = trainer.saved_step
+                        at = f"after step {saved}" if saved > 0 else "before its first step was complete"
+                        alarm = trainer.guard.stopped
+                        by = f"its guard: {alarm};" if alarm else interrupt.signal
+                        ended = (FINISHED, "") if finished else (INTERRUPTED, f"stopped by {by} {at}")
+                        folder.set_status(*ended)  # true from now on, however the parts end
+                        status = 0 if finished else GUARDED if alarm else STOPPED
+                        interrupt.over(status)
+                    others += beside(tracker.finish, *ended), beside(_report, folder)
+        finally:
+            for found in await asyncio.gather(*others, return_exceptions=True):
+                if isinstance(found, BaseException):
+                    raise found
     if finished:
         console.message(
             f"Finished. Compare with: {compare_command(recipe, make=True)} ({compare_command(recipe)}). "
@@ -98,6 +104,56 @@ async def train(
     return status
 
 
+@contextmanager
+def _settled_environment(recipe: Recipe) -> Iterator[None]:
+    """What the checks of a run would set in its environment is set before, since Ray's processes are handed it while
+    they go on: the accelerator of DeepSpeed for the time of the run, and whether the hub answers."""
+    if not Path(locate(recipe.model.path)).is_dir():
+        why_offline()
+    given = recipe.profile == "cpu" and "DS_ACCELERATOR" not in os.environ
+    if given:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    try:
+        yield
+    finally:
+        if given:
+            del os.environ["DS_ACCELERATOR"]
+
+
+def beside(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+    """Begin it now, in a thread; nobody need ask how it ended where something else went wrong before."""
+    begun = asyncio.get_running_loop().run_in_executor(None, partial(work, *given, **named))
+    begun.add_done_callback(retrieved)
+    return begun
+
+
+def _begun(recipe: Recipe, environment: Environment, folder: RunFolder, console: Console, source: Path | None) -> Parts:
+    """What the run is made of, checked; its folder says that it has begun, or goes on.  Raises UserError."""
+    parts = read_parts(recipe, environment, console)
+    with console.phase("checking the model", announce=True):
+        note = check_numbers(recipe)
+    if note is not None:
+        console.message(note)
+    if folder.info is None:
+        begin(recipe, parts.dataset, folder, console, source)
+    else:
+        resume(recipe, parts.dataset, folder, console)
+    return parts
+
+
+async def _opened(
+    beginning: Awaitable[Parts], recipe: Recipe, folder: RunFolder, console: Console, sinks: ExitStack
+) -> Tracker:
+    """What records the run, once that has begun; `sinks` closes it."""
+    await beginning
+    return sinks.enter_context(Tracker(folder, console, await beside(make_sinks, recipe, folder, console)))
+
+
+def _report(folder: RunFolder) -> None:
+    if folder.metrics:
+        run_report(folder.path)
+
+
 def make_trainer(
     recipe: Recipe,
     algorithm: Algorithm,
@@ -110,89 +166,6 @@ def make_trainer(
 ) -> Trainer:
     given = parts.environment, algorithm, parts.dataset, parts.tokenizer
     return Trainer(recipe, *given, pool, learner, folder, tracker, interrupt)
-
-
-@asynccontextmanager
-async def workers(
-    recipe: Recipe, plan: LossPlan, resources: dict[str, float], console: Console, policies: int = 1
-) -> AsyncIterator[tuple[EnginePool, Learner]]:
-    """Engines and learner ranks, started side by side and ended in order.
-
-    policies: whose adapters engines have room for, where they load adapters.
-    """
-    placement = plan_placement(recipe, resources["CPU"], resources.get("GPU", 0))
-    console.message(f"Placement: {placement.description}.")
-    group = await reserved(placement.bundles)
-    learner = Learner(
-        as_computed(recipe)[0], plan, placement.learner, group, make_teachers(recipe, plan, placement.teacher)
-    )
-    pool = make_pool(recipe, placement, group, policies)
-    try:
-        async with Supervision(recipe.supervision, pool, learner):
-            if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
-                await announced(console, "starting vLLM engines", pool.start(console.message))
-                await pool.sleep()  # its weights are the learner's first publication
-            await together(
-                announced(console, "starting vLLM engines", pool.start(console.message)),
-                announced(console, "starting DeepSpeed ranks", learner.start()),
-            )
-            yield pool, learner
-    except RayLost:
-        learner.abandon()
-        pool.abandon()
-        raise
-    finally:
-        learner.shutdown()
-        await pool.shutdown()
-
-
-async def reserved(bundles: tuple[dict[str, float], ...]) -> PlacementGroup | None:
-    """The places that engines and ranks share, for which Ray would wait without end.  Raises UserError."""
-    if not bundles:
-        return None
-    group = placement_group(list(bundles), strategy="PACK")
-    if not await asyncio.to_thread(group.wait, ROOM_SECONDS):
-        each = ", ".join(f"{amount:g} {name}" for name, amount in bundles[0].items())
-        raise UserError(
-            f"Ray has had no room for {len(bundles)} × ({each}) for {ROOM_SECONDS:.0f} s. Each must be on one machine: "
-            "see `ray status` for what is free, end what takes it, or lower learner.ranks and rollout.engines."
-        )
-    return group
-
-
-async def announced(console: Console, name: str, work) -> None:
-    with console.phase(name, announce=True):
-        await work
-
-
-async def together(*work: Awaitable[None]) -> None:
-    """Run side by side; if one fails or the user stops, none is left running behind this call."""
-    tasks = [asyncio.ensure_future(w) for w in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def make_pool(
-    recipe: Recipe, placement: Placement, group: PlacementGroup | None = None, policies: int = 1
-) -> EnginePool:
-    return EnginePool(
-        engine_options(recipe, policies),
-        recipe.rollout.engines,
-        cpus_per_engine=placement.engine_cpus,
-        gpus_per_engine=placement.engine_gpus,
-        group=group,
-    )
-
-
-def make_teachers(recipe: Recipe, plan: LossPlan, options: dict[str, Any] | None) -> TeacherPool | None:
-    """The ranks of a teacher of its own, if it has some; `options`: resources of one."""
-    if options is None or not recipe.teacher_ranks:
-        return None
-    return TeacherPool(for_a_rank(as_computed(recipe.of_teacher())[0], plan)[0], options)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdpo.config.checks import has_replies
+from sdpo.config.importing import uncollected
 from sdpo.config.model_files import (
     check_model,
     check_teacher,
@@ -49,11 +50,16 @@ def prepared(recipe: Recipe, console: Console) -> Iterator[Parts]:
     Raises UserError for whatever does not fit, before there is a folder with wrong settings in it.
     """
     with build_environment(recipe) as environment:
-        with console.phase("reading the tasks", announce=True):
-            tokenizer, dataset = load_checked(recipe, environment)
-        for line in dataset.report.lines():
-            console.message(line)
-        yield Parts(environment, dataset, tokenizer)
+        yield read_parts(recipe, environment, console)
+
+
+def read_parts(recipe: Recipe, environment: Environment, console: Console) -> Parts:
+    """The parts of a run whose environment is open, as `prepared`."""
+    with console.phase("reading the tasks", announce=True):
+        tokenizer, dataset = load_checked(recipe, environment)
+    for line in dataset.report.lines():
+        console.message(line)
+    return Parts(environment, dataset, tokenizer)
 
 
 def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset]:
@@ -121,7 +127,8 @@ def as_computed(recipe: Recipe) -> tuple[Recipe, str | None]:
 
     Raises UserError as `check_numbers`, which has measured it already: within a process once is enough.
     """
-    from sdpo.learner.model_check import check_configuration
+    with uncollected():
+        from sdpo.learner.model_check import check_configuration
 
     config, asked = load_config(recipe), (recipe.learner.packing, recipe.model.attention)
     given = recipe.model.attention, longest_sequence(recipe), load_generation_config(recipe), recipe.learner.packing

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdpo.config.paths import LOGS
+from sdpo.rollout import worker_process
 from sdpo.tracking.lock import FolderLock, is_locked, owner_in
 from sdpo.tracking.run_info import DIED, DIED_REASON
 from sdpo.training import guardian
@@ -37,6 +38,14 @@ _LOCAL = {
     "VLLM_HOST_IP": "127.0.0.1",
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
+}
+_RAY = {  # of a Ray of our own, where the user has not set it
+    # Ray's 15 leaves a part that shares a core with another program 3 % of it.
+    "RAY_worker_niceness": "0",
+    # An engine's process imports vLLM before it registers, which takes minutes where the machine is busy; by itself Ray
+    # kills it after one and starts another.
+    worker_process.PATIENCE: "1800",
+    "RAY_prestart_worker_first_driver": "0",  # of idle workers none has the environment that a part needs
 }
 
 
@@ -68,6 +77,8 @@ def private_folder(run: Path | None, tell: Callable[[str], None]) -> Iterator[Pa
     lock.acquire()
     logs = folder / "logs" if run is None else run / "logs"
     local = {} if os.environ.get("RAY_ADDRESS") else {**_LOCAL, LOGS: str(logs)}  # of one machine, Ray being our own
+    if local:
+        local |= {name: os.environ.get(name, value) for name, value in _RAY.items()}
     given = {**_VARIABLES, **local, guardian.ENVIRONMENT: folder.name, "TMPDIR": str(folder)}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)

@@ -20,6 +20,7 @@ FILES = {
 _ENDING = (DRIVER, GCS, RAYLET, CHECKPOINT, DISK, WEIGHTS, ROWS)
 
 STARTS = ("reading the tasks", "starting Ray", "starting vLLM engines", "loading checkpoint")
+EARLY = STARTS[:2]  # beside which a run is begun, or taken over: run.json says what it said before, or the end
 GENERATE, JUDGE, UPDATE, PUBLISH, SAVE, EVALUATE = "generate", "judge", "update", "publish", "checkpoint", "evaluate"
 STEPS = (GENERATE, JUDGE, UPDATE, PUBLISH, SAVE, EVALUATE)
 # Seconds after a phase began: in the middle of what takes long, at once in what is short.

@@ -157,11 +157,12 @@ class StruckRun:
             time.sleep(0.1)
         outcome.gone_s = time.time() - outcome.struck
         wanted, status = strike.end
-        if strike.phase == strikes.STARTS[0]:
-            status = before  # it had not taken the run over yet
+        known = {status, None}  # None: it had not come so far
+        if strike.phase in strikes.EARLY:
+            known.add(before)
         if outcome.status != wanted:
             outcome.wrong.append(f"exit status {outcome.status} in place of {wanted}")
-        if self._status() not in (status, None):  # None: it had not come so far
+        if self._status() not in known:
             outcome.wrong.append(f"run.json says {self._status()} in place of {status}")
         (self._runs / FILLER).unlink(missing_ok=True)
         self._command.poison.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from benchmarks import overlap
+from benchmarks import busy, overlap, startup
 from benchmarks.common import EXTRA_PACKAGES, ROOT
 from benchmarks.gpu import learner_step, padded_step
 
@@ -136,6 +136,25 @@ def test_safeguards(tmp_path):
     [sample] = run("safeguards", tmp_path / "r.json")["samples"][:1]
     assert sample["steps"] == 3 and 0 < sample["all"] < sample["seconds"]
     assert all(sample[kind] > 0 for kind in ("looks", "finite", "checksums"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_busy(tmp_path):
+    record = run("busy", tmp_path / "r.json")
+    assert len(record["rows"]) == 3 * len(busy.NEIGHBOURS) == len(record["factors"])
+    assert record["factors"][f"{busy.SET}, 0"] == 1.0 and record["alone_ratio"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_startup(tmp_path):
+    record = run("startup", tmp_path / "r.json")
+    [sample] = record["samples"]["this"]
+    assert not startup.MOMENTS.keys() - sample.keys(), "a line that the run does not print"
+    assert 0 < sample["Ray started"] < sample["engines serve"] < sample["weights published"]
+    assert sample["weights published"] < sample[startup.LAST] < sample[startup.PROMPT]
+    assert sample["start"] == sample[startup.FIRST] and sample["end"] > 0
 
 
 def test_overlap_reads_run_folders(tmp_path):

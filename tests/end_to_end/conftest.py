@@ -17,7 +17,7 @@ from tests.helpers.training import TURNS, make_recipe
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def workers():
-    """(pool, learner) as `sdpo.training.launch` starts them."""
+    """(pool, learner) as `sdpo.training.workers` starts them."""
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -14,10 +14,10 @@ from sdpo.algorithms import build_algorithm
 from sdpo.learner.group import Learner
 from sdpo.learner.teacher_pool import key_of
 from sdpo.supervision.part import Part
-from sdpo.training.launch import make_teachers
 from sdpo.training.placement import plan_placement
 from sdpo.training.supervision import Supervision
 from sdpo.training.trainer import Trainer
+from sdpo.training.workers import make_teachers
 from tests.helpers.training import make_recipe, run
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(1800), pytest.mark.slow]
