@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import psutil
@@ -27,12 +28,21 @@ from sdpo.supervision.watch import Watch
 class RayLost(UserError):
     """Ray's own processes are gone: there is nothing left to restart a part with."""
 
+    def __init__(self, wrong: str) -> None:
+        super().__init__(
+            f"Ray, which runs the engines and the learner, is lost: {wrong}. Nothing can be restarted without it. The "
+            "same command goes on from the last checkpoint."
+        )
+
 
 class Supervision:
-    """async with Supervision(settings, pool, learner): …"""
+    """async with Supervision(settings, pool, learner, tell): …"""
 
-    def __init__(self, settings: SupervisionSettings, pool: EnginePool, learner: Learner) -> None:
-        self.pool, self.learner = pool, learner
+    def __init__(
+        self, settings: SupervisionSettings, pool: EnginePool, learner: Learner, tell: Callable[[str], None]
+    ) -> None:
+        """`tell` hears at once that Ray is lost; the run's end, which says it too, may take a while."""
+        self.pool, self.learner, self._tell = pool, learner, tell
         self.interval = settings.heartbeat_s
         self.limits = Limits(settings.floor_s, settings.factor, settings.first_s)
         self.watch = pool.watch = learner.watch = Watch(settings.floor_s)
@@ -64,8 +74,9 @@ class Supervision:
             now, worked = time.monotonic(), time.thread_time()
             self._slow_down(now - before)
             before = now
-            if trouble := self._ray.trouble():
-                self._end(RayLost(trouble))
+            if wrong := self._ray.trouble():
+                self._tell(f"Ray is lost ({wrong}): the run ends.")
+                self._end(RayLost(wrong))
                 return
             causes = await self.watch.look(self.parts)
             for part, cause in (self._overdue() | causes).items():
@@ -120,12 +131,8 @@ class RayHealth:
         self._thread: threading.Thread | None = None
 
     def trouble(self) -> str | None:
-        """What is wrong, and what to do about it."""
-        wrong = self._of_processes() if self._processes else self._of_cluster()
-        return wrong and (
-            f"Ray, which runs the engines and the learner, is lost: {wrong}. Nothing can be restarted without it. The "
-            "same command goes on from the last checkpoint."
-        )
+        """What is wrong."""
+        return self._of_processes() if self._processes else self._of_cluster()
 
     def kill(self) -> None:
         """End what is left of it here: with a control process that is stopped, Ray's own end would wait for it."""

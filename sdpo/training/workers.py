@@ -47,7 +47,7 @@ async def workers(
         as_computed(recipe)[0], plan, placement.learner, group, make_teachers(recipe, plan, placement.teacher)
     )
     try:
-        async with Supervision(recipe.supervision, pool, learner):
+        async with Supervision(recipe.supervision, pool, learner, console.message):
             if recipe.rollout.colocated:  # an engine measures its GPU's free memory while it starts
                 await announced(console, "starting vLLM engines", pool.start(console.message))
                 await pool.sleep()  # its weights are the learner's first publication

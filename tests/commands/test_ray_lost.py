@@ -23,6 +23,7 @@ def test_without_ray_the_run_ends_cleanly_and_can_be_resumed(tmp_path, name, num
     run.wait_for("step 2/6")
     [process] = [child for child in psutil.Process(run.process.pid).children() if child.name() == name]
     os.kill(process.pid, number)
+    run.wait_for(f"Ray is lost ({name} (process {process.pid})")
     assert run.end() == 2, run.output  # and no process is left
     assert "Traceback" not in run.output
     assert f"{name} (process {process.pid})" in run.output.splitlines()[-1], run.output

@@ -57,7 +57,7 @@ async def trained(recipe, path, pool, kind=Recording):
         return learner
 
     try:
-        async with Supervision(recipe.supervision, pool, learner):
+        async with Supervision(recipe.supervision, pool, learner, print):
             return await run(recipe, path, (pool, learner), there, kind)
     finally:
         learner.shutdown()

@@ -78,7 +78,7 @@ class StruckTrainer(Trainer):
 async def train(recipe, path, workers, learner_for, blows):
     kind = type("Struck", (StruckTrainer,), {"blows": blows})
     pool, learner = workers
-    async with Supervision(recipe.supervision, pool, learner):
+    async with Supervision(recipe.supervision, pool, learner, print):
         return await run(recipe, path, workers, learner_for, kind)
 
 
