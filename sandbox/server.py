@@ -35,6 +35,7 @@ _THREADS_TO_COME = 1024  # of others, until they are counted again
 def main(control_fd: int, settings: dict) -> None:
     """Find the isolation, enter it, say so, serve until the judge hangs up."""
     _die_with(settings["parent"])
+    os.environ.pop("LD_BIND_NOW", None)
     control = socket.socket(fileno=control_fd)
     site_packages = [os.path.realpath(path) for path in settings["site_packages"]]
     _like_a_script(site_packages)

@@ -264,8 +264,9 @@ def is_stopped(process_id: int) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """All that a program can see of the environment."""
+    """All that a program can see of the environment, and what the server takes out of it."""
     return {
+        "LD_BIND_NOW": "1",  # else each child looks up every function of a library that it calls first
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",  # the same judgement for the same program
         "OPENBLAS_NUM_THREADS": "1",  # their thread pools would reserve gigabytes of address space
