@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 from . import child, isolation, linux, namespaces, runner, wire
 from .later import ASSERTIONS
-from .prelude import MAX_INT_DIGITS, install_prelude
+from .prelude import MAX_INT_DIGITS, install_prelude, take_over_seeding
 
 _MAX_DESCRIPTORS = 1 << 20
 _FORK_ATTEMPTS = 100
@@ -39,6 +40,7 @@ def main(control_fd: int, settings: dict) -> None:
     control = socket.socket(fileno=control_fd)
     site_packages = [os.path.realpath(path) for path in settings["site_packages"]]
     _like_a_script(site_packages)
+    seed = take_over_seeding()
     prelude = install_prelude()
     for fd in (0, 1):  # files, as in a child
         os.dup2(os.memfd_create("rehearsal"), fd)
@@ -69,7 +71,7 @@ def main(control_fd: int, settings: dict) -> None:
     for fd in (0, 1):
         os.lseek(fd, 0, os.SEEK_SET)
     runner.prepare_streams()
-    _Server(control, prelude, base_bytes, hardening).serve()
+    _Server(control, prelude, base_bytes, hardening, seed).serve()
 
 
 def _die_with(parent: int | None) -> None:
@@ -102,8 +104,16 @@ def _freeze() -> None:
 
 
 class _Server:
-    def __init__(self, control: socket.socket, prelude: dict, base_bytes: int, hardening: isolation.Hardening) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        prelude: dict,
+        base_bytes: int,
+        hardening: isolation.Hardening,
+        seed: Callable[[], None],
+    ) -> None:
         self._control = control
+        self._seed = seed
         self._prelude = prelude
         self._base_bytes = base_bytes
         self._hardening = hardening
@@ -169,6 +179,7 @@ class _Server:
         os.dup2(files.stdout, 1)
         _close_all_but([files.connection.fileno(), files.reports.fileno(), *self._hardening.descriptors])
         atexit._clear()
+        self._seed()
         self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)
