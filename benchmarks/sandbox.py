@@ -237,7 +237,7 @@ def _killer(sandbox: Sandbox, every_s: float) -> Iterator[Counter[str]]:
             engine = sandbox._engine
             children = [child for child in list(engine._children.values()) if child.pidfd >= 0]
             if rng.random() < 0.1:
-                engine._server.process.kill()
+                engine._plain.server.process.kill()
                 killed["servers"] += 1
             elif children:
                 rng.choice(children).kill()

@@ -139,7 +139,7 @@ def test_a_clock_that_lies_is_replaced_by_the_judges(clock):
     with Sandbox(workers=1, pool=1) as sandbox:
         while not sandbox.idle:
             time.sleep(0.01)
-        run = Run(sandbox._engine._idle[0], Task(Job("x", tests)), tests)
+        run = Run(sandbox._engine._plain.idle[0], Task(Job("x", tests)), tests)
         before, cpu_before = run.began, run.cpu_began
         run.look()
         cpu_s, clock_s = run.clocks(wire.Report({}, b"", 0, 0.0, float(clock), float(clock)))
