@@ -26,6 +26,8 @@ from .types import Job, Judgement, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
+_FILLED_AT_ONCE = 2  # children that are made for later
+_QUIET_S = 0.02  # after the last program; one that comes at once should not find the core at work for later ones
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
 WARM_SHARE = 4  # one child in so many is kept ready with numpy, once programs import it
@@ -55,6 +57,7 @@ class Engine:
         self._failure: BaseException | None = None  # what ended the engine's thread before `close`
         self._process = os.getpid()
         self._lookout = Lookout()
+        self._quiet_at = 0.0  # when children may be made for later
         self._deaths = 0  # of children and servers, none of them by our hand
         self.tally = Tally()
         self.started: Future[dict] = Future()
@@ -149,9 +152,7 @@ class Engine:
             self._register(self._warm)
 
     def _turn(self) -> None:
-        busy = bool(self._runs or self._waiting)
-        patience = min((run.next_check for run in self._runs.values()), default=math.inf) - time.monotonic()
-        events = self._selector.select(min(max(patience, 0.0), EVERY_S) if busy else None)
+        events = self._selector.select(self._patience_s())
         for key, _ in events:
             key.data()
         now = time.monotonic()
@@ -161,6 +162,15 @@ class Engine:
         for run in [run for run in self._runs.values() if run.next_check <= now]:
             self._guarded(run, self._check_time)
         self._assign()
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for events; None: for ever."""
+        if self._runs or self._waiting:
+            next_check = min((run.next_check for run in self._runs.values()), default=math.inf)
+            return min(max(next_check - time.monotonic(), 0.0), EVERY_S)
+        if any(supply.lacks_some for supply in self._supplies):
+            return max(self._quiet_at - time.monotonic(), 0.0)
+        return None
 
     def _on_wake(self) -> None:
         try:
@@ -189,9 +199,14 @@ class Engine:
         self._refill()
 
     def _refill(self) -> None:
+        now = time.monotonic()
+        if not self._waiting and not self._runs:
+            for supply in self._supplies:
+                supply.fill(self._workers, max(self._workers, _FILLED_AT_ONCE), now >= self._quiet_at)
+            return
+        self._quiet_at = now + _QUIET_S
         # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
         # before they are nearly due, since forks in a row are cheaper.
-        busy = bool(self._waiting or self._runs)
         for supply in self._supplies:
             count, first = len(self._waiting), self._waiting[0] if self._waiting else None
             if self._warm.is_ready:
@@ -199,8 +214,8 @@ class Engine:
                 its = [task for task in nearly_due if self._supply_of(task) is supply]
                 count, first = len(its), its[0] if its else None
             each = first.children if first is not None else 1
-            wanted = min(each * count, FORKS_IN_A_ROW * self._workers) if busy else supply.pool
-            supply.order(wanted, min(wanted, 2 * each * self._workers) if busy else wanted, each, rehearse=not busy)
+            wanted = min(each * count, FORKS_IN_A_ROW * self._workers)
+            supply.order(wanted, min(wanted, 2 * each * self._workers), each)
 
     def _begin(self, task: Task, children: list[Child]) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""

@@ -36,15 +36,33 @@ class Supply:
     def owns(self, slot: int) -> bool:
         return slot % Zygote.PLACES == self.place
 
-    def order(self, wanted: int, enough: int, each: int, rehearse: bool) -> None:
-        """Ask for children, up to `wanted`, unless there are `enough`; `each`: how many a program takes."""
+    def order(self, wanted: int, enough: int, each: int) -> None:
+        """For programs that wait: children up to `wanted`, unless there are `enough`; `each`: that a program takes."""
         have = len(self.idle) + self.coming
         self.server.assertions |= each > 1
-        if have >= enough:
-            return
-        self.coming += wanted - have
+        if have < enough:
+            self._request(wanted - have, rehearse=False)
+
+    @property
+    def lacks_some(self) -> bool:
+        """Whether children should be made for later, and none is under way."""
+        return not self.coming and len(self.idle) < self.pool
+
+    def fill(self, spare: int, in_a_row: int, quiet: bool) -> None:
+        """Make children for later: `spare` ones at once, as fast as that goes; the others when it is quiet, warmed up.
+
+        These few at a time, since a program that comes meanwhile has to share the cores with them.
+        """
+        missing = min(spare, self.pool) - len(self.idle)
+        if missing > 0 and not self.coming:
+            self._request(missing, rehearse=False)
+        elif quiet and self.lacks_some:
+            self._request(min(self.pool - len(self.idle), in_a_row), rehearse=True)
+
+    def _request(self, count: int, rehearse: bool) -> None:
+        self.coming += count
         with suppress(OSError):  # the server is gone; its socket says so in the next turn
-            for left in range(wanted - have, 0, -FORKS_IN_A_ROW):
+            for left in range(count, 0, -FORKS_IN_A_ROW):
                 self.server.request(min(left, FORKS_IN_A_ROW), rehearse)
 
     def ready(self, child: Child) -> None:

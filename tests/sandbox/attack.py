@@ -1,6 +1,6 @@
 """Run every hostile program at one level, as this user or as one without rights, and say what happened.
 
-    python attack.py LEVEL [nobody | numpy]  →  one JSON object: name → {verdict, stdout, message}, and what else happened
+    python attack.py LEVEL [nobody | numpy]  →  a JSON object: name → {verdict, stdout, message}; what is outside
 
 Run as a process of its own: it needs a victim of its own, and drops root's rights for good.
 """
