@@ -70,6 +70,11 @@ class Sandbox:
         return self._engine.idle
 
     @property
+    def warm(self) -> bool:
+        """Whether a server that has numpy is there: the first program that imports it has one started."""
+        return self._engine.warm
+
+    @property
     def counts(self) -> dict[str, int]:
         """`judged`: programs so far; `sandbox_errors`: those among them on which the sandbox itself failed."""
         return dict(self._engine.tally.counts)

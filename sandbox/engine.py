@@ -87,6 +87,10 @@ class Engine:
     def idle(self) -> int:
         return len(self._plain.idle)
 
+    @property
+    def warm(self) -> bool:
+        return self._warm.is_ready
+
     def close(self) -> None:
         with self._lock:
             self._closing = True
@@ -163,14 +167,19 @@ class Engine:
             self._guarded(run, self._check_time)
         self._assign()
 
+    @property
+    def _a_core_is_free(self) -> bool:
+        return not self._waiting and len(self._runs) < self._workers
+
     def _patience_s(self) -> float | None:
         """How long to wait for events; None: for ever."""
+        until = math.inf
         if self._runs or self._waiting:
-            next_check = min((run.next_check for run in self._runs.values()), default=math.inf)
-            return min(max(next_check - time.monotonic(), 0.0), EVERY_S)
-        if any(supply.lacks_some for supply in self._supplies):
-            return max(self._quiet_at - time.monotonic(), 0.0)
-        return None
+            until = min((run.next_check for run in self._runs.values()), default=math.inf)
+            until = min(until, time.monotonic() + EVERY_S)
+        if self._a_core_is_free and any(supply.lacks_some for supply in self._supplies):
+            until = min(until, self._quiet_at)
+        return None if until == math.inf else max(until - time.monotonic(), 0.0)
 
     def _on_wake(self) -> None:
         try:
@@ -199,12 +208,11 @@ class Engine:
         self._refill()
 
     def _refill(self) -> None:
-        now = time.monotonic()
-        if not self._waiting and not self._runs:
+        if self._a_core_is_free:
+            quiet = time.monotonic() >= self._quiet_at
             for supply in self._supplies:
-                supply.fill(self._workers, max(self._workers, _FILLED_AT_ONCE), now >= self._quiet_at)
+                supply.fill(self._workers, max(self._workers, _FILLED_AT_ONCE), quiet)
             return
-        self._quiet_at = now + _QUIET_S
         # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
         # before they are nearly due, since forks in a row are cheaper.
         for supply in self._supplies:
@@ -219,6 +227,7 @@ class Engine:
 
     def _begin(self, task: Task, children: list[Child]) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
+        self._quiet_at = time.monotonic() + _QUIET_S
         if not task.began:
             task.began, task.deaths_before = True, self._deaths
         try:
@@ -391,6 +400,7 @@ class Engine:
 
     def _release(self, run: Run) -> None:
         """The run is over: stop its process, whatever it is doing, and go on with the task."""
+        self._quiet_at = time.monotonic() + _QUIET_S
         del self._runs[run.child.slot]
         for child in run.children:
             self._partners.pop(child.slot, None)
