@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from . import child, isolation, linux, namespaces, runner, wire
+from . import child, heap, isolation, linux, namespaces, runner, wire
 from .later import ASSERTIONS
 from .prelude import MAX_INT_DIGITS, install_prelude, take_over_seeding
 
@@ -117,9 +117,10 @@ def _address_space() -> int:
 
 
 def _freeze() -> None:
-    """Hide what there is from the collector: that of a child leaves these pages shared."""
+    """Hide what there is from the collector, so that a child's leaves these pages shared, and order the heap."""
     gc.collect()
     gc.freeze()
+    heap.tidy()
 
 
 class _Server:
@@ -145,7 +146,9 @@ class _Server:
 
     def serve(self) -> None:
         linux.set_name("sandbox-server")
+        before = _address_space()
         _freeze()
+        self._base_bytes += _address_space() - before
         control = self._control.fileno()
         self._events.register(control, select.EPOLLIN)
         while True:
