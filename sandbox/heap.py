@@ -1,7 +1,7 @@
 """The heap of the fork server, put in order before it forks.
 
-What has been loaded leaves holes behind, and a child that allocates fills them, here and there; each page that it writes
-to has to be copied for it.  If the holes are full, what it allocates lies together.
+What has been loaded leaves holes behind, and a child that allocates fills them, here and there; each page that it
+writes to has to be copied for it.  If the holes are full, what it allocates lies together.
 """
 
 from __future__ import annotations
