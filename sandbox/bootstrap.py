@@ -15,6 +15,11 @@ package = types.ModuleType("sandbox")
 package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
 sys.modules["sandbox"] = package
 
+from sandbox import isolation  # noqa: E402
+
+settings = json.loads(sys.argv[2])
+probe = isolation.probe_early(settings["isolation"])
+
 from sandbox import server  # noqa: E402
 
-server.main(int(sys.argv[1]), json.loads(sys.argv[2]))
+server.main(int(sys.argv[1]), settings, probe)

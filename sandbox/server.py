@@ -33,8 +33,11 @@ _COUNT_EVERY_S = 5.0
 _THREADS_TO_COME = 1024  # of others, until they are counted again
 
 
-def main(control_fd: int, settings: dict) -> None:
-    """Find the isolation, enter it, say so, serve until the judge hangs up."""
+def main(control_fd: int, settings: dict, probe: isolation.Probe | None) -> None:
+    """Find the isolation, enter it, say so, serve until the judge hangs up.
+
+    probe: of namespaces, begun before everything else.
+    """
     _die_with(settings["parent"])
     os.environ.pop("LD_BIND_NOW", None)
     control = socket.socket(fileno=control_fd)
@@ -49,7 +52,7 @@ def main(control_fd: int, settings: dict) -> None:
     base_bytes = _address_space() + _LATER_BYTES
     numpys_seed, problem = _load_numpy(settings["packages"]) if settings["numpy"] else (None, None)
     readable = isolation.readable_paths(site_packages, settings["packages"])
-    found = isolation.find(settings["isolation"], readable)
+    found = isolation.find(settings["isolation"], readable, probe)
     problem = problem or isolation.why_not(found, settings["isolation"])
     if problem is not None:
         control.send(json.dumps({"problem": problem}).encode())
