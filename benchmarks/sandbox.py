@@ -73,6 +73,8 @@ HONEST = {
     "x = [0] * 10**12": {"memory limit"},
     "import ctypes; ctypes.string_at(0)": {"runtime error"},
 }
+if importlib.util.find_spec("numpy") is not None:
+    HONEST[NUMPY_PROGRAM] = {"accepted"}
 
 
 def main() -> None:
@@ -316,8 +318,10 @@ def _killer(sandbox: Sandbox, every_s: float) -> Iterator[Counter[str]]:
             engine = sandbox._engine
             children = [child for child in list(engine._children.values()) if child.pidfd >= 0]
             if rng.random() < 0.1:
-                engine._plain.server.process.kill()
-                killed["servers"] += 1
+                server = rng.choice(engine._supplies).server
+                if server is not None:
+                    server.process.kill()
+                    killed["servers"] += 1
             elif children:
                 rng.choice(children).kill()
                 killed["children"] += 1
