@@ -170,7 +170,7 @@ class Zygote:
             sys.executable,
             "-I",
             "-S",
-            "-B",
+            *(["-B"] if sys.dont_write_bytecode else []),
             str(_BOOTSTRAP),
             str(theirs.fileno()),
             json.dumps(settings),
