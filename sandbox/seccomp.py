@@ -96,9 +96,10 @@ def _column() -> int:
 
 def _head() -> bytes:
     """Refuse foreign calling conventions and load the number of the call."""
+    architecture = list(_ARCHITECTURE.values())[_column()]
     return (
         _instruction(_LOAD, 4)
-        + _instruction(_EQUAL, _ARCHITECTURE[linux.MACHINE], 1, 0)
+        + _instruction(_EQUAL, architecture, 1, 0)
         + _instruction(_RETURN, _KILL)
         + _instruction(_LOAD, 0)
     )
