@@ -3,13 +3,14 @@
     python -I -S benchmarks/fork_server.py < lines of {"code": …, "input": …}
 
 The same prelude, Landlock rules and seccomp filter as in `sandbox`, and nothing else of it: no namespaces, no children
-made ready, no judging.  One line of JSON with the output for every program.
+made ready, no judging.  One line of JSON with the output for every program.  A program may import numpy, for itself.
 """
 
 import io
 import json
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,9 +21,11 @@ from sandbox.prelude import install_prelude  # noqa: E402
 
 def main() -> None:
     install_prelude()
-    readable = isolation.readable_paths([], [])
+    site_packages = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    sys.path.extend(site_packages)
+    readable = isolation.readable_paths(site_packages, ["numpy", "numpy.libs"])
     found = isolation.find("landlock", readable)
-    hardening = isolation.Hardening(found, readable, [])
+    hardening = isolation.Hardening(found, readable, site_packages)
     for line in sys.stdin:
         read, write = os.pipe()
         child = os.fork()

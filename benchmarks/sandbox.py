@@ -7,8 +7,12 @@ Everything but the soak runs on one core (the benchmark pins itself), so that th
 numbers do not carry over to other machines.  `subprocess` starts `python -I -S`, one after the other, with the prelude
 that every program may rely on; `pool` runs exec() in a concurrent.futures process pool, which isolates nothing;
 `fork_server` forks and hardens a child when a program comes (see fork_server.py).  `burst`: as many programs as
-children are ready.  `sustained`: no child is ready.  All measurements are taken in turn, several times; the figures are
-medians.  The soak judges a mix of honest and hostile programs while children and servers are killed at random.
+children are ready.  `sustained`: no child is ready.  `cold_N`: the first N programs, from the start of the server to
+the last verdict, handed over at once; `one_by_one_cold_N`: each when the one before has its verdict, as the plain fork
+server has it.  `numpy`: programs that import it, for which the sandbox starts a second fork server when it has judged
+the first one.  `times_fork_server` compares with the plain one at the same task.  All measurements are taken in turn,
+several times; the figures are medians.  The soak judges a mix of honest and hostile programs while children and servers
+are killed at random.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -51,6 +56,11 @@ n = int(sys.stdin.readline())
 xs = list(map(int, sys.stdin.readline().split()))
 print(solve(n, xs))
 """
+NUMPY_PROGRAM = """import numpy as np
+n = int(input())
+print(int(np.array(input().split(), dtype=np.int64).max()) + n)
+"""
+COLD = (1, 8, 64)
 TESTS = [TestCase(f"{n}\n1 2 3 {n + 5}\n", str(2 * n + 5)) for n in range(20)]
 LIMITS = Limits(cpu_time_s=10, wall_time_s=300)
 HONEST = {
@@ -63,6 +73,8 @@ HONEST = {
     "x = [0] * 10**12": {"memory limit"},
     "import ctypes; ctypes.string_at(0)": {"runtime error"},
 }
+if importlib.util.find_spec("numpy") is not None:
+    HONEST[NUMPY_PROGRAM] = {"accepted"}
 
 
 def main() -> None:
@@ -112,9 +124,23 @@ def measure(programs: int, repeats: int) -> dict:
         "isolation": level,
         "per_second": {name: round(rate, 1) for name, rate in rates.items()},
         "times_subprocess": {name: round(ratio, 1) for name, ratio in ratios.items()},
+        "times_fork_server": _times_fork_server(rounds),
         "rounds": [{name: round(rate, 1) for name, rate in each.items()} for each in rounds],
         "time_limits": time_limits(),
     }
+
+
+def _times_fork_server(rounds: list[dict[str, float]]) -> dict[str, list[float]]:
+    """The sandbox beside the plain fork server at the same task: median, lowest and highest of the rounds."""
+    pairs = {"sustained_programs": "fork_server_programs"}
+    pairs |= {name: "fork_server_numpy" for name in ("numpy_first", "numpy_first_few", "numpy")}
+    pairs |= {f"{way}_{count}": f"fork_server_cold_{count}" for count in COLD for way in ("cold", "one_by_one_cold")}
+    told = {}
+    for name, other in pairs.items():
+        ratios = [each[name] / each[other] for each in rounds if name in each]
+        if ratios:
+            told[name] = [round(ratio, 2) for ratio in (statistics.median(ratios), min(ratios), max(ratios))]
+    return told
 
 
 def _yardstick(name: str) -> str:
@@ -132,7 +158,7 @@ def _round(programs: int) -> dict[str, float]:
         rates["pool_tests"] = 20 * _rate(programs, lambda: list(pool.map(_by_exec, *_repeat(programs, TESTS))))
     with concurrent.futures.ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
         rates["fresh_pool_programs"] = _rate(few, lambda: list(pool.map(_by_exec, *_repeat(few, TESTS[:1]))))
-    rates["fork_server_programs"] = _by_fork_server(programs)
+    rates["fork_server_programs"] = _by_fork_server(PROGRAM, programs)
     with Sandbox(workers=1, pool=1) as sandbox:  # at once, before any child is ready
         rates["sustained_programs"] = _rate(
             2 * programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * 2 * programs)
@@ -144,6 +170,61 @@ def _round(programs: int) -> dict[str, float]:
         rates["burst_programs"] = _rate(programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS[:1], LIMITS)] * programs))
         wait_for_pool(sandbox, programs)
         rates["burst_tests"] = 20 * _rate(programs, lambda: _judge(sandbox, [Job(PROGRAM, TESTS, LIMITS)] * programs))
+    for count in [count for count in COLD if count <= programs]:
+        rates |= _cold(count)
+    if importlib.util.find_spec("numpy") is not None:
+        rates |= _numpy(programs)
+    return rates
+
+
+def _cold(count: int) -> dict[str, float]:
+    """The first programs, from the start of a server on; the better of two, since a start is short."""
+    both = [_cold_once(count) for _ in range(2)]
+    return {name: max(each[name] for each in both) for name in both[0]}
+
+
+def _cold_once(count: int) -> dict[str, float]:
+    job = Job(PROGRAM, TESTS[:1], LIMITS)
+
+    def at_once() -> None:
+        with Sandbox(workers=1) as sandbox:
+            _judge(sandbox, [job] * count)
+            over.append(time.perf_counter())
+
+    def one_by_one() -> None:
+        with Sandbox(workers=1) as sandbox:
+            for _ in range(count):
+                _judge(sandbox, [job])
+            over.append(time.perf_counter())
+
+    def plain() -> None:
+        with _fork_server() as judge:
+            for _ in range(count):
+                judge(PROGRAM)
+            over.append(time.perf_counter())
+
+    rates = {}
+    for name, work in (("fork_server_cold", plain), ("cold", at_once), ("one_by_one_cold", one_by_one)):
+        over: list[float] = []  # without the end of the server
+        began = time.perf_counter()
+        work()
+        rates[f"{name}_{count}"] = count / (over[0] - began)
+    return rates
+
+
+def _numpy(programs: int) -> dict[str, float]:
+    """Programs that import numpy: the first ones, and the others."""
+    few = max(programs // 10, 10)
+    job = Job(NUMPY_PROGRAM, TESTS[:1], LIMITS)
+    rates = {"fork_server_numpy": _by_fork_server(NUMPY_PROGRAM, few)}
+    with Sandbox(workers=1, pool=1) as sandbox:
+        rates["numpy_first"] = _rate(1, lambda: _judge(sandbox, [job]))
+        rates["numpy_first_few"] = _rate(
+            few, lambda: _judge(sandbox, [job] * few)
+        )  # the second server starts meanwhile
+        while not sandbox.warm:
+            time.sleep(0.01)
+        rates["numpy"] = _rate(programs, lambda: _judge(sandbox, [job] * programs))
     return rates
 
 
@@ -237,8 +318,10 @@ def _killer(sandbox: Sandbox, every_s: float) -> Iterator[Counter[str]]:
             engine = sandbox._engine
             children = [child for child in list(engine._children.values()) if child.pidfd >= 0]
             if rng.random() < 0.1:
-                engine._server.process.kill()
-                killed["servers"] += 1
+                server = rng.choice(engine._supplies).server
+                if server is not None:
+                    server.process.kill()
+                    killed["servers"] += 1
             elif children:
                 rng.choice(children).kill()
                 killed["children"] += 1
@@ -280,19 +363,26 @@ def _by_subprocess(code: str, test: TestCase) -> None:
     assert stdin_equal(done.stdout, test.output)
 
 
-def _by_fork_server(programs: int) -> float:
+@contextlib.contextmanager
+def _fork_server() -> Iterator[Callable[[str], None]]:
+    """A plain fork server; judges a program by the first test."""
     command = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "fork_server.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
 
-        def judge() -> None:
-            server.stdin.write(json.dumps({"code": PROGRAM, "input": TESTS[0].input}) + "\n")
+        def judge(code: str) -> None:
+            server.stdin.write(json.dumps({"code": code, "input": TESTS[0].input}) + "\n")
             server.stdin.flush()
             assert stdin_equal(json.loads(server.stdout.readline()), TESTS[0].output)
 
-        judge()
-        rate = _rate(programs, lambda: [judge() for _ in range(programs)])
+        yield judge
         server.stdin.close()
-    return rate
+
+
+def _by_fork_server(code: str, programs: int) -> float:
+    with _fork_server() as judge:
+        judge(code)
+        return _rate(programs, lambda: [judge(code) for _ in range(programs)])
 
 
 def _by_exec(code: str, tests: list[TestCase]) -> None:

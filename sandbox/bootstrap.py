@@ -1,4 +1,4 @@
-"""Start the fork server in a bare interpreter: `python -I -S -B bootstrap.py CONTROL_FD SETTINGS_JSON`.
+"""Start the fork server in a bare interpreter: `python -I -S bootstrap.py CONTROL_FD SETTINGS_JSON`.
 
 The package's `__init__` brings in the judge's side (threads, asyncio, subprocess); an empty stand-in for the package
 keeps all of that out of the fork server, whose size every child pays for.
@@ -15,6 +15,12 @@ package = types.ModuleType("sandbox")
 package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
 sys.modules["sandbox"] = package
 
+from sandbox import isolation  # noqa: E402
+
+settings = json.loads(sys.argv[2])
+probe = isolation.probe_early(settings["isolation"])
+
 from sandbox import server  # noqa: E402
 
-server.main(int(sys.argv[1]), json.loads(sys.argv[2]))
+sys.dont_write_bytecode = True  # of these modules alone: compiling them takes as long as all the rest of the start
+server.main(int(sys.argv[1]), settings, probe)

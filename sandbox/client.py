@@ -10,7 +10,7 @@ from concurrent.futures import as_completed, wait
 from types import TracebackType
 
 from . import linux
-from .engine import Engine
+from .engine import WARM_SHARE, Engine
 from .levels import LEVELS
 from .types import Job, Judgement, Limits, Stop, TestCase
 from .zygote import Zygote
@@ -54,10 +54,11 @@ class Sandbox:
                 raise ValueError(f"{name} must be at least 1, it is {number}; None chooses by the machine")
         self.workers = workers or len(os.sched_getaffinity(0))
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * _DESCRIPTORS_PER_CHILD)  # the rest is the caller's
+        most -= most // (WARM_SHARE + 1)  # for children with numpy
         self._engine = Engine(
             self.workers,
             min(pool or _POOL_PER_WORKER * self.workers, max(most, 1)),
-            lambda: Zygote(isolation, tuple(packages), tuple(outer)),
+            lambda numpy=False: Zygote(isolation, tuple(packages), tuple(outer), numpy),
         )
         self.report = self._engine.started.result()
         if self.report["level"] == "seccomp":  # programs of the same user could read the expected outputs in memory
@@ -67,6 +68,11 @@ class Sandbox:
     def idle(self) -> int:
         """Children that wait for a program right now."""
         return self._engine.idle
+
+    @property
+    def warm(self) -> bool:
+        """Whether a server that has numpy is there: the first program that imports it has one started."""
+        return self._engine.warm
 
     @property
     def counts(self) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import math
 import os
@@ -11,36 +13,37 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 
 from . import wire
 from .errors import BadTests, SandboxError
 from .lookout import EVERY_S, Lookout
 from .run import DAMAGED, Run
 from .session import Session
-from .starter import Starter
+from .supply import FORKS_IN_A_ROW, Supply, WarmSupply
 from .tally import Tally
 from .task import Task, result_of_report, time_limit
 from .types import Job, Judgement, check_job
 from .zygote import Child, Exit, Zygote
 
 _CHECK_S = 0.01  # shortest interval between two looks at a running child's CPU clock
-_FORKS_IN_A_ROW = 8
+_FILLED_AT_ONCE = 2  # children that are made for later
+_QUIET_S = 0.02  # after the last program; one that comes at once should not find the core at work for later ones
 _RETIRED_KIB = 48 << 10  # a child larger than this is not kept for later
 _SCARCE = "(`ulimit -n`, `ulimit -u`, memory?)"
-_STILLBORN = 100  # in a row: children that died before they could take a program
+WARM_SHARE = 4  # one child in so many is kept ready with numpy, once programs import it
 _SUSPICIOUS = 2  # deaths of one program; from then on it runs alone
 
 log = logging.getLogger("sandbox")
 
 
 class Engine:
-    """Owns the fork server, the pool and all running children; everything below `submit` runs in its one thread."""
+    """Owns the fork servers, the pool and all running children; everything below `submit` runs in its one thread."""
 
-    def __init__(self, workers: int, pool: int, start_server: Callable[[], Zygote]) -> None:
+    def __init__(self, workers: int, pool: int, start_server: Callable[..., Zygote]) -> None:
+        """start_server: starts a fork server; with `numpy=True` one that has numpy loaded."""
         self._workers = workers
-        self._pool = pool
-        self._starter = Starter(start_server)
+        self._plain = Supply(start_server, pool)
+        self._warm = WarmSupply(functools.partial(start_server, numpy=True), max(pool // WARM_SHARE, 1), place=1)
         self._submitted: deque[Task] = deque()
         try:
             self._selector = selectors.DefaultSelector()
@@ -52,10 +55,9 @@ class Engine:
         self._closing = False
         self._ended = False  # the descriptors are being closed, so nobody may wake the thread any more
         self._failure: BaseException | None = None  # what ended the engine's thread before `close`
-        self._server: Zygote | None = None
         self._process = os.getpid()
-        self._idle: deque[Child] = deque()
         self._lookout = Lookout()
+        self._quiet_at = 0.0  # when children may be made for later
         self._deaths = 0  # of children and servers, none of them by our hand
         self.tally = Tally()
         self.started: Future[dict] = Future()
@@ -83,7 +85,11 @@ class Engine:
 
     @property
     def idle(self) -> int:
-        return len(self._idle)
+        return len(self._plain.idle)
+
+    @property
+    def warm(self) -> bool:
+        return self._warm.is_ready
 
     def close(self) -> None:
         with self._lock:
@@ -98,11 +104,14 @@ class Engine:
     def _run(self) -> None:
         failure: BaseException = SandboxError("the sandbox was closed before this program was judged")
         self._waiting: deque[Task] = deque()
-        self._forget_children()
+        self._children: dict[int, Child] = {}  # by slot; every child that its server has not reported dead
+        self._runs: dict[int, Run] = {}  # by slot
+        self._partners: dict[int, Run] = {}  # by the slot of the child that runs the tests
+        self._retired: list[Child] = []  # stopped, to be killed when there is time
         try:
-            self._server = self._starter.start()
-            self._register_server()
-            self.started.set_result(self._server.report)
+            self._plain.server = self._plain.starter.start()
+            self._register(self._plain)
+            self.started.set_result(self._plain.server.report)
             while not self._closing:
                 self._turn()
         except BaseException as error:
@@ -115,8 +124,9 @@ class Engine:
         with self._lock:
             self._closing = self._ended = True
             tasks = [*self._submitted, *self._waiting, *(run.task for run in self._runs.values())]
-        if self._server is not None:
-            self._server.close()
+        for supply in (self._plain, self._warm):
+            if supply.server is not None:
+                supply.server.close()
         for child in self._children.values():
             child.close()
         for task in tasks:
@@ -124,30 +134,52 @@ class Engine:
         self._selector.close()
         os.close(self._wake)
 
-    def _forget_children(self) -> None:
-        self._children: dict[int, Child] = {}  # by slot; every child that the server has not reported dead
-        self._idle.clear()
-        self._runs: dict[int, Run] = {}  # by slot
-        self._partners: dict[int, Run] = {}  # by the slot of the child that runs the tests
-        self._retired: list[Child] = []  # stopped, to be killed when there is time
-        self._stillborn = 0
-        self._coming = 0  # children asked for and not ready yet
+    @property
+    def _supplies(self) -> tuple[Supply, ...]:
+        return (self._plain, self._warm) if self._warm.is_ready else (self._plain,)
 
-    def _register_server(self) -> None:
-        self._selector.register(self._server.control, selectors.EVENT_READ, self._on_server)
+    def _supply_of(self, task: Task) -> Supply:
+        return self._warm if task.numpy and self._warm.is_ready else self._plain
+
+    def _register(self, supply: Supply) -> None:
+        self._selector.register(supply.server.control, selectors.EVENT_READ, lambda: self._on_server(supply))
         self._refill()
 
+    def _warm_up(self) -> None:
+        """Have a server that has numpy; nobody waits for it."""
+        if self._warm.begin():
+            self._selector.register(self._warm.server.control, selectors.EVENT_READ, self._on_warm)
+
+    def _on_warm(self) -> None:
+        self._selector.unregister(self._warm.server.control)
+        if self._warm.admit(self._plain.server.report["level"]):
+            self._register(self._warm)
+
     def _turn(self) -> None:
-        busy = bool(self._runs or self._waiting)
-        patience = min((run.next_check for run in self._runs.values()), default=math.inf) - time.monotonic()
-        events = self._selector.select(min(max(patience, 0.0), EVERY_S) if busy else None)
+        events = self._selector.select(self._patience_s())
         for key, _ in events:
             key.data()
         now = time.monotonic()
-        self._lookout.look(self._server, self._idle, self._runs.values())
+        supplies = self._supplies
+        idle = itertools.chain.from_iterable(supply.idle for supply in supplies)
+        self._lookout.look([supply.server for supply in supplies], idle, self._runs.values())
         for run in [run for run in self._runs.values() if run.next_check <= now]:
             self._guarded(run, self._check_time)
         self._assign()
+
+    @property
+    def _a_core_is_free(self) -> bool:
+        return not self._waiting and len(self._runs) < self._workers
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for events; None: for ever."""
+        until = math.inf
+        if self._runs or self._waiting:
+            until = min((run.next_check for run in self._runs.values()), default=math.inf)
+            until = min(until, time.monotonic() + EVERY_S)
+        if self._a_core_is_free and any(supply.lacks_some for supply in self._supplies):
+            until = min(until, self._quiet_at)
+        return None if until == math.inf else max(until - time.monotonic(), 0.0)
 
     def _on_wake(self) -> None:
         try:
@@ -158,14 +190,17 @@ class Engine:
             self._waiting.append(self._submitted.popleft())
 
     def _assign(self) -> None:
-        while self._waiting and len(self._idle) >= self._waiting[0].children and len(self._runs) < self._workers:
+        while self._waiting and len(self._runs) < self._workers:
+            idle = self._supply_of(self._waiting[0]).idle
+            if len(idle) < self._waiting[0].children:
+                break
             # A program that may be what kills children, or the fork server with all of them, runs alone.
             suspects = (self._waiting[0], *(run.task for run in self._runs.values()))
             if self._runs and any(task.deaths >= _SUSPICIOUS for task in suspects):
                 break
             task = self._waiting.popleft()
             if task.began or task.future.set_running_or_notify_cancel():
-                self._begin(task)
+                self._begin(task, [idle.popleft() for _ in range(task.children)])
         if not self._waiting and not self._runs:  # the last program must not wait for the burials, either
             for child in self._retired:
                 child.kill()
@@ -173,25 +208,28 @@ class Engine:
         self._refill()
 
     def _refill(self) -> None:
-        have = len(self._idle) + self._coming
+        if self._a_core_is_free:
+            quiet = time.monotonic() >= self._quiet_at
+            for supply in self._supplies:
+                supply.fill(self._workers, max(self._workers, _FILLED_AT_ONCE), quiet)
+            return
         # While programs wait, forking ahead would only slow them down; then just enough for the next ones, and not
         # before they are nearly due, since forks in a row are cheaper.
-        busy = bool(self._waiting or self._runs)
-        each = self._waiting[0].children if self._waiting else 1
-        self._server.assertions |= each > 1
-        wanted = min(each * len(self._waiting), _FORKS_IN_A_ROW * self._workers) if busy else self._pool
-        if have >= (min(wanted, 2 * each * self._workers) if busy else wanted):
-            return
-        self._coming += wanted - have
-        with suppress(OSError):  # the server is gone; its socket says so in the next turn
-            for left in range(wanted - have, 0, -_FORKS_IN_A_ROW):
-                self._server.request(min(left, _FORKS_IN_A_ROW), rehearse=not busy)
+        for supply in self._supplies:
+            count, first = len(self._waiting), self._waiting[0] if self._waiting else None
+            if self._warm.is_ready:
+                nearly_due = itertools.islice(self._waiting, FORKS_IN_A_ROW * self._workers)
+                its = [task for task in nearly_due if self._supply_of(task) is supply]
+                count, first = len(its), its[0] if its else None
+            each = first.children if first is not None else 1
+            wanted = min(each * count, FORKS_IN_A_ROW * self._workers)
+            supply.order(wanted, min(wanted, 2 * each * self._workers), each)
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, task: Task, children: list[Child]) -> None:
         """Start a task; whatever goes wrong with it is its own affair, and ends in its future."""
+        self._quiet_at = time.monotonic() + _QUIET_S
         if not task.began:
             task.began, task.deaths_before = True, self._deaths
-        children = [self._idle.popleft() for _ in range(task.children)]
         try:
             run = (Session if len(children) > 1 else Run)(*children, task, task.next_tests())
             self._runs[run.child.slot] = run
@@ -213,42 +251,44 @@ class Engine:
         """The run that a child is at work on."""
         return self._runs.get(child_slot) or self._partners.get(child_slot)
 
-    def _on_server(self) -> None:
+    def _on_server(self, supply: Supply) -> None:
         try:
-            for message in self._server.messages():
-                self._starter.in_a_row = 0
+            for message in supply.server.messages():
                 if isinstance(message, Child):
                     self._children[message.slot] = message
                     self._selector.register(
-                        message.connection, selectors.EVENT_READ, lambda child=message: self._on_child(child)
+                        message.connection, selectors.EVENT_READ, lambda child=message: self._on_child(child, supply)
                     )
                 else:
-                    self._on_exit(message)
+                    self._on_exit(message, supply)
         except EOFError:
-            self._on_server_death()
+            self._on_server_death(supply)
 
-    def _on_server_death(self) -> None:
+    def _on_server_death(self, supply: Supply) -> None:
         self._deaths += 1
-        runs = list(self._runs.values())
-        self._selector.unregister(self._server.control)
-        for child in self._children.values():
+        runs = [run for slot, run in self._runs.items() if supply.owns(slot)]
+        self._selector.unregister(supply.server.control)
+        for child in [child for slot, child in self._children.items() if supply.owns(slot)]:
             self._unregister(child)
             child.close()
-        self._server.close()
-        self._forget_children()
+            for known in (self._children, self._runs, self._partners):
+                known.pop(child.slot, None)
+        self._retired = [child for child in self._retired if not child.closed]
+        supply.server.close()
+        supply.server = None
+        supply.forget()
         for run in runs:
             self._worker_died(run.task, "the fork server died")
-        self._server = self._starter.again()
-        self._register_server()
+        if supply is self._plain:
+            supply.server = supply.starter.again()
+            self._register(supply)
 
-    def _on_child(self, child: Child) -> None:
+    def _on_child(self, child: Child, supply: Supply) -> None:
         if child.closed:  # by an event before this one in the same turn
             return
         if child.pidfd < 0:  # its first word
             if child.ready():
-                self._coming -= 1
-                self._stillborn = 0
-                self._idle.append(child)
+                supply.ready(child)
             else:
                 self._unregister(child)
             return
@@ -327,22 +367,15 @@ class Engine:
         run.task.record(run.explained(time_limit(run.task, run.output(), run.cpu_s(), run.wall_s())))
         self._release(run)
 
-    def _on_exit(self, end: Exit) -> None:
+    def _on_exit(self, end: Exit, supply: Supply) -> None:
         child = self._children.pop(end.slot)
         run = self._run_of(end.slot)
         if run is not None:
             self._guarded(run, self._read_reports)  # one may still be in the socket
         if run is not None and run.child.slot in self._runs:
             self._guarded(run, self._take_exit, end)
-        elif child in self._idle:
-            self._idle.remove(child)
+        elif supply.died_waiting(child, end.status):
             self._deaths += 1
-        elif child.pidfd < 0:
-            self._coming -= 1
-            self._deaths += 1
-            self._stillborn += 1
-            if self._stillborn > _STILLBORN:
-                raise SandboxError(f"children die before they can take a program, with wait status {end.status}")
         self._unregister(child)
         child.close()
 
@@ -367,16 +400,19 @@ class Engine:
 
     def _release(self, run: Run) -> None:
         """The run is over: stop its process, whatever it is doing, and go on with the task."""
+        self._quiet_at = time.monotonic() + _QUIET_S
         del self._runs[run.child.slot]
         for child in run.children:
             self._partners.pop(child.slot, None)
             self._unregister(child)
             # Ending a process costs as much time as running a short program.  While others wait, stopping has to do.
-            if self._waiting and len(self._retired) < self._pool and child.resident_kib() <= _RETIRED_KIB:
+            if self._waiting and len(self._retired) < self._plain.pool and child.resident_kib() <= _RETIRED_KIB:
                 child.stop()
                 self._retired.append(child)
             else:
                 child.kill()
+        if run.task.numpy:
+            self._warm_up()
         self._continue(run.task)
 
     def _worker_died(self, task: Task, why: str, peak_memory_mb: float = 0.0) -> None:

@@ -36,7 +36,7 @@ def readable_paths(site_packages: list[str], packages: list[str]) -> list[str]:
     return paths + [path for path in _LIBRARIES if os.path.exists(path)]
 
 
-def find(wanted: str, readable: list[str]) -> Found:
+def find(wanted: str, readable: list[str], namespaces_probe: Probe | None = None) -> Found:
     """The strongest level at or below `wanted` ("auto": the strongest of all)."""
     found = Found("none")
     available = {"none"}
@@ -53,7 +53,7 @@ def find(wanted: str, readable: list[str]) -> Found:
         found.missing["landlock"] = str(error)
     if wanted in ("auto", "namespaces"):
         try:
-            _try(_probe_namespaces)
+            (namespaces_probe or Probe(_probe_namespaces)).outcome()
             available.add("namespaces")
         except OSError as error:
             found.missing["namespaces"] = str(error)
@@ -72,26 +72,40 @@ def find(wanted: str, readable: list[str]) -> Found:
     return found
 
 
+class Probe:
+    """`action`, run in a process of its own, beside whatever comes next."""
+
+    def __init__(self, action) -> None:  # noqa: ANN001
+        self._read, write = os.pipe2(os.O_CLOEXEC)
+        self._process_id = os.fork()
+        if self._process_id == 0:
+            complaint = b"ended unexpectedly"
+            try:
+                action()
+                complaint = b""
+            except BaseException as error:
+                complaint = str(error).encode()
+            finally:
+                os.write(write, complaint or b"\0")
+                os._exit(0)
+        os.close(write)
+
+    def outcome(self) -> None:
+        """Wait for the end.  OSError with its complaint if it failed."""
+        with os.fdopen(self._read, "rb") as pipe:
+            answer = pipe.read()
+        os.waitpid(self._process_id, 0)
+        if answer != b"\0":
+            raise OSError(answer.decode(errors="replace") or "the probe died")
+
+
 def _try(action) -> None:  # noqa: ANN001
-    """Run `action` in a process of its own; OSError with its complaint if it fails."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        complaint = b"ended unexpectedly"
-        try:
-            action()
-            complaint = b""
-        except BaseException as error:
-            complaint = str(error).encode()
-        finally:
-            os.write(write, complaint or b"\0")
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    if answer != b"\0":
-        raise OSError(answer.decode(errors="replace") or "the probe died")
+    Probe(action).outcome()
+
+
+def probe_early(wanted: str) -> Probe | None:
+    """Begin to try what `find` will want to know: namespaces take a while, most of it without needing a core."""
+    return Probe(_probe_namespaces) if wanted in ("auto", "namespaces") else None
 
 
 def _probe_seccomp() -> None:

@@ -15,14 +15,15 @@ class Lookout:
     def __init__(self) -> None:
         self._looked = 0.0
 
-    def look(self, server: Zygote, idle: Iterable[Child], runs: Iterable[Run]) -> None:
+    def look(self, servers: Iterable[Zygote], idle: Iterable[Child], runs: Iterable[Run]) -> None:
         """Kill them, once in a while; what they were at work on then begins again elsewhere."""
         now = time.monotonic()
         if now - self._looked < EVERY_S:
             return
         self._looked = now
-        if server.stopped():
-            server.kill()
+        for server in servers:
+            if server.stopped():
+                server.kill()
         for child in (*idle, *(child for run in runs for child in run.children)):
             if child.stopped():
                 child.kill()

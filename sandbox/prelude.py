@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import copy
+import os
+from collections.abc import Callable
 
 _STAR = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json "
@@ -29,6 +31,19 @@ def install_prelude() -> dict[str, object]:
     vars(builtins).update(names)
     copy.deepcopy.__defaults__ = (None, object())  # a marker, a list by default, which it hands to the caller's `memo`
     return names
+
+
+def take_over_seeding() -> Callable[[], None]:
+    """What seeds `random` anew after a fork, for each child to call; without this, `random` does so in its own way.
+
+    That runs before everything else in a child, through a class and a base class, and copies forty pages.
+    """
+    register, os.register_at_fork = os.register_at_fork, lambda **hooks: None
+    try:
+        import random
+    finally:
+        os.register_at_fork = register
+    return super(random.Random, random._inst).seed
 
 
 def remove_prelude(names: dict[str, object]) -> None:

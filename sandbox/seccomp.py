@@ -35,7 +35,7 @@ _HARMLESS_SOCKET_OPTIONS = (
     socket.SO_RCVBUF,
 )  # fmt: skip
 
-# name: (x86-64, arm64); -1 where the architecture has no such call.  The most frequent first.
+# name: (x86-64, arm64); -1 where the architecture has no such call.
 _ALLOWED = {
     "read": (0, 63), "write": (1, 64), "mmap": (9, 222), "munmap": (11, 215), "brk": (12, 214), "futex": (202, 98),
     "lseek": (8, 62), "fstat": (5, 80), "newfstatat": (262, 79), "close": (3, 57),
@@ -70,7 +70,8 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 _OWN_PROCESS = 0xFFFFFFF0  # stands for the number of the process until `install`
 
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
+_FARTHEST = 255  # instructions that a conditional jump can skip
 
 
 def _instruction(code: int, constant: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -95,17 +96,42 @@ def _column() -> int:
 
 def _head() -> bytes:
     """Refuse foreign calling conventions and load the number of the call."""
+    architecture = list(_ARCHITECTURE.values())[_column()]
     return (
         _instruction(_LOAD, 4)
-        + _instruction(_EQUAL, _ARCHITECTURE[linux.MACHINE], 1, 0)
+        + _instruction(_EQUAL, architecture, 1, 0)
         + _instruction(_RETURN, _KILL)
         + _instruction(_LOAD, 0)
     )
 
 
-def _when(numbers: tuple[int, int], body: bytes) -> bytes:
-    number = numbers[_column()]
-    return _instruction(_EQUAL, number, 0, len(body) // 8) + body if number >= 0 else b""
+def _decide(bodies: dict[tuple[int, int], bytes], otherwise: bytes) -> bytes:
+    """What to do with each call, found by bisection.
+
+    As it installs a filter, the kernel runs it once for every call that exists, to learn which ones it need not ask
+    about again; every child pays for that.  Each body ends in a return.
+    """
+    column = _column()
+    by_number = {numbers[column]: body for numbers, body in bodies.items() if numbers[column] >= 0}
+    segments = [(0, otherwise)]  # each up to the beginning of the next one
+    for number, body in sorted(by_number.items()):
+        for first, its in ((number, body), (number + 1, otherwise)):
+            if segments[-1][0] == first:
+                segments.pop()
+            if not segments or segments[-1][1] != its:
+                segments.append((first, its))
+    return _bisection(segments)
+
+
+def _bisection(segments: list[tuple[int, bytes]]) -> bytes:
+    if len(segments) == 1:
+        return segments[0][1]
+    middle = len(segments) // 2
+    below, above = _bisection(segments[:middle]), _bisection(segments[middle:])
+    first, skipped = segments[middle][0], len(below) // 8
+    if skipped <= _FARTHEST:
+        return _instruction(_AT_LEAST, first, skipped, 0) + below + above
+    return _instruction(_AT_LEAST, first, 0, 1) + _instruction(_JUMP, skipped) + below + above
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> bytes:
@@ -133,33 +159,25 @@ class Filter:
 
     def __init__(self, read_only: bool = False) -> None:
         """read_only: refuse every opening of a file for writing, where Landlock is not there to do it."""
-        column = _column()
-        plain = b"".join(
-            _instruction(_EQUAL, numbers[column], 0, 1) + _ALLOW_IT
-            for numbers in _ALLOWED.values()
-            if numbers[column] >= 0
-        )
-        code = b"".join(
-            [
-                _head(),
-                plain,
-                _when(_SENDTO, _null(4)),  # an address would reach sockets outside, abstract ones without any file
-                self._own_signals(),
-                _when(_OPEN, self._opening(1, read_only)),
-                _when(_OPENAT, self._opening(2, read_only)),
-                _when(_FCNTL, self._file_control()),
-                _when(_CLONE, self._threads_only()),
-                _when(_CLONE3, _instruction(_RETURN, _ERRNO | errno.ENOSYS)),  # its flags are out of reach
-                _when(_PRCTL, _one_of(0, (*_HARMLESS_PRCTL, _SET_SECCOMP))),
-                _when(_PRLIMIT64, _one_of(0, (0,))),
-                _when(_IOCTL, _one_of(1, _TERMINAL_ATTRIBUTES)),
-                # Datagram sockets can be addressed to others, and hold more than streams.
-                _when(_SOCKETPAIR, self._unix_streams()),
-                _when(_GETSOCKOPT, _one_of(2, _HARMLESS_SOCKET_OPTIONS)),
-                *(_when(numbers, _one_of(0, (0, _OWN_PROCESS))) for numbers in _ABOUT_A_PROCESS),
-                _REFUSE_IT,
-            ]
-        )
+        bodies = dict.fromkeys(_ALLOWED.values(), _ALLOW_IT)
+        bodies |= {
+            _SENDTO: _null(4),  # an address would reach sockets outside, abstract ones without any file
+            _OPEN: self._opening(1, read_only),
+            _OPENAT: self._opening(2, read_only),
+            _FCNTL: self._file_control(),
+            _CLONE: self._threads_only(),
+            _CLONE3: _instruction(_RETURN, _ERRNO | errno.ENOSYS),  # its flags are out of reach
+            _PRCTL: _one_of(0, (*_HARMLESS_PRCTL, _SET_SECCOMP)),
+            _PRLIMIT64: _one_of(0, (0,)),
+            _IOCTL: _one_of(1, _TERMINAL_ATTRIBUTES),
+            # Datagram sockets can be addressed to others, and hold more than streams.
+            _SOCKETPAIR: self._unix_streams(),
+            _GETSOCKOPT: _one_of(2, _HARMLESS_SOCKET_OPTIONS),
+            _KILL_CALL: self._own_signals(1),
+            _TGKILL: self._own_signals(2),
+        }
+        bodies |= {numbers: _one_of(0, (0, _OWN_PROCESS)) for numbers in _ABOUT_A_PROCESS}
+        code = _head() + _decide(bodies, _REFUSE_IT)
         # Every child fills in its own number; the rest is ready: building it would cost each child anew.
         own = struct.pack("=I", _OWN_PROCESS)
         self._places = [place // 4 for place in range(4, len(code), 8) if code[place : place + 4] == own]
@@ -201,19 +219,15 @@ class Filter:
         )
 
     @staticmethod
-    def _own_signals() -> bytes:
+    def _own_signals(signal_argument: int) -> bytes:
         """Signals to itself only, and no SIGKILL: a death by SIGKILL then means that somebody outside did it."""
-
-        def body(signal_argument: int) -> bytes:
-            return (
-                _argument(0)
-                + _instruction(_EQUAL, _OWN_PROCESS, 0, 3)
-                + _argument(signal_argument)
-                + _instruction(_EQUAL, signal.SIGKILL, 1, 0)
-                + _ALLOW_OR_REFUSE
-            )
-
-        return _when(_KILL_CALL, body(1)) + _when(_TGKILL, body(2))
+        return (
+            _argument(0)
+            + _instruction(_EQUAL, _OWN_PROCESS, 0, 3)
+            + _argument(signal_argument)
+            + _instruction(_EQUAL, signal.SIGKILL, 1, 0)
+            + _ALLOW_OR_REFUSE
+        )
 
     def install(self, process_id: int) -> None:
         """Put this process under the filter, for good.  Needs PR_SET_NO_NEW_PRIVS."""
@@ -231,15 +245,12 @@ class LastFilter:
 
     def __init__(self) -> None:
         stack_or_nothing_new = _argument(1) + _instruction(_EQUAL, resource.RLIMIT_STACK, 0, 1) + _ALLOW_IT + _null(2)
-        code = b"".join(
-            [
-                _head(),
-                _when(_SETRLIMIT, _one_of(0, (resource.RLIMIT_STACK,))),
-                _when(_PRLIMIT64, stack_or_nothing_new),
-                _when(_PRCTL, _one_of(0, _HARMLESS_PRCTL)),
-                _ALLOW_IT,
-            ]
-        )
+        bodies = {
+            _SETRLIMIT: _one_of(0, (resource.RLIMIT_STACK,)),
+            _PRLIMIT64: stack_or_nothing_new,
+            _PRCTL: _one_of(0, _HARMLESS_PRCTL),
+        }
+        code = _head() + _decide(bodies, _ALLOW_IT)
         self.install, self._words = _prepared(code)
 
 

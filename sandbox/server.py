@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
-from . import child, isolation, linux, namespaces, runner, wire
+from . import child, heap, isolation, linux, namespaces, runner, wire
 from .later import ASSERTIONS
-from .prelude import MAX_INT_DIGITS, install_prelude
+from .prelude import MAX_INT_DIGITS, install_prelude, take_over_seeding
 
 _MAX_DESCRIPTORS = 1 << 20
 _FORK_ATTEMPTS = 100
@@ -32,21 +33,27 @@ _COUNT_EVERY_S = 5.0
 _THREADS_TO_COME = 1024  # of others, until they are counted again
 
 
-def main(control_fd: int, settings: dict) -> None:
-    """Find the isolation, enter it, say so, serve until the judge hangs up."""
+def main(control_fd: int, settings: dict, probe: isolation.Probe | None) -> None:
+    """Find the isolation, enter it, say so, serve until the judge hangs up.
+
+    probe: of namespaces, begun before everything else.
+    """
     _die_with(settings["parent"])
+    os.environ.pop("LD_BIND_NOW", None)
     control = socket.socket(fileno=control_fd)
     site_packages = [os.path.realpath(path) for path in settings["site_packages"]]
     _like_a_script(site_packages)
+    seed = take_over_seeding()
     prelude = install_prelude()
     for fd in (0, 1):  # files, as in a child
         os.dup2(os.memfd_create("rehearsal"), fd)
     for _ in range(_REHEARSALS):
         child.rehearse(prelude)
     base_bytes = _address_space() + _LATER_BYTES
+    numpys_seed, problem = _load_numpy(settings["packages"]) if settings["numpy"] else (None, None)
     readable = isolation.readable_paths(site_packages, settings["packages"])
-    found = isolation.find(settings["isolation"], readable)
-    problem = isolation.why_not(found, settings["isolation"])
+    found = isolation.find(settings["isolation"], readable, probe)
+    problem = problem or isolation.why_not(found, settings["isolation"])
     if problem is not None:
         control.send(json.dumps({"problem": problem}).encode())
         return
@@ -68,7 +75,8 @@ def main(control_fd: int, settings: dict) -> None:
     for fd in (0, 1):
         os.lseek(fd, 0, os.SEEK_SET)
     runner.prepare_streams()
-    _Server(control, prelude, base_bytes, hardening).serve()
+    seeds = [seed] if numpys_seed is None else [seed, numpys_seed]
+    _Server(control, prelude, base_bytes, hardening, seeds, *settings["slots"]).serve()
 
 
 def _die_with(parent: int | None) -> None:
@@ -88,6 +96,23 @@ def _like_a_script(site_packages: list[str]) -> None:
     sys.argv = ["solution.py"]
 
 
+def _load_numpy(packages: list[str]) -> tuple[Callable[[], None] | None, str | None]:
+    """What seeds numpy's global generator anew, where there is one yet, and why this cannot be a server with numpy.
+
+    A program's memory counts from before, as if it had imported numpy itself: no verdict depends on which server's
+    child it meets.
+    """
+    if "numpy" not in packages:
+        return None, "programs may not import numpy"
+    try:
+        import numpy
+    except BaseException as error:
+        return None, f"numpy cannot be imported: {error}"
+    if len(os.listdir("/proc/self/task")) > 1:  # a fork takes only one along, and what the others hold stays locked
+        return None, "numpy has started threads"
+    return numpy.random.seed if "numpy.random" in sys.modules else None, None
+
+
 def _address_space() -> int:
     """Bytes of address space that every child starts with."""
     with open("/proc/self/statm") as file:
@@ -95,25 +120,38 @@ def _address_space() -> int:
 
 
 def _freeze() -> None:
-    """Hide what there is from the collector: that of a child leaves these pages shared."""
+    """Hide what there is from the collector, so that a child's leaves these pages shared, and order the heap."""
     gc.collect()
     gc.freeze()
+    heap.tidy()
 
 
 class _Server:
-    def __init__(self, control: socket.socket, prelude: dict, base_bytes: int, hardening: isolation.Hardening) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        prelude: dict,
+        base_bytes: int,
+        hardening: isolation.Hardening,
+        seeds: list[Callable[[], None]],
+        last_slot: int,
+        slot_step: int,
+    ) -> None:
         self._control = control
+        self._seeds = seeds
         self._prelude = prelude
         self._base_bytes = base_bytes
         self._hardening = hardening
-        self._last_slot = 0
+        self._last_slot, self._slot_step = last_slot, slot_step
         self._children: dict[int, tuple[int, int]] = {}  # pidfd → process id, slot
         self._events = select.epoll()
         self._other_threads, self._counted = 0, -_COUNT_EVERY_S
 
     def serve(self) -> None:
         linux.set_name("sandbox-server")
+        before = _address_space()
         _freeze()
+        self._base_bytes += _address_space() - before
         control = self._control.fileno()
         self._events.register(control, select.EPOLLIN)
         while True:
@@ -141,8 +179,9 @@ class _Server:
         if not self._hardening.own_users and time.monotonic() - self._counted > _COUNT_EVERY_S:
             self._other_threads, self._counted = _threads_of_this_user() + _THREADS_TO_COME, time.monotonic()
         # Nothing but forks in a row: after each one, every page that this process writes to is copied.
-        children = [(self._last_slot + number, _Files()) for number in range(1, count + 1)]
-        self._last_slot += count
+        step = self._slot_step
+        children = [(self._last_slot + step * number, _Files()) for number in range(1, count + 1)]
+        self._last_slot += step * count
         process_ids = []
         linux.set_name("sandbox-child")  # which children inherit
         for slot, files in children:
@@ -168,6 +207,8 @@ class _Server:
         os.dup2(files.stdout, 1)
         _close_all_but([files.connection.fileno(), files.reports.fileno(), *self._hardening.descriptors])
         atexit._clear()
+        for seed in self._seeds:
+            seed()
         self._hardening.apply(slot)
         if rehearse:
             child.rehearse(self._prelude)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .errors import IsolationUnavailable, SandboxError
 from .zygote import Zygote
 
-_RESTARTS = 8  # in a row, without a single child in between
+RESTARTS = 8  # in a row, without a single child in between
 
 log = logging.getLogger("sandbox")
 
@@ -22,7 +22,7 @@ class Starter:
         """Another one.  Raises SandboxError where none lives."""
         while True:
             self.in_a_row += 1
-            if self.in_a_row > _RESTARTS:
+            if self.in_a_row > RESTARTS:
                 many = f"the fork server died {self.in_a_row} times in a row"
                 raise SandboxError(f"{many}; see `python -m sandbox doctor`")
             try:

@@ -5,6 +5,7 @@ No processes here: `engine` moves the bytes, this file decides.
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -21,6 +22,7 @@ from .zygote import Exit
 OUT_OF_TURN = "the program damaged its result channel"
 _DEATHS_FORGIVEN = 3
 _COMMAS = 10_000  # that a returned value may hold more of than the expected one could
+_NUMPY = re.compile(r"^[ \t]*(?:from[ \t]+|import[ \t]+(?:[^#\n;]*,[ \t]*)?)(?:numpy|scipy)\b", re.MULTILINE)
 _SERIES_BYTES = 1 << 19  # inputs beyond this are handed over one by one
 
 
@@ -37,6 +39,7 @@ class Task:
         self._one_by_one = False  # the program could carry something from one test to the next
         self._confirm = False  # the next test failed in a series: judge it in a fresh process
         self.judgement: Judgement | None = None
+        self.numpy = _imports_numpy(job)
         if job.code is None or not job.code.strip():
             self._finish(Verdict.NO_CODE)
 
@@ -131,6 +134,14 @@ class Task:
         self.judgement = Judgement(
             verdict, tuple(self.results), self.job.truncated, total_tests=len(self.job.tests), message=message
         )
+
+
+def _imports_numpy(job: Job) -> bool:
+    """Whether a child that has numpy saves the program, or its tests, the import.  A guess costs time, nothing else."""
+    texts = [job.code or "", *(job.files or {}).values()]
+    texts += [test.input for test in job.tests if test.testtype == "assertions"]
+    own = {name.removesuffix(".py") for name in job.files or {}}
+    return not own & {"numpy", "scipy"} and any("py" in text and _NUMPY.search(text) for text in texts)
 
 
 def result_of_report(task: Task, report: Report, cpu_s: float, wall_s: float) -> TestResult:

@@ -145,8 +145,15 @@ class Child:
 class Zygote:
     """A running fork server.  Must be created by a thread that outlives it: the server dies with that thread."""
 
-    def __init__(self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = ()) -> None:
-        """outer: a command that runs the rest of its command line behind a wall of its own."""
+    PLACES = 2  # servers of one sandbox; the slots of their children differ, and with them their user ids
+
+    def __init__(
+        self, isolation: str, packages: tuple[str, ...], outer: tuple[str, ...] = (), numpy: bool = False
+    ) -> None:
+        """outer: a command that runs the rest of its command line behind a wall of its own.
+
+        numpy: load numpy before forking, and do not wait for that: `hello` is the caller's, once there is a message.
+        """
         self.assertions = False  # whether new children are to have what assertion tests need; the server keeps it
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # tells the server's process id
@@ -154,6 +161,8 @@ class Zygote:
             "parent": None if outer else os.getpid(),  # in between is a process whose number nobody knows
             "isolation": isolation,
             "packages": packages,
+            "numpy": numpy,
+            "slots": [int(numpy), self.PLACES],  # the last one that is taken already, the step to the next one
             "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
         }
         command = [
@@ -161,7 +170,7 @@ class Zygote:
             sys.executable,
             "-I",
             "-S",
-            "-B",
+            *(["-B"] if sys.dont_write_bytecode else []),
             str(_BOOTSTRAP),
             str(theirs.fileno()),
             json.dumps(settings),
@@ -182,9 +191,12 @@ class Zygote:
             raise SandboxError(f"the fork server did not start: {error}") from None
         finally:
             theirs.close()
-        self.report = self._hello()
+        self.report: dict = {}
+        if not numpy:
+            self.hello()
 
-    def _hello(self) -> dict:
+    def hello(self) -> None:
+        """Wait for the server to say what it found: `report`.  Raises SandboxError, its end, where it cannot serve."""
         readable, _, _ = select.select([self.control], [], [], _START_TIMEOUT_S)
         message, self.server_id = self._first_message() if readable else (b"", 0)
         if not message:
@@ -196,7 +208,7 @@ class Zygote:
         if "problem" in report:
             self.close()
             raise IsolationUnavailable(report["problem"])
-        return report
+        self.report = report
 
     def _first_message(self) -> tuple[bytes, int]:
         """With the number, as seen from here, of the process that sent it: the server proper, behind all walls."""
@@ -264,8 +276,9 @@ def is_stopped(process_id: int) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """All that a program can see of the environment."""
+    """All that a program can see of the environment, and what the server takes out of it."""
     return {
+        "LD_BIND_NOW": "1",  # else each child looks up every function of a library that it calls first
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",  # the same judgement for the same program
         "OPENBLAS_NUM_THREADS": "1",  # their thread pools would reserve gigabytes of address space

@@ -1,6 +1,6 @@
 """Run every hostile program at one level, as this user or as one without rights, and say what happened.
 
-    python attack.py LEVEL  →  one JSON object: name → {verdict, stdout, message}, and what happened outside
+    python attack.py LEVEL [nobody | numpy]  →  a JSON object: name → {verdict, stdout, message}; what is outside
 
 Run as a process of its own: it needs a victim of its own, and drops root's rights for good.
 """
@@ -50,14 +50,16 @@ def as_nobody(script: Path, arguments: list[str]) -> None:
     )
 
 
-def main(level: str) -> dict:
+def main(level: str, numpy: bool) -> dict:
+    """numpy: in children of the fork server that has numpy loaded."""
     sys.path.insert(0, str(ROOT))
     from sandbox import Job, Limits, Sandbox, TestCase
 
     programs = runpy.run_path(str(Path(__file__).with_name("hostile_programs.py")))
     hasty = Limits(cpu_time_s=0.5, wall_time_s=3.0, memory_mb=256, output_kb=256)
     patient = Limits(cpu_time_s=10, wall_time_s=60, memory_mb=256, output_kb=256)  # for what must end before its time
-    honest = Job("print(int(input()) + 1)", [TestCase("1", "2")], Limits(cpu_time_s=10, wall_time_s=60))
+    first = "import numpy\n" if numpy else ""
+    honest = Job(first + "print(int(input()) + 1)", [TestCase("1", "2")], Limits(cpu_time_s=10, wall_time_s=60))
     os.environ["SANDBOX_TEST_SECRET"] = "secret"
     with contextlib.ExitStack() as stack:
         victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -74,17 +76,20 @@ def main(level: str) -> dict:
         jobs = {}
         for kind in ("REFUSED", "OUTWARD", "READING"):
             for name, code in programs[kind].items():
-                jobs[name] = Job(programs["ATTEMPT"] + names + code, [TestCase("", "STOLEN")], hasty)
+                jobs[name] = Job(first + programs["ATTEMPT"] + names + code, [TestCase("", "STOLEN")], hasty)
         for name, (code, verdicts) in programs["EXHAUSTING"].items():
-            jobs[name] = Job(code, [TestCase("", "never")], hasty if "time limit" in verdicts else patient)
+            jobs[name] = Job(first + code, [TestCase("", "never")], hasty if "time limit" in verdicts else patient)
         for name, code in programs["DISHONEST_VALUES"].items():
-            jobs[name] = Job(code, [TestCase("1", "42", "functional", "f")], hasty)
+            jobs[name] = Job(first + code, [TestCase("1", "42", "functional", "f")], hasty)
         before = (
             os.sched_getaffinity(0),
             os.sched_getaffinity(victim.pid),
             os.getpriority(os.PRIO_PROCESS, victim.pid),
         )
         with Sandbox(workers=4, isolation=level) as sandbox:
+            while numpy and not sandbox._engine._warm.is_ready:
+                sandbox.judge(honest.code, honest.tests, honest.limits)
+                time.sleep(0.1)
             judgements = sandbox.judge_many([job for hostile in jobs.values() for job in (hostile, honest)])
             level = sandbox.report["level"]
         after = (os.sched_getaffinity(0), os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid))
@@ -110,4 +115,4 @@ def main(level: str) -> dict:
 if __name__ == "__main__":
     if sys.argv[2:] == ["nobody"]:
         as_nobody(Path(__file__).resolve(), sys.argv[1:2])
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(main(sys.argv[1], sys.argv[2:] == ["numpy"])))

@@ -34,7 +34,7 @@ def _descendants(process_id: int) -> list[int]:
 
 
 def _server_pid(sandbox: Sandbox) -> int:
-    return sandbox._engine._server.process.pid
+    return sandbox._engine._plain.server.process.pid
 
 
 def _wait_until(condition, seconds: float = 20.0) -> None:
@@ -75,7 +75,7 @@ def _kill_again_and_again(sandbox: Sandbox, times: int, others: bool = False) ->
         _wait_until(running_again)
         if others and deaths < 0:
             _wait_until(lambda: sandbox.idle > 1)
-            os.kill(sandbox._engine._idle[-1].process_id, signal.SIGKILL)
+            os.kill(sandbox._engine._plain.idle[-1].process_id, signal.SIGKILL)
         for run in list(sandbox._engine._runs.values()):
             deaths = run.task.deaths
             os.kill(run.child.process_id, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_where_others_die_too_it_is_a_sandbox_error_counted_and_warned_of(sandbo
 
 
 def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypatch):
-    start, attempts = sandbox._engine._starter.start, []
+    start, attempts = sandbox._engine._plain.starter.start, []
 
     def killed_once():
         attempts.append(1)
@@ -111,7 +111,7 @@ def test_a_fork_server_killed_while_it_starts_is_started_again(sandbox, monkeypa
             raise SandboxError("the fork server did not start: no answer")
         return start()
 
-    monkeypatch.setattr(sandbox._engine._starter, "start", killed_once)
+    monkeypatch.setattr(sandbox._engine._plain.starter, "start", killed_once)
     os.kill(_server_pid(sandbox), signal.SIGKILL)
     _wait_until(lambda: len(attempts) == 2)
     assert sandbox.judge(ADD, TESTS).passed
@@ -123,11 +123,11 @@ def _stop(process_ids) -> None:
 
 
 def test_a_stopped_fork_server_is_replaced(sandbox):
-    stopped = sandbox._engine._server.server_id
+    stopped = sandbox._engine._plain.server.server_id
     _stop([stopped])
     judgements = sandbox.judge_many([Job(ADD, TESTS)] * 40)  # more than the children that are ready
     assert all(judgement.passed for judgement in judgements)
-    assert sandbox._engine._server.server_id != stopped
+    assert sandbox._engine._plain.server.server_id != stopped
 
 
 def test_a_child_stopped_at_work_is_replaced_and_its_program_judged_again(sandbox):
@@ -141,7 +141,7 @@ def test_a_child_stopped_at_work_is_replaced_and_its_program_judged_again(sandbo
 
 def test_children_stopped_while_they_wait_for_a_program(sandbox):
     _wait_until(lambda: sandbox.idle == 4)
-    _stop(child.process_id for child in list(sandbox._engine._idle))
+    _stop(child.process_id for child in list(sandbox._engine._plain.idle))
     assert all(judgement.passed for judgement in sandbox.judge_many([Job(ADD, TESTS)] * 8))
 
 
@@ -322,12 +322,12 @@ def test_a_short_soak_leaks_nothing(sandbox):
     ]
     jobs = [Job(code, TESTS, Limits(cpu_time_s=10, wall_time_s=60)) for code in kinds * 10]
     sandbox.judge_many(jobs)  # everything that is allocated once has been
-    _wait_until(lambda: len(sandbox._engine._idle) == 4 and not sandbox._engine._coming)
+    _wait_until(lambda: len(sandbox._engine._plain.idle) == 4 and not sandbox._engine._plain.coming)
     descriptors, memory = len(os.listdir("/proc/self/fd")), _resident_kib()
     verdicts = [sorted({judgement.verdict.value for judgement in sandbox.judge_many(jobs)}) for _ in range(4)]
     assert all(verdict == verdicts[0] for verdict in verdicts)
     assert verdicts[0] == ["accepted", "compile error", "memory limit", "runtime error", "wrong answer"]
-    _wait_until(lambda: len(sandbox._engine._idle) == 4 and not sandbox._engine._coming)
+    _wait_until(lambda: len(sandbox._engine._plain.idle) == 4 and not sandbox._engine._plain.coming)
     _wait_until(lambda: len(_descendants(_server_pid(sandbox))) <= 5)  # 4 that wait, the server behind its keeper
     # Those of children that have just ended may still be closed, and other tests' too.
     _wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
