@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdpo.config.model_files import (
+    check_layers,
     check_model,
     check_teacher,
     load_config,
@@ -66,6 +67,7 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
     engine_args(options)
     check_model(recipe, tokenizer)
     check_teacher(recipe, tokenizer)
+    check_layers(recipe)
     return tokenizer, dataset
 
 
