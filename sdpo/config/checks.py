@@ -32,6 +32,7 @@ def check(recipe: Recipe, resolved: bool) -> None:
     _turns(recipe)
     _engines_and_data(recipe, resolved)
     _distillation(recipe)
+    _layers(recipe)
     _guards(recipe)
 
 
@@ -193,6 +194,22 @@ def _distillation(recipe: Recipe) -> None:
         )
     if recipe.context.demonstration == "column" and recipe.context.column is None:
         raise ValueError("context.demonstration=column needs the column's name: set context.column")
+
+
+def _layers(recipe: Recipe) -> None:
+    """Whose hidden states layers are compared with."""
+    if not recipe.layer_pairs or recipe.teacher is None or recipe.distillation is None:
+        return
+    if not recipe.teacher_ranks:
+        raise ValueError(
+            "distillation.layers compares hidden states with those of a teacher of its own; set teacher.placement=own"
+        )
+    if recipe.teacher.kind == "trust_region" or recipe.distillation.blend is not None:
+        mixed = "teacher.kind=trust_region" if recipe.distillation.blend is None else "distillation.blend"
+        raise ValueError(
+            f"{mixed} mixes the logits of two passes, which have no hidden states in common for distillation.layers; "
+            + ("set teacher.kind=frozen or ema" if recipe.distillation.blend is None else REMOVE)
+        )
 
 
 def _guards(recipe: Recipe) -> None:

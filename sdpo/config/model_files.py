@@ -88,6 +88,23 @@ def check_teacher(recipe: Recipe, tokenizer: Any) -> None:
     check_model(teacher, tokenizer)
 
 
+def check_layers(recipe: Recipe) -> None:
+    """Raises UserError for a layer of `distillation.layers` that student or teacher has not."""
+    sides = (("student", recipe), ("teacher", recipe.of_teacher()))
+    for place, (side, of) in enumerate(sides if recipe.layer_pairs else ()):
+        asked, there = max(pair[place] for pair in recipe.layer_pairs), _text_config(of).num_hidden_layers
+        if asked > there:
+            raise UserError(
+                f"distillation.layers.pairs names layer {asked} of the {side}, and {of.model.path} has {there} layers; "
+                f"give [student's layer, teacher's layer], each counted from 1."
+            )
+
+
+def hidden_size(recipe: Recipe) -> int:
+    """Width of the hidden states between the model's layers."""
+    return _text_config(recipe).hidden_size
+
+
 def refuse_pickles(folder: Path) -> None:
     """Raises UserError for a model folder whose weights could run code when they are read."""
     named = str(_json(folder / "config.json").get("transformers_weights") or "")

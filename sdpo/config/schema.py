@@ -210,6 +210,11 @@ class Recipe(Settings):
         )
 
     @property
+    def layer_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Layers of student and teacher whose hidden states are compared."""
+        return () if self.distillation is None or self.distillation.layers is None else self.distillation.layers.pairs
+
+    @property
     def teacher_is_replaced(self) -> bool:
         """Whether something but a moving average may give the teacher other weights during the run."""
         return self.teacher is not None and (self.teacher.refresh is not None or self.guard.action == "rollback")

@@ -137,6 +137,24 @@ class Blend(Settings):
     beta: float = Field(50.0, gt=0, description="how fast α grows with the divergence that a hint makes")
 
 
+class LayerSettings(Settings):
+    """Hidden states between layers against those of a teacher of its own, through learned projections (FitNets, arXiv
+    1412.6550, eq. 3).
+    """
+
+    pairs: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...] = Field(
+        min_length=1, description="[student's layer, teacher's layer], counted from 1"
+    )
+    coefficient: float = Field(gt=0, description="weight of the squared error beside the divergence")
+    projections_lr: float = Field(1e-3, gt=0, description="learning rate of the projections, beside learner.lr")
+
+    @model_validator(mode="after")
+    def _once(self) -> LayerSettings:
+        if len(set(self.pairs)) < len(self.pairs):
+            raise ValueError("pairs names the same two layers twice; name them once")
+        return self
+
+
 class DistillationSettings(StreamSettings):
     """The divergence between student and teacher (arXiv 2601.20802 §2–3); defaults: its LiveCodeBench settings."""
 
@@ -157,6 +175,9 @@ class DistillationSettings(StreamSettings):
     prefix_tokens: int | None = Field(None, ge=1, description="only so many first tokens carry loss; null: all")
     blend: Blend | None = Field(
         None, description="draw the target back to the teacher without a hint, where the hint changes much; null: not"
+    )
+    layers: LayerSettings | None = Field(
+        None, description="compare hidden states of layers with a teacher of its own (teacher.placement=own); null: not"
     )
     advantage_clip: float | None = Field(None, gt=0, description="clipped-advantage form: |log q − log π| ≤ c")
     advantage_clip_factor: float | None = Field(

@@ -77,13 +77,14 @@ class Checkpointing:
 
     def size(self) -> int:
         """Bytes of the tensors that all ranks write for one checkpoint."""
-        trained, whole = (
-            sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
-            for parameters in ((p for _, p in self.student.trained()), self.student.parameters())
+        policy, student = self.student.model, self.student
+        trained, optimised, whole = (
+            sum(getattr(p, "ds_numel", p.numel()) for _, p in parameters)
+            for parameters in (student.trained(), student.optimised(), policy.named_parameters())
         )
-        kinds = 1 + len(MOMENTS) + (self.average is not None)
+        kept = optimised * (1 + len(MOMENTS)) + trained * (self.average is not None)
         exported = whole if self.base is None else trained
-        return trained * kinds * 4 + exported * next(self.student.parameters()).element_size()
+        return kept * 4 + exported * next(policy.parameters()).element_size()
 
     def save(self, folder: str) -> Records:
         """Write this rank's share of the checkpoint `folder`.  Returns what was written, which is on the disk."""
@@ -125,7 +126,7 @@ class Checkpointing:
             Damaged: it is of another model, or has not all that is needed here.
         """
         state, reader = _read_state(Path(folder)), SliceReader(Path(folder))
-        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.trained()}
+        shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.student.optimised()}
         weights = {name: (shape, torch.float32) for name, shape in shapes.items()}
         buffers = {name: (tuple(buffer.shape), buffer.dtype) for name, buffer in self._buffers().items()}
         _compare(WEIGHT, reader, weights)
@@ -133,7 +134,7 @@ class Checkpointing:
         for kind in MOMENTS:
             _compare(kind, reader, {name: sort for name, sort in weights.items() if name in reader.steps})
         if self.average is not None:
-            _compare(AVERAGE, reader, weights)
+            _compare(AVERAGE, reader, {name: weights[name] for name, _ in self.student.trained()})
         self._take(
             state,
             reader.steps,

@@ -72,7 +72,7 @@ class HeldState:
 
     def weights_are_finite(self) -> bool:
         """Of this rank's share of what the optimiser has moved."""
-        return all_finite(stored(p) for _, p in self.student.trained())
+        return all_finite(stored(p) for _, p in self.student.optimised())
 
     @torch.no_grad()
     def first_not_finite(self) -> str | None:
@@ -90,7 +90,8 @@ class HeldState:
 
         Seen as autograd hands them on: DeepSpeed keeps them in other places for every stage, some for its step alone.
         """
-        parameters = dict(reversed(list(self.student.model.named_parameters())))
+        named = self.student.named_parameters()
+        parameters = dict(reversed([(name.removeprefix("model."), p) for name, p in named]))
         found: dict[str, str | None] = dict.fromkeys(parameters)
 
         def watch(name: str, gradient: torch.Tensor) -> None:

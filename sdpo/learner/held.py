@@ -62,7 +62,7 @@ class OptimizedWeights:
 
     def held(self) -> Iterator[Held]:
         """Of every parameter that this rank holds something of.  Moments are there once the optimiser has moved it."""
-        for name, parameter in self.model.trained():
+        for name, parameter in self.model.optimised():
             if self.stage == 3:
                 offset, length = shard(parameter, self.rank)
                 views = {WEIGHT: safe_get_local_fp32_param(parameter)}
@@ -93,7 +93,7 @@ class OptimizedWeights:
 
     def steps(self) -> dict[str, int]:
         """How often the optimiser has moved each parameter; those that it never moved are left out."""
-        named = dict(self.model.trained())
+        named = dict(self.model.optimised())
         if self.stage:  # all of them at once
             flat = self._flats()[0]
             return dict.fromkeys(named, int(self.optimizer.state[flat]["step"])) if self._moved(flat) else {}
@@ -106,7 +106,7 @@ class OptimizedWeights:
         if self.stage:
             counts = [(flat, max(steps.values(), default=0)) for flat in self._flats()]
         else:
-            counts = [(p, steps.get(name, 0)) for name, p in self.model.trained()]
+            counts = [(p, steps.get(name, 0)) for name, p in self.model.optimised()]
         for flat, count in counts:
             self.optimizer.state.pop(flat, None)
             if count:
@@ -120,7 +120,7 @@ class OptimizedWeights:
         if self.stage in (1, 2):
             self.engine.optimizer.update_lp_params()
         if self.stage == 3:
-            for _, parameter in self.model.trained():
+            for _, parameter in self.model.optimised():
                 length = shard(parameter, self.rank)[1]
                 parameter.ds_tensor.data[:length].copy_(safe_get_local_fp32_param(parameter)[:length])
             self.engine.optimizer.checkpoint_event_epilogue()

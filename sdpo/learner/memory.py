@@ -57,7 +57,7 @@ def teacher_memory(recipe: Recipe, shapes: Shapes) -> Parts:
     width = getattr(torch, recipe.model.dtype).itemsize
     tokens = max(longest_pack(recipe), longest_sequence(recipe))
     layers = layer_memory(shapes, full_pass(recipe, shapes, tokens)).values()
-    states = tokens * shapes.hidden * width
+    states = tokens * shapes.hidden * width * (1 + len(recipe.layer_pairs))
     passing = max(layer.forward + layer.given for layer in layers)
     return {"weights": shapes.parameters * width, "a pass without gradient": passing + states}
 
@@ -89,7 +89,9 @@ class _Rank:
         self.width = getattr(torch, recipe.model.dtype).itemsize
         self.half = self.width < FP32
         self.stage, self.ranks = recipe.learner.zero_stage, recipe.learner.ranks
-        self.bucket = min(BUCKET_ELEMENTS, shapes.trained)
+        self.projections = len(recipe.layer_pairs) * shapes.hidden * teacher_hidden  # elements, of `LayerProjections`
+        self.optimised = shapes.trained + self.projections
+        self.bucket = min(BUCKET_ELEMENTS, self.optimised)
         self.kind = None if recipe.teacher is None else recipe.teacher.kind
         self.average = recipe.teacher_has_average
         self.elsewhere = bool(recipe.teacher_ranks)  # whether others compute the teacher
@@ -110,8 +112,8 @@ class _Rank:
     def _resident(self) -> Parts:
         shapes, whole = self.shapes, self.recipe.model.adapter is None
         own = self._shared(shapes.parameters if whole else shapes.trained, 3)  # of a second set of weights
-        parts = {"weights": self._shared(shapes.parameters, 3) * self.width}
-        trained = self._shared(shapes.trained, 1)
+        parts = {"weights": self._shared(shapes.parameters + self.projections, 3) * self.width}
+        trained = self._shared(self.optimised, 1)
         parts["optimiser"] = trained * 2 * FP32  # two moments
         if self.half or self.stage:
             parts["master weights"] = trained * FP32
@@ -128,7 +130,7 @@ class _Rank:
         return parts
 
     def _gradients(self) -> Parts:
-        return {"gradients": self._shared(self.shapes.trained, 2) * FP32}
+        return {"gradients": self._shared(self.optimised, 2) * FP32}
 
     def _moments(self) -> dict[str, Parts]:
         """Where an update may take most; gradients of earlier micro-batches are there already."""
@@ -178,7 +180,13 @@ class _Rank:
             teachers = (2 if self.kind == "trust_region" else 1) * (1 + blended)
         triton = learner.triton and self.recipe.profile == "gpu"
         chunks = losses_memory(self.plan, self.shapes, tokens, learner.chunk_tokens, triton, teachers)
-        return chunks + tokens * (self.shapes.hidden + teachers * self.teacher_hidden) * self.width
+        states = tokens * (self.shapes.hidden + teachers * self.teacher_hidden) * self.width
+        return chunks + states + len(self.recipe.layer_pairs) * tokens * self._between()
+
+    def _between(self) -> int:
+        """Bytes of a token in the loss between two layers: states of both, the projected ones, and their difference,
+        whose float32 copies are there twice while it is squared."""
+        return (self.shapes.hidden + 2 * self.teacher_hidden) * self.width + 3 * self.teacher_hidden * FP32
 
     def _reduced(self, gradient: int) -> int:
         """A gradient of so many bytes, and the copies in which it is summed up over the ranks."""
@@ -202,7 +210,7 @@ class _Rank:
 
     def _stepped(self) -> int:
         """Gradients that are copied into one flat tensor before the optimiser's step."""
-        trained = self._shared(self.shapes.trained, 1)
+        trained = self._shared(self.optimised, 1)
         if self.stage == 3:
             return min(trained, GATHERED_ELEMENTS)
         if self.stage:
@@ -232,8 +240,8 @@ class _Rank:
         written = shapes.parameters if self.recipe.model.adapter is None else shapes.trained
         parts = {"exported policy": written * self.width}  # in rank 0
         if self.recipe.run.asynchronous_checkpoints:
-            share = -(-shapes.trained // self.ranks)
+            share = -(-self.optimised // self.ranks)
             parts["weights and optimiser, copied"] = share * 3 * FP32
             if self.average:
-                parts["moving average, copied"] = share * FP32
+                parts["moving average, copied"] = -(-shapes.trained // self.ranks) * FP32
         return parts

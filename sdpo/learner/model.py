@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from sdpo.config.sections import ModelSettings
 from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.adapter import add_adapter
+from sdpo.learner.layers import LayerProjections, LayerTargets, chosen_layers, outputs_of
 from sdpo.learner.logits import Transformation, measured_transformation
 from sdpo.learner.packing import Pack
 from sdpo.losses.chunked import project, projected_loss
@@ -80,7 +81,9 @@ class PolicyModel(nn.Module):
         head.transformation = transformation
         model.set_output_embeddings(head)
         self.model = model
+        self.projections: LayerProjections | None = None
         self._recomputed: list[GradientCheckpointingLayer] = []
+        self._watched: list[nn.Module] = []
         self.train(False)
 
     def train(self, mode: bool = True) -> PolicyModel:
@@ -107,6 +110,21 @@ class PolicyModel(nn.Module):
             layer.register_forward_hook(lambda module, *_: setattr(module, "training", True), always_call=True)
         self.train()
 
+    def watch(self, numbers: Sequence[int]) -> None:
+        """From now on `states` has those of these layers, too, counted from 1."""
+        self._watched = chosen_layers(self.model, numbers)
+
+    def match(self, projections: LayerProjections | None) -> None:
+        """From now on the loss has a part between layers, if there are projections for it."""
+        self.projections = projections
+        self.watch([] if projections is None else projections.students)
+
+    def states(self, pack: Pack) -> list[torch.Tensor]:
+        """[N, H] each, of the tokens that predict response tokens: the last hidden states, and the watched layers'."""
+        with outputs_of(self._watched) as found:
+            last = self.hidden(pack)
+        return [last, *(states[0].index_select(0, pack.predicts) for states in found)]
+
     def hidden(self, pack: Pack) -> torch.Tensor:
         """[N, H]: the last hidden states that predict response tokens.
 
@@ -120,16 +138,34 @@ class PolicyModel(nn.Module):
         states = self.model.base_model(input_ids=pack.input_ids, use_cache=False, **told).last_hidden_state
         return states[0].index_select(0, pack.predicts)
 
-    def forward(self, pack: Pack, loss: Callable | None = None, chunk_tokens: int = 0, temperature: float = 1.0):
-        """Without `loss` the hidden states [N, H], else (scalar loss, per-token outputs)."""
-        hidden = self.hidden(pack)
+    def forward(
+        self,
+        pack: Pack,
+        loss: Callable | None = None,
+        chunk_tokens: int = 0,
+        temperature: float = 1.0,
+        layers: LayerTargets | None = None,
+    ):
+        """Without `loss` the hidden states [N, H], else (scalar loss, per-token outputs); `layers`: for projections."""
         if loss is None:
-            return hidden
-        return self.head(hidden, loss, chunk_tokens, temperature)
+            return self.hidden(pack)
+        if self.projections is None or layers is None:
+            return self.head(self.hidden(pack), loss, chunk_tokens, temperature)
+        hidden, *between = self.states(pack)
+        total, outputs = self.head(hidden, loss, chunk_tokens, temperature)
+        weight = outputs.pop("layers_weight", total.new_zeros(len(hidden)))  # without a teacher nothing is distilled
+        more, outputs["layers_loss"] = self.projections(between, layers, weight)
+        return total + more, outputs
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that the optimiser moves, by name: all, or the adapter's."""
-        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        """The policy's parameters that the optimiser moves, by name: all, or the adapter's."""
+        return ((name, p) for name, p in self.model.named_parameters("model") if p.requires_grad)
+
+    def optimised(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All that the optimiser moves, by name: these, and what is trained beside the policy."""
+        yield from self.trained()
+        if self.projections is not None:
+            yield from self.projections.named_parameters("projections")
 
     @property
     def head(self) -> LossHead:

@@ -115,9 +115,10 @@ def _distillation(s: DistillationSettings, t: Targets, found: VocabularyPass, ol
     if s.is_clip is not None and t.old_log_probs is not None:
         outputs["policy_ratio"] = ratio_clip(found.log_probs, old, s.is_clip)
         loss = loss * outputs["policy_ratio"]
-    return (
-        t.distillation_weight * loss * _sampler_weight(s.sampler_threshold, old, t.sampler_log_probs, outputs)
-    ).sum()
+    sampler = _sampler_weight(s.sampler_threshold, old, t.sampler_log_probs, outputs)
+    if s.layers is not None:
+        outputs["layers_weight"] = t.distillation_weight * sampler * outputs.get("policy_ratio", 1.0)
+    return (t.distillation_weight * loss * sampler).sum()
 
 
 def _sampler_weight(threshold: float | None, old, sampler, outputs) -> torch.Tensor | float:

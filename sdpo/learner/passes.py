@@ -18,6 +18,7 @@ from sdpo.config.schema import Recipe
 from sdpo.learner import model_check
 from sdpo.learner.advantage_clip import AdvantageClip
 from sdpo.learner.credit import Wanted
+from sdpo.learner.layers import LayerTargets
 from sdpo.learner.model import PolicyModel
 from sdpo.learner.objective import Targets, build_objective
 from sdpo.learner.packing import Pack, pack
@@ -74,7 +75,8 @@ class ForwardPasses:
             wanted = Wanted.of(rows, teacher is not None) if record else None
             objective = build_objective(plan, targets, teacher, self._triton, wanted)
             with self.routing.counting() if record else nullcontext():
-                return self.engine(self._pack(rows), objective, settings.chunk_tokens, self.temperature)
+                given = settings.chunk_tokens, self.temperature, self._layer_targets(rows)
+                return self.engine(self._pack(rows), objective, *given)
 
     def _teacher_logits(self, rows: list[Row]):
         """Context of the teacher's logits for the rows' response tokens; zeros where a row has no teacher context."""
@@ -112,8 +114,25 @@ class ForwardPasses:
 
     def _states(self, rows: list[Row], name: str) -> torch.Tensor | None:
         """[M, H]: what a teacher of its own has said of these rows.  None: there are none."""
-        given = [getattr(row, name)[: len(row.response_ids)] for row in rows]  # a filler row is shorter than it was
-        return as_tensor(np.concatenate(given), self.student.model.dtype).to(self.device) if given else None
+        assert self.teacher is not None and self.teacher.head is not None
+        last = self.teacher.head.in_features
+        return self._said([getattr(row, name)[: len(row.response_ids), :last] for row in rows]) if rows else None
+
+    def _layer_targets(self, rows: list[Row]) -> LayerTargets | None:
+        """What its layers have said, behind that.  None: no layers are compared."""
+        if self.student.projections is None:
+            return None
+        assert self.teacher is not None and self.teacher.head is not None
+        last, asked = self.teacher.head.in_features, [row.teacher_prompt_ids is not None for row in rows]
+        where = np.flatnonzero(np.repeat(asked, [len(row.response_ids) for row in rows]))
+        said = [row.told[: len(row.response_ids), last:] for row, has in zip(rows, asked, strict=True) if has]
+        width = len(self.recipe.layer_pairs) * self.student.projections.teacher_width
+        none = torch.zeros(0, width, dtype=self.student.model.dtype, device=self.device)
+        return LayerTargets(torch.from_numpy(where).to(self.device), self._said(said) if said else none)
+
+    def _said(self, parts: list[np.ndarray]) -> torch.Tensor:
+        """Hidden states of rows, one after the other; those of a filler row were of more tokens than it has."""
+        return as_tensor(np.concatenate(parts), self.student.model.dtype).to(self.device)
 
     def _most(self, number: int) -> int:
         """The largest `number` of all ranks.  Collective."""

@@ -37,8 +37,8 @@ class Row:
     turn: int = 1  # its number within its rollout
     recorded: bool = False  # whether the numbers of its tokens are wanted back
     contrasts: tuple[np.ndarray, ...] = ()  # int64 [P''] each: other prompts of the teacher, which a hook compares
-    # Of a teacher of its own, where this response has a context: hidden states [R, H] as `as_array` makes them, or a
-    # reference to them; behind the teacher's prompt, and behind the student's where a target is blended of both.
+    # Of a teacher of its own, where this response has a context: hidden states (`Scorer.score`), or a reference to
+    # them; behind the teacher's prompt, and behind the student's where a target is blended of both.
     told: Any = None
     untold: Any = None
 

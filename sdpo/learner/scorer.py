@@ -87,18 +87,22 @@ class Scorer:
         self.limit = recipe.learner.pass_tokens
         self.policy = load_model(recipe.model, self.dtype, recipe.seed, recipe.learner.packing == "auto")
         self.policy.head.padding = known_padding(recipe)
+        self.policy.watch([theirs for _, theirs in recipe.layer_pairs])
         self.policy.to(self.device)
         self.moving = dict(self.policy.trained())  # what the learner may send
         self.policy.requires_grad_(False).eval()
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair]) -> list[np.ndarray]:
-        """Of every pair the hidden states [R, H] that predict the response's tokens, as `as_array` makes them."""
+        """Of every pair the hidden states [R, H] that predict the response's tokens, as `as_array` makes them.
+
+        Behind the last ones, in the same rows, are those of the layers that are compared (`distillation.layers`).
+        """
         prompts, responses = [prompt for prompt, _ in pairs], [response for _, response in pairs]
         found: list[Any] = [None] * len(pairs)
         for members in passes(prompts, responses, self.limit):
             given = pack([prompts[i] for i in members], [responses[i] for i in members], self.device)
-            states = as_array(self.policy(given))
+            states = as_array(torch.cat(self.policy.states(given), dim=-1))
             ends = np.cumsum([len(responses[i]) for i in members])[:-1]
             for i, own in zip(members, np.split(states, ends), strict=True):
                 found[i] = own.copy()  # a view would travel with the whole pass

@@ -88,7 +88,7 @@ def decoder_layers(model: nn.Module, config: PretrainedConfig) -> list[nn.Module
 
 
 def _size(module: Any) -> int:
-    return sum(p.numel() for p in module.parameters())
+    return sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters())  # ds_numel: sharded by ZeRO-3
 
 
 def _used(layer: nn.Module, experts: int) -> float:

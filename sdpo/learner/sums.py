@@ -80,6 +80,7 @@ _METRICS = {
     "policy_ratio": ("importance/policy_ratio", "distillation_weight"),
     "reference_kl": ("reference/kl", "reference_weight"),
     "distillation_loss": ("distillation/loss", "distillation_weight"),
+    "layers_loss": ("distillation/layers_loss", "distillation_weight"),
     "teacher_entropy": ("distillation/teacher_entropy", "distillation_weight"),
     "teacher_gain": ("distillation/teacher_gain", "distillation_weight"),
     "advantage_size": (ADVANTAGE, "distillation_weight"),

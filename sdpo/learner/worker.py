@@ -37,6 +37,7 @@ from sdpo.learner.deepspeed_config import (
 )
 from sdpo.learner.extensions import build_extensions
 from sdpo.learner.finite import HeldState, agreed, one_or_nan
+from sdpo.learner.layers import LayerProjections
 from sdpo.learner.model import PolicyModel, load_model
 from sdpo.learner.offload import Offload
 from sdpo.learner.passes import ForwardPasses
@@ -90,11 +91,12 @@ class LearnerWorker:
         )
         check_scores(self.recipe, self.student.model.config, self._memory())
         self.student.head.padding = known_padding(self.recipe)
+        self.student.match(LayerProjections.of(self.recipe, self.dtype))
         fit_buckets(config, self.student)
         if settings.gradient_checkpointing:
             self.student.recompute_layers()
         optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in self.student.trained()],
+            self._parameters(),
             lr=settings.lr,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -133,6 +135,14 @@ class LearnerWorker:
             )
         self.passes.check_numbers()
         self._make_room()
+
+    def _parameters(self) -> list[dict[str, Any]]:
+        """What the optimiser moves; projections of layers begin anywhere, and move faster."""
+        groups: list[dict[str, Any]] = [{"params": [parameter for _, parameter in self.student.trained()]}]
+        if self.student.projections is not None:
+            rate = self.recipe.distillation.layers.projections_lr
+            groups.append({"params": list(self.student.projections.parameters()), "lr": rate})
+        return groups
 
     def _memory(self) -> int:
         """Bytes of the rank's device."""
@@ -213,7 +223,7 @@ class LearnerWorker:
             sums.add(token_sums(rows, loss, outputs, by_turn=self.recipe.environment.turns > 1))
             credit.append(token_credit(rows, outputs, alternatives))
         sums.routed = self.passes.routing.take()
-        [rate] = self.engine.get_lr()  # the step moves the schedule on
+        rate = self.engine.get_lr()[0]  # the step moves the schedule on
         self.engine.step()
         applied = self.engine.was_step_applied()  # the same on every rank: gradients or their norm are reduced before
         broken = applied and not self.held.weights_are_finite()

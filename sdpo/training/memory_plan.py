@@ -179,8 +179,9 @@ class MemoryPlan:
         """Bytes of the hidden states that it gives for the longest response."""
         width = getattr(torch, self.recipe.model.dtype).itemsize
         blends = self.recipe.distillation is not None and self.recipe.distillation.blend is not None
+        states = 1 + blends + len(self.recipe.layer_pairs)
         turns = self.recipe.environment.turns
-        return (1 + blends) * turns * self.recipe.rollout.max_response_tokens * teacher.shapes.hidden * width
+        return states * turns * self.recipe.rollout.max_response_tokens * teacher.shapes.hidden * width
 
     @property
     def fits(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from sdpo.config.checks import has_replies
 from sdpo.config.importing import uncollected
 from sdpo.config.model_files import (
+    check_layers,
     check_model,
     check_teacher,
     load_config,
@@ -73,6 +74,7 @@ def load_checked(recipe: Recipe, environment: Environment) -> tuple[Any, Dataset
     engine_args(options)
     check_model(recipe, tokenizer)
     check_teacher(recipe, tokenizer)
+    check_layers(recipe)
     return tokenizer, dataset
 
 

@@ -107,6 +107,19 @@ def test_a_teacher_of_its_own_has_gpus_of_its_own(planner, model, kind, kept):
     assert there.step == pytest.approx(max(there.generate, there.score) + there.update)
 
 
+def test_layers_that_are_compared_are_counted(planner, model):
+    """Two projections of 4096 × 4096 train in bf16, and of each token three hidden states travel instead of one."""
+    shape = ("learner.zero_stage=2", "learner.ranks=1", "teacher.placement=own", "teacher.kind=frozen")
+    shape += ("teacher.rate=null", "teacher.clock=null", "probe.every=0")
+    layers = "distillation.layers={pairs: [[12, 12], [24, 24]], coefficient: 0.01}"
+    off, on = (planner.plan(recipe_of(model, *shape, *more)) for more in ((), (layers,)))
+    assert total(on.learner.resident) - total(off.learner.resident) == 2 * 4096**2 * (2 + 4 + 8)
+    assert on.learner.moments["step"]["gradients"] - off.learner.moments["step"]["gradients"] == 2 * 4096**2 * 4
+    assert on.host["teacher's answers"] == 3 * off.host["teacher's answers"]
+    assert total(on.teacher) > total(off.teacher) and total(on.learner.update) > total(off.learner.update)
+    assert on.engine.weights == off.engine.weights and on.learner.publishing == off.learner.publishing
+
+
 def test_a_teacher_of_its_own_goes_to_the_learner_where_there_is_no_gpu_for_it(planner, model):
     recipe = recipe_of(model, "teacher.placement=own", "teacher.ranks=2")
     assert placed_on(planner, recipe, 10) == {}
