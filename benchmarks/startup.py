@@ -26,13 +26,13 @@ from sdpo.tracking.metrics_file import read_metrics
 BOUNDS = {"start": 15.0, "end": 3.0}  # seconds, on 2 cores with nothing else to do
 SETTINGS = ("run.questions=4", "run.steps=3", "evaluation.every=0", "evaluation.at_start=false")
 SETTINGS += ("evaluation.samples=1", "evaluation.ks=[1]", "name=run")
+SEEN = "engine has imported vLLM"  # where the run looks at its engine, twice a second, while that loads the model
 MOMENTS = {  # what a line says when something is over
     "command line and recipe": r"Profile cpu",
     "tasks read": r"reading the tasks: ",
     "Ray started": r"starting Ray: ",
     "model checked": r"checking the model: ",
-    "engine has imported vLLM": r"engine 0: loading the model",
-    "engine has loaded the model": r"engine 0: warming up",
+    SEEN: r"engine 0: loading the model",
     "engines serve": r"starting vLLM engines: ",
     "learner ready": r"starting DeepSpeed ranks: ",
     "weights published": r"publishing weights to the engines: ",
@@ -54,8 +54,9 @@ def main() -> int:
     samples = interleave(sides, 1 if args.small else args.repeats)
     rows = []
     for side, found in samples.items():
-        names = [name for name in found[0] if not name.startswith("core ") and name not in BOUNDS]
-        middle = {name: statistics.median(sample[name] for sample in found) for name in found[0]}
+        known = set.intersection(*map(set, found))
+        middle = {name: statistics.median(sample[name] for sample in found) for name in known}
+        names = [name for name in known if not name.startswith("core ") and name not in BOUNDS]
         for name in sorted(names, key=middle.__getitem__):
             cores = f"{middle[f'core {name}']:.1f}" if f"core {name}" in middle else ""
             rows.append([f"{name}{'' if side == 'this' else ' (other checkout)'}", f"{middle[name]:.1f}", cores])

@@ -151,7 +151,7 @@ def test_busy(tmp_path):
 def test_startup(tmp_path):
     record = run("startup", tmp_path / "r.json")
     [sample] = record["samples"]["this"]
-    assert not startup.MOMENTS.keys() - sample.keys(), "a line that the run does not print"
+    assert startup.MOMENTS.keys() - sample.keys() <= {startup.SEEN}, "a line that the run does not print"
     assert 0 < sample["Ray started"] < sample["engines serve"] < sample["weights published"]
     assert sample["weights published"] < sample[startup.LAST] < sample[startup.PROMPT]
     assert sample["start"] == sample[startup.FIRST] and sample["end"] > 0
