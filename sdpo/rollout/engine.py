@@ -167,9 +167,8 @@ class RolloutEngine:
     # ---- sampling ----
 
     async def generate(self, prompt_ids: list[int], sampling: Sampling, seed: int, slot: int = 0) -> Turn:
-        """One response, reproducible from `seed` for the same weights, whatever else the engine does.
-
-        slot: of the adapter, where adapters are loaded.
+        """One response, reproducible from `seed` for the same weights, whatever else the engine does; `slot`: of the
+        adapter, where adapters are loaded.
 
         Raises:
             UserError: the prompt leaves no room for a response in the engine's context.
