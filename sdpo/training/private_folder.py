@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdpo.config.paths import LOGS
+from sdpo.errors import UserError
 from sdpo.rollout import worker_process
 from sdpo.tracking.lock import FolderLock, is_locked, owner_in
 from sdpo.tracking.run_info import DIED, DIED_REASON
@@ -99,8 +100,8 @@ def private_folder(run: Path | None, tell: Callable[[str], None]) -> Iterator[Pa
     try:
         with at_end(end):
             yield folder
-    except Exception:
-        end(keep=logs if run is None or run.is_dir() else None)
+    except Exception as error:
+        end(keep=logs if run is None or _are_wanted(logs, run, error) else None)
         raise
     except BaseException:
         end()
@@ -115,6 +116,12 @@ def private_folder(run: Path | None, tell: Callable[[str], None]) -> Iterator[Pa
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         tempfile.tempdir = None
+
+
+def _are_wanted(logs: Path, run: Path, error: Exception) -> bool:
+    """Not where something was wrong with the recipe and the run has not begun: then nothing of it is to stay."""
+    begun = (run / "run.json").exists() or not isinstance(error, UserError) or str(logs) in str(error)
+    return begun and run.is_dir()
 
 
 def _start_guardian(folder: Path, run: Path | None) -> subprocess.Popen[bytes] | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sdpo.config.paths import LOGS
+from sdpo.errors import UserError
 from sdpo.tracking import RunFolder
 from sdpo.training import guardian
 from sdpo.training.private_folder import base_folder, clear_dead, private_folder
@@ -88,6 +90,19 @@ def eventually(condition) -> None:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert condition()
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["the logs", "a setting"])
+def test_a_run_that_never_began_leaves_nothing_unless_the_message_names_its_logs(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = tmp_path / "run"
+    with pytest.raises(UserError), RunFolder(path), private_folder(path, print) as folder:
+        logs = folder / guardian.RAY / "session_2026" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "worker.err").write_text("why it failed")
+        raise UserError(f"Ray's logs are in {os.environ[LOGS]}." if named else "There is no such layer.")
+    assert path.exists() == named == (path / "logs" / "worker.err").exists()
 
 
 def test_a_killed_driver_leaves_no_process_no_file_and_a_true_status(short_path):
