@@ -53,8 +53,14 @@ def _members(evidence: Evidence, part: str) -> Section:
         label = name(spec.algorithm) if spec.label == spec.variant else spec.label
         members.setdefault(label, []).append((spec.world, record))
     named = [(f"{label}, world {world}", record) for label, own in members.items() for world, record in own]
+    best = sorted(members, key=lambda label: -_held_out([record for _, record in members[label]]))
+    rows_of_panels = -(-len(best) // len(FREE))
+    each = -(-len(best) // rows_of_panels)  # a colour means one member within a panel
     panels = [
-        group_panel(f"world {world}", [(label, r) for label, own in members.items() for w, r in own if w == world])
+        group_panel(
+            f"world {world}", [(label, r) for label in best[i : i + each] for w, r in members[label] if w == world]
+        )
+        for i in range(0, len(best), each)
         for world in dict.fromkeys(spec.world for spec, _ in runs)
     ]
     rows = [_means(label, [record for _, record in own]) for label, own in members.items()]
@@ -65,6 +71,10 @@ def _members(evidence: Evidence, part: str) -> Section:
     title = evidence.studies.parts[part].title
     picture = Picture(part, title, f"pass@1 against generations. {SOLID}", panels, 3)
     return Section(title, "\n\n".join(text), [picture], [record for _, record in runs])
+
+
+def _held_out(records: Sequence[Record]) -> float:
+    return statistics.mean(last(record, "held_out").value for record in records)
 
 
 def _means(label: str, records: Sequence[Record]) -> list[object]:
