@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
-from benchmarks.common import RESULTS, Record, parser, progress
+from benchmarks.common import RESULTS, Record, median_ratio, medians, parser, progress
 from benchmarks.responses import LONGEST, lengths
 from benchmarks.simulated import SimulatedEngine, simulate
 from sdpo.algorithms import build_algorithm
@@ -288,13 +288,11 @@ def on_this_machine(repeats: int, small: bool) -> tuple[list[list[str]], list[st
         )
         sides = CPU_SIDES[::2] if small else CPU_SIDES
         samples = asyncio.run(_measured(sides, common, folder, repeats, steps))
-    typical = {name: {k: statistics.median(s[k] for s in found) for k in found[0]} for name, found in samples.items()}
+    typical = medians(samples)
     base = next(iter(samples))
     rows = []
     for name, found in typical.items():
-        ratio = statistics.median(
-            a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(samples[name], samples[base], strict=True)
-        )
+        ratio = median_ratio(samples, name, base, "tokens_per_s")
         cells = [f"cpu profile, {name}", f"{found['step_s']:.2f}", f"{ratio:.2f}", f"{found['idle']:.0%}"]
         rows.append([*cells, f"{1 - found['sequences'] / 32:.0%}", f"{found['lag']:.2f}", f"{found['oldest']:.0f}"])
     notes = [

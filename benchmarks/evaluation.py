@@ -7,12 +7,11 @@ always sample the same.  Its time is that of its last row: evaluations and steps
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import Record, median_ratio, parser
+from benchmarks.common import Record, median_ratio, medians, parser
 from sdpo.algorithms import build_algorithm
 from sdpo.config.files import find_recipe, load_recipe
 from sdpo.tracking import Console, RunFolder, RunInfo, Tracker
@@ -45,10 +44,7 @@ def main() -> int:
         samples = asyncio.run(_measured(steps, repeats, Path(folder), args.small))
     before, beside = SIDES
     ratio = median_ratio(samples, before, beside)
-    rows = [
-        [f"evaluations {side}", f"{statistics.median(s['seconds'] for s in found) / steps:.2f}"]
-        for side, found in samples.items()
-    ]
+    rows = [[f"evaluations {side}", f"{typical['seconds'] / steps:.2f}"] for side, typical in medians(samples).items()]
     rows[0].append("1.00")
     rows[1].append(f"{1 / ratio:.2f}")
     notes = [
@@ -73,7 +69,6 @@ async def _measured(steps: int, repeats: int, folder: Path, small: bool) -> dict
     )
     recipe = load_recipe(find_recipe("livecodebench", "sdpo"), "cpu", settings)
     algorithm = build_algorithm(recipe)
-    made = iter(range(1_000_000))
     with (
         Console("evaluation", steps, plain=True) as console,
         private_folder(None, console.message),
@@ -81,8 +76,8 @@ async def _measured(steps: int, repeats: int, folder: Path, small: bool) -> dict
     ):
         async with cluster(console) as resources, workers(recipe, algorithm.plan, resources, console) as works:
 
-            async def one(kind: type[Trainer]) -> dict[str, float]:
-                with RunFolder(folder / str(next(made))) as run:
+            async def one(name: str, kind: type[Trainer]) -> dict[str, float]:
+                with RunFolder(folder / name) as run:
                     run.create(RunInfo.collect(recipe="", algorithm="sdpo", seed=0, profile="cpu"), {})
                     given = parts.environment, build_algorithm(recipe), parts.dataset, parts.tokenizer
                     with Interrupt(console.message) as interrupt:
@@ -90,9 +85,9 @@ async def _measured(steps: int, repeats: int, folder: Path, small: bool) -> dict
                     return {"seconds": run.metrics[-1]["wall_clock_s"]}
 
             samples: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-            for _ in range(repeats):
+            for number in range(repeats):
                 for side, kind in SIDES.items():
-                    samples[side].append(await one(kind))
+                    samples[side].append(await one(f"{kind.__name__}-{number}", kind))
     return samples
 
 
