@@ -222,7 +222,3 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
 
 def _overrides(parser: argparse.ArgumentParser, text: str = "options of the recipe, e.g. learner.lr=1e-5") -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
