@@ -15,9 +15,10 @@ package = types.ModuleType("sandbox")
 package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
 sys.modules["sandbox"] = package
 
-from sandbox import isolation  # noqa: E402
+from sandbox import isolation, linux  # noqa: E402
 
 settings = json.loads(sys.argv[2])
+linux.leave_terminal()
 probe = isolation.probe_early(settings["isolation"])
 
 from sandbox import server  # noqa: E402

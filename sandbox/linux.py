@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 
@@ -15,6 +16,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
+_TIOCNOTTY = 0x5422
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(MACHINE, -1)
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}.get(MACHINE, -1)
 
@@ -29,6 +31,16 @@ def _check(result: int, what: str) -> int:
 def prctl(option: int, argument: int = 0, pointer: object = None) -> None:
     second = ctypes.c_ulong(argument)
     _check(_libc.prctl(option, second, pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)), f"prctl({option})")
+
+
+def leave_terminal() -> None:
+    """Have no controlling terminal, nor have the children: programs could read from it and type into it."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # there is none
+    fcntl.ioctl(terminal, _TIOCNOTTY)
+    os.close(terminal)
 
 
 def set_name(name: str) -> None:

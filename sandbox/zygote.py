@@ -184,7 +184,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                start_new_session=True,
+                process_group=0,  # not a session: the kernel schedules each as one, and starves it beside a busy one
             )
         except OSError as error:
             self.control.close()

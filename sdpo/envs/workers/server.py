@@ -29,7 +29,7 @@ from sdpo.envs.workers.worker import Output, brief, serve, trace
 def main(control_fd: int, crash_fd: int) -> None:
     """control_fd: a SEQPACKET socket to the driver; crash_fd: where the traceback of a crash of the import goes."""
     linux.die_with_parent()  # an import may hang, and then nobody sees that the driver is gone
-    os.setsid()
+    os.setpgid(0, 0)  # not a session: the kernel may schedule each as one, and starves it beside a busy one
     linux.adopt_orphans()
     linux.expendable()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the driver blocks is no business of a user's function
@@ -130,7 +130,7 @@ class Server:
     def _become_worker(self, channel_fd: int, crash: int) -> None:
         try:
             linux.die_with_parent()
-            os.setsid()
+            os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
