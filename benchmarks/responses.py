@@ -33,9 +33,11 @@ def long_tailed(samples: list[Sample], longest: int) -> list[Sample]:
 
 
 def _resized(sample: Sample, tokens: int) -> Sample:
-    per_token = ("sampler_log_probs", "advantages")
+    per_token = ("sampler_log_probs", "advantages", "reference_weight")
     values = {name: getattr(sample, name) for name in per_token if getattr(sample, name) is not None}
     resized = {name: np.resize(value, tokens) for name, value in values.items()}
+    if sample.teacher is not None:
+        resized["teacher"] = replace(sample.teacher, weight=np.resize(sample.teacher.weight, tokens))
     return replace(sample, response_ids=tuple(np.resize(sample.response_ids, tokens).tolist()), **resized)
 
 
