@@ -8,7 +8,7 @@ block of queries at a time: where a window slides, and on CPUs for sequences tha
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from sdpo.errors import UserError
+from sdpo.learner import short_attention
 from sdpo.learner.flex_attention import Groups, attend
 from sdpo.learner.packing import SharedPrefix
 
@@ -81,19 +82,29 @@ _UNTOLD = (
 
 
 def _sdpa(module, query, key, value, mask, *, groups=None, dropout=0.0, scaling=None, sliding_window=None, **rest):
-    """Per group two calls of PyTorch's attention: the shared tokens, and the sequences that continue them."""
+    """Per group two calls of PyTorch's attention: the shared tokens, and the sequences that continue them.
+
+    On a CPU, groups of short sequences have a few calls together.
+    """
     _refuse(module, groups, rest)
     options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": key.shape[1] != query.shape[1]}
-    sizes = [size for group in groups for size in (group.shared, sum(group.own))]
-    parts = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
+    attend_group = partial(_attend_group, sliding_window=sliding_window, options=options)
+    if query.is_cpu and (sliding_window is None or sliding_window >= short_attention.LONGEST):
+        output = short_attention.attend(query, key, value, groups, options, attend_group)
+    else:
+        parts = zip(*(x.split([group.length for group in groups], dim=2) for x in (query, key, value)), strict=True)
+        output = torch.cat([attend_group(group, part) for group, part in zip(groups, parts, strict=True)], dim=2)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _attend_group(group: SharedPrefix, qkv, sliding_window, options) -> torch.Tensor:
+    shared, own = zip(*(x.split((group.shared, sum(group.own)), dim=2) for x in qkv), strict=True)
     outputs = []
-    for group in groups:
-        shared, own = next(parts), next(parts)
-        if group.shared:
-            outputs.append(_causal(shared, sliding_window, options))
-        if sum(group.own):
-            outputs.append(_continue(group, shared, own, sliding_window, options))
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    if group.shared:
+        outputs.append(_causal(shared, sliding_window, options))
+    if sum(group.own):
+        outputs.append(_continue(group, shared, own, sliding_window, options))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _causal(qkv, sliding_window, options) -> torch.Tensor:
