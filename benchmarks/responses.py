@@ -19,9 +19,18 @@ from sdpo.types import Group, Rollout, Sample, Task, Turn, VersionSpan
 LONGEST, SIGMA = 20, 1.0  # × the median; of the logarithm, so that one of 700 responses is cut
 
 
-def lengths(rng: np.random.Generator, size: tuple[int, ...] | None, longest: int) -> np.ndarray:
-    """Tokens of responses with a long tail: log-normal, whole numbers from 1 to `longest`."""
-    drawn = np.exp(rng.normal(0.0, SIGMA, size)) * longest / LONGEST
+def lengths(
+    rng: np.random.Generator,
+    size: tuple[int, ...] | None,
+    longest: int,
+    median: float | None = None,
+    sigma: float = SIGMA,
+) -> np.ndarray:
+    """Tokens of responses with a long tail: log-normal, whole numbers from 1 to `longest`.
+
+    median: default: a twentieth of the longest.
+    """
+    drawn = np.exp(rng.normal(0.0, sigma, size)) * (longest / LONGEST if median is None else median)
     return np.clip(drawn, 1, longest).astype(int)
 
 

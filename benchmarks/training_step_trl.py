@@ -59,7 +59,7 @@ def main() -> int:
             for key in ("seconds", "processor_seconds")
         )
         rates = {side: tokens / statistics.median(p[side]["seconds"] for p in pairs[best]) for side in ("trl", "sdpo")}
-        label = recipe.algorithm.label + name.removeprefix(recipe.algorithm.name)
+        label = name.replace(recipe.algorithm.name, recipe.algorithm.name.upper())
         rows.append([label, f"{rates['trl']:,.0f}", f"{rates['sdpo']:,.0f}", f"{ratio:.2f}", f"{processor:.2f}"])
         samples[name] = {"response_tokens": tokens, "pairs_by_micro_batch": pairs, "best_micro_batch": best}
         samples[name] |= {"tokens_per_second": rates, "speedup": ratio, "speedup_processor": processor}
