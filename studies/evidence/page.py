@@ -17,6 +17,7 @@ from studies.evidence.sections import (
     comparison,
     forgetting,
     guards,
+    modes,
     relatives,
     repeats,
     single_world,
@@ -56,6 +57,7 @@ SECTIONS: tuple[Callable[[Evidence], Section], ...] = (
     teacher.section,
     guards.section,
     repeats.section,
+    modes.section,
     claims.section,
 )
 

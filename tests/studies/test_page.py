@@ -79,6 +79,8 @@ def layout(tmp_path_factory) -> Layout:
             rows = FAST if spec.algorithm == "sdpo" else NEVER if spec.world == 2 else SLOW
             if spec.variant in ("teacher-live", "sibling-of-2"):
                 rows = [*FAST[:3], NEVER[3]] if spec.variant == "teacher-live" else NEVER
+            if spec.variant == "sdpo-continuous":
+                rows = SLOW
             if spec.id != "noise/noise-30-world0":
                 failed = spec.id == "worlds/grpo-world14"
                 falls = [2.0 - i / 15 for i in range(15)]
@@ -161,6 +163,12 @@ def test_where_grpo_is_as_good_is_found_by_the_numbers(page):
 def test_methods_are_compared_at_equal_groups(page):
     # SDPO reaches .5 after 320 samples, GRPO after 640
     assert "for both: 2: 2.0 [2.0, 2.0]; 4: 2.0 [2.0, 2.0];" in part(page, "Responses per problem")
+
+
+def test_modes_are_compared_by_the_mean_of_their_seeds(page):
+    text = part(page, "Continuous generation")
+    assert "| continuous, staleness 4 | 3 | .38 (.38 … .38) | .75 (.75 … .75) | .75 (.75 … .75) |" in text
+    assert "synchronous, staleness 1: +.00; continuous, staleness 4: −.29. Two synchronous runs" in text
 
 
 def test_relatives_stand_in_the_order_of_their_results(page):
