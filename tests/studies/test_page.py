@@ -190,6 +190,8 @@ def test_what_tuned_runs_learned_and_forgot(page):
     text = part(page, "What SDFT and SFT forget")
     assert "| SFT | learning rate 1e-3 | 1.00 | .25 | .75 | .75 | .00 | .75 |" in text
     assert "| SDFT | reverse KL | 1.00 | 1.00 | .00 | .75 | .00 | .75 |" in text
+    alike = "| reverse KL | the recipe's own | 1.00 / 1.00 | .00 / .75 | .75 / .75 | .75 / .75 |"
+    assert alike in text.split("Runs that had learned the first task alike")[1]
 
 
 def test_measurements_are_shown(page):

@@ -28,6 +28,7 @@ from studies.sequence import KNOWN
 
 _TASKS = {"lists": "lists (first)", "texts": "texts (second)"}
 FIRST_TASK, _SECOND_TASK = "lists_held_out", "texts_held_out"
+_ALIKE = 0.05  # pass@1 after the first task
 _MEASURED = {f"{task}_{dataset}": (task, dataset) for task in _TASKS for dataset in DATASETS}
 
 
@@ -121,20 +122,37 @@ def sequence_tuning(evidence: Evidence) -> Section:
     runs = evidence.finished(part)
     if not runs:
         return not_run(evidence, part)
-    rows = []
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
     for spec, record in runs:
         first, second, known = (Passes.of(record, data).curve for data in (FIRST_TASK, _SECOND_TASK, KNOWN))
         learned, left = first[switch_of(record, FIRST_TASK)], first[-1]
         numbers = (learned, left, learned - left, second[-1], known[0], known[-1])
-        rows.append([name(spec.algorithm), spec.label, *map(number, numbers)])
+        found.setdefault(name(spec.algorithm), {})[spec.label] = numbers
+    rows = [[who, label, *map(number, numbers)] for who, own in found.items() for label, numbers in own.items()]
     header = ["", "settings", "first task, learned", "left at the end", "lost", "second task, learned"]
     header += ["known words, before", "at the end"]
     text = [
         opening(evidence, part),
         f"Held-out pass@1 of the two tasks, and pass@1 of what was known before:\n\n{table(header, rows)}",
+        *_alike(found),
     ]
     declared = evidence.studies.parts[part]
     return Section(declared.title, "\n\n".join(text), [], [record for _, record in runs])
+
+
+def _alike(found: dict[str, dict[str, tuple[float, ...]]]) -> list[str]:
+    """SDFT beside the run of SFT that had learned the first task most nearly as well."""
+    rows = []
+    for label, own in found.get("SDFT", {}).items():
+        other = min(found.get("SFT", {}).items(), key=lambda run: abs(run[1][0] - own[0]), default=None)
+        if other is not None and abs(other[1][0] - own[0]) <= _ALIKE:
+            pairs = ((own[i], other[1][i]) for i in (0, 2, 3, 5))
+            rows.append([label, other[0], *(f"{number(a)} / {number(b)}" for a, b in pairs)])
+    if not rows:
+        return []
+    header = ["SDFT", "SFT", "first task, learned", "lost", "second task, learned", "known words, at the end"]
+    alike = f"Runs that had learned the first task alike (within {number(_ALIKE)}), SDFT / SFT:"
+    return [f"{alike}\n\n{table(header, rows)}"]
 
 
 def switch_of(record: Record, data: str) -> int:
