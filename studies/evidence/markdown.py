@@ -29,6 +29,11 @@ class Section:
     pictures: list[Picture | TokenPicture] = field(default_factory=list)
     runs: Sequence[Record | Origin] = ()
 
+    @property
+    def figures(self) -> list[Picture | TokenPicture]:
+        """The pictures that show something: of a part that has only been begun some are still empty."""
+        return [picture for picture in self.pictures if isinstance(picture, TokenPicture) or picture.panels]
+
 
 def number(value: float, digits: int = 2) -> str:
     """.56, 1.00, −.03: rates without the leading zero, as the field writes them."""

@@ -67,7 +67,7 @@ def compose(evidence: Evidence) -> tuple[str, list[Section]]:
     sections = [make(evidence) for make in SECTIONS]
     parts = [_opening(evidence), *_in_short(evidence)]
     for section in sections:
-        parts += [f"## {section.title}\n\n{section.text}", *(_figure(picture) for picture in section.pictures)]
+        parts += [f"## {section.title}\n\n{section.text}", *(_figure(picture) for picture in section.figures)]
     return "\n\n".join([*parts, _again(evidence), _runs(evidence)]) + "\n", sections
 
 
@@ -78,7 +78,7 @@ def write_page(evidence: Evidence, layout: Layout) -> None:
     for old in layout.data.glob("*.png"):
         old.unlink()
     for section in sections:
-        for picture in section.pictures:
+        for picture in section.figures:
             atomic_write(layout.data / f"{picture.name}.png", png_of(picture, section))
     atomic_write(layout.page, text.encode())
 

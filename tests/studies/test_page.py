@@ -277,6 +277,19 @@ def test_a_page_without_data_says_how_to_get_them(tmp_path):
     assert page.count("*Not run yet.*") == len(load_studies().parts) + 2 and "`make results PARTS=noise`" in page
 
 
+def test_a_part_that_has_only_begun_has_no_empty_figure(tmp_path):
+    layout = Layout(tmp_path, Path("runs"))
+    layout.settings.write_text(
+        yaml.safe_dump({"chosen": {a: {"run": f"tuning/{a}-world0", "set": []} for a in CHOSEN}})
+    )
+    for run in ("adapters/sdpo-adapter-world0", "noise/noise-10-world0", "worlds/sdpo-world10", "limits/grpo-world0"):
+        record(run, {"train": FAST, "held_out": FAST}).save(layout.record(run))
+    write_page(Evidence.load(load_studies(), layout), layout)
+    text = layout.page.read_text()
+    assert set(re.findall(r"\]\((\w+\.png)\)", text)) == {path.name for path in tmp_path.glob("*.png")}
+    assert "*1 of 15 runs are finished.*" in part(text, "An adapter instead of the whole model")
+
+
 def test_bounds_decide_only_what_they_can():
     assert comparison.at_least(Bound.above(4.2), 4) == "yes"
     assert comparison.at_least(Bound(0.0, 3.9), 4) == "no"
