@@ -15,7 +15,8 @@ from sdpo.cli import main
 def command() -> NoReturn:
     """Run `main`, and end the process without taking its modules apart: 1.5 s once torch and transformers are imported.
 
-    Handlers of `atexit` run in the reverse order of their registration: this one comes after all of the libraries'.
+    Handlers of `atexit` run in the reverse order of their registration: this one comes after those of all libraries but
+    `logging`, whose own it calls.
     """
     statuses: list[int] = []
     atexit.register(_leave, statuses)

@@ -32,9 +32,7 @@ class _Batch:
 @dataclass(frozen=True)
 class _Layout:
     batches: tuple[_Batch, ...]
-    order: (
-        torch.Tensor
-    )  # int64 [T]: where each token of the pack is found among the outputs of all batches, then `rest`
+    order: torch.Tensor  # int64 [T]: where each token of the pack stands among the outputs, of the batches, then `rest`
     rest: tuple[int, ...]  # groups that are not short
 
 
@@ -70,6 +68,7 @@ def _rows(x: torch.Tensor, places: torch.Tensor, rows: int) -> torch.Tensor:
 
 @lru_cache(maxsize=8)  # for the layers of one pass; lengths do not come again later
 def _layout(groups: tuple[SharedPrefix, ...], dtype: torch.dtype) -> _Layout:
+    """dtype: of the masks, that of the queries."""
     starts = np.cumsum([0, *(group.length for group in groups)])
     order, before = np.empty(starts[-1], np.int64), 0
     # Of each row: its first token, its number of tokens, its group's first token, the number of shared ones before it.
