@@ -76,7 +76,7 @@ def main() -> int:
     options.add_argument("--only", choices=("simulation", "cpu"), help="one of the two parts")
     options.add_argument("--steps", type=int, default=60, help="of a simulated run (default 60)")
     args = options.parse_args()
-    record = Record("continuous", args)
+    record = Record("continuous" if args.only is None else f"continuous_{args.only}", args)
     rows, notes, values = [], [], {}
     if args.only != "cpu":
         found, said, phases = simulation((2,) if args.small else (8, 64, 512), 24 if args.small else args.steps)
