@@ -1,6 +1,6 @@
 """Engines that wait for a batch's longest response, beside engines that do not (`rollout.mode`).
 
-Two parts, each with all modes in one run:
+Two parts, each with all modes in one run and a record of its own:
 
 * In simulated time (`benchmarks.simulated`), for 8, 64 and 512 engines with a learner that grows with them: the
   package's own `Prefetch` and `Continuous`, response lengths that are log-normal and cut at 20 × the median, and the
@@ -76,17 +76,18 @@ def main() -> int:
     options.add_argument("--only", choices=("simulation", "cpu"), help="one of the two parts")
     options.add_argument("--steps", type=int, default=60, help="of a simulated run (default 60)")
     args = options.parse_args()
-    record = Record("continuous" if args.only is None else f"continuous_{args.only}", args)
-    rows, notes, values = [], [], {}
-    if args.only != "cpu":
-        found, said, phases = simulation((2,) if args.small else (8, 64, 512), 24 if args.small else args.steps)
-        rows, notes, values = [*rows, *found], [*notes, *said], values | {"phases": phases}
-    if args.only != "simulation":
-        found, said, samples = on_this_machine(1 if args.small else args.repeats, args.small)
-        rows, notes, values = [*rows, *found], [*notes, *said], values | {"samples": samples}
+    if args.output is not None and args.only is None:
+        options.error("--output takes one record; add --only")
     columns = ["", "s per step", "tokens/s ÷ staleness 0", "engine time idle", "slots empty"]
     columns += ["lag of a token, versions", "of the oldest"]
-    record.finish(columns, rows, notes, **values)
+    if args.only != "cpu":
+        record = Record("continuous_simulation", args)
+        rows, notes, phases = simulation((2,) if args.small else (8, 64, 512), 24 if args.small else args.steps)
+        record.finish(columns, rows, notes, phases=phases)
+    if args.only != "simulation":
+        record = Record("continuous_cpu", args)
+        rows, notes, samples = on_this_machine(1 if args.small else args.repeats, args.small)
+        record.finish(columns, rows, notes, samples=samples)
     return 0
 
 
@@ -253,7 +254,7 @@ def _row(name: str, found: dict[str, float], base: float) -> list[str]:
         f"{found['step_s']:.2f}",
         f"{found['tokens_per_s'] / base:.2f}",
         f"{found['idle']:.0%}",
-        f"{1 - found['sequences'] / AT_ONCE:.0%}",
+        f"{max(0.0, 1 - found['sequences'] / AT_ONCE):.0%}",
         f"{found['lag']:.2f}",
         f"{found['oldest']:.0f}",
     ]
