@@ -205,27 +205,13 @@ def _batches(shared: int, lengths: tuple[int, ...]) -> list[list[int]]:
     All of them together have no more padding than the tokens that sharing saves, so that it never costs more.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    price = _CALL_ROWS
+    rows, price = np.array([lengths[i] for i in order], np.int64), _CALL_ROWS
     while True:
-        batches = _cut([lengths[i] for i in order], price)
-        padding = sum(size * lengths[order[first]] for first, size in batches) - sum(lengths)
+        batches = short_attention.cut(len(rows), lambda k: rows[:k] * np.arange(k, 0, -1), price)
+        padding = sum((stop - first) * int(rows[first]) for first, stop in batches) - sum(lengths)
         if padding <= shared * (len(lengths) - 1):  # holds at a price ≤ shared: to cut everywhere would cost no more
-            return [order[first : first + size] for first, size in batches]
+            return [order[first:stop] for first, stop in batches]
         price //= 2
-
-
-def _cut(lengths: list[int], price: int) -> list[tuple[int, int]]:
-    """(first, size) of each batch of descending lengths, so that rows + price · batches is the least."""
-    rows, cost, begin = np.array(lengths), np.zeros(len(lengths) + 1, np.int64), [0]  # of the first k
-    for k in range(1, len(lengths) + 1):
-        costs = cost[:k] + rows[:k] * np.arange(k, 0, -1)
-        begin.append(int(costs.argmin()))
-        cost[k] = costs[begin[k]] + price
-    batches, k = [], len(lengths)
-    while k:
-        batches.append((begin[k], k - begin[k]))
-        k = begin[k]
-    return batches[::-1]
 
 
 def _window(queries: int, keys: int, window: int, like: torch.Tensor) -> torch.Tensor:

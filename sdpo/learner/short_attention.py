@@ -85,7 +85,7 @@ def _layout(groups: tuple[SharedPrefix, ...], dtype: torch.dtype) -> _Layout:
             place += own
     rows.sort(key=lambda row: (-row[1], -row[3]))
     batches = []
-    for first, stop in _cut(np.array(rows, np.int64).reshape(-1, 4)):
+    for first, stop in cut(len(rows), _costs(np.array(rows, np.int64).reshape(-1, 4)), _CALL_SCORES):
         place, count, origin, shared = np.array(rows[first:stop]).T[..., None]
         longest, most = count.max(), shared.max()
         ahead, own = np.arange(most) - (most - shared), np.arange(longest)  # [rows, most], [longest]
@@ -104,16 +104,28 @@ def _layout(groups: tuple[SharedPrefix, ...], dtype: torch.dtype) -> _Layout:
     return _Layout(tuple(batches), torch.from_numpy(order), tuple(rest))
 
 
-def _cut(rows: np.ndarray) -> list[tuple[int, int]]:
-    """(first, stop) of each batch of rows, the longest first, so that scores + price · batches is the least."""
+def _costs(rows: np.ndarray) -> Callable[[int], np.ndarray]:
+    """Scores of a batch that begins at each of the first k rows and ends with the k-th, the longest rows first."""
     count, shared = rows[:, 1], rows[:, 3]
-    cost, begin = np.zeros(len(rows) + 1, np.int64), [0]  # of the first k
-    for k in range(1, len(rows) + 1):
-        most = np.maximum.accumulate(shared[:k][::-1])[::-1]  # in a batch that begins at each of the rows
-        costs = cost[:k] + np.arange(k, 0, -1) * count[:k] * (count[:k] + most)
-        begin.append(int(costs.argmin()))
-        cost[k] = costs[begin[k]] + _CALL_SCORES
-    cuts, k = [], len(rows)
+
+    def costs(k: int) -> np.ndarray:
+        most = np.maximum.accumulate(shared[:k][::-1])[::-1]
+        return np.arange(k, 0, -1) * count[:k] * (count[:k] + most)
+
+    return costs
+
+
+def cut(rows: int, costs: Callable[[int], np.ndarray], price: int) -> list[tuple[int, int]]:
+    """(first, stop) of each batch of so many rows, so that costs + price · batches is the least.
+
+    costs: of the batches that begin at each of the first k rows and end with the k-th, int64 [k].
+    """
+    least, begin = np.zeros(rows + 1, np.int64), [0]  # of the first k
+    for k in range(1, rows + 1):
+        sums = least[:k] + costs(k)
+        begin.append(int(sums.argmin()))
+        least[k] = sums[begin[k]] + price
+    cuts, k = [], rows
     while k:
         cuts.append((begin[k], k))
         k = begin[k]
